@@ -1,0 +1,68 @@
+# certiflow: `make` lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup run-flow test lint bench ui lock clean
+
+CONF ?= conf/default.yaml
+PORT ?= 5000
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Nothing here calls home.
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run-flow: setup ## train, attack, verify and report (CONF=conf/mnist.yaml for another setting)
+	@$(BIN)/certiflow run --conf $(CONF)
+
+test: setup ## the whole test suite
+	@$(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: setup $(VENV)/.bench ## speed, beside plain loops and other libraries
+	@$(BIN)/python -m tests.bench
+
+ui: setup ## MLflow's UI on 127.0.0.1:5000 (PORT=...)
+	@$(BIN)/certiflow ui --port $(PORT)
+
+clean: ## remove caches and .venv; runs, data and MLflow's store stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: setup ## resolve the versions anew into requirements.lock and requirements-bench.lock
+	@sh lock.sh
+
+setup: $(STAMP)
+
+# The environment is made anew when the lock file has changed or its Python is gone.
+ifneq ($(shell $(BIN)/python -c 'import sys; print(sys.version_info[:2] == (3, 11))' 2>/dev/null),True)
+.PHONY: $(STAMP)
+endif
+
+$(STAMP): requirements.lock pyproject.toml
+	@python=''; for candidate in "$(PYTHON)" python3.11 python3 python; do \
+	  [ -n "$$candidate" ] || continue; \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	    python="$$candidate"; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: Python 3.11 is needed (maraboupy has no wheels for 3.12 or later), found $$(python3 --version 2>&1). Install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; fi; \
+	echo "setting up $(VENV) with $$("$$python" --version): some minutes, once" >&2; \
+	"$$python" -m venv --clear $(VENV) || { \
+	  echo "error: $$python has no venv module: install it (Debian: python3.11-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.bench: $(STAMP) requirements-bench.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@

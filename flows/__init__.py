@@ -1,0 +1,1 @@
+"""Flows that wire the tasks together, and the `certiflow` command line."""

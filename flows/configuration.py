@@ -1,0 +1,101 @@
+"""YAML files and `--set` overrides read into `Settings`, with errors that name the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tasks.core.errors import CertiflowError
+from tasks.settings import Settings
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, list[str]]:
+    """The settings in a YAML file, with `section.key=value` overrides on top, and notes.
+
+    The notes say what was changed in what the user wrote, one line each.
+
+    Raises:
+        CertiflowError: one line naming the file or key, what was expected and what is allowed.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        details = "; ".join(_describe(detail) for detail in error.errors())
+        raise CertiflowError(f"{path}: {details}") from error
+    return settings, _grid_notes(values, settings)
+
+
+def _grid_notes(values: dict[str, Any], settings: Settings) -> list[str]:
+    grids = {"attack": settings.attack.epsilons, "verification": settings.verification.epsilons}
+    notes = []
+    for section, used in grids.items():
+        given = (values.get(section) or {}).get("epsilons")
+        if given is not None and [float(epsilon) for epsilon in given] != list(used):
+            notes.append(f"{section}.epsilons was sorted and duplicates dropped: {list(used)}")
+    return notes
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(map(str, Path("conf").glob("*.yaml")))) or "none here"
+        raise CertiflowError(f"{path}: no such settings file; in conf/: {known}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CertiflowError(f"{path}: cannot be read as YAML: {reason}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise CertiflowError(f"{path}: expected sections such as 'training:', found {values!r}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise CertiflowError(
+            f"--set {override}: expected KEY=VALUE, such as verification.samples=50"
+        )
+    *sections, name = key.split(".")
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            raise CertiflowError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        values[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CertiflowError(f"--set {override}: the value cannot be read as YAML") from error
+
+
+def _describe(detail: ErrorDetails) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location) or "settings"
+    if detail["type"] == "extra_forbidden":
+        allowed = _allowed_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], allowed, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        return f"unknown key '{key}': {hint}allowed are {', '.join(allowed)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{key} is {detail['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _allowed_keys(sections: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

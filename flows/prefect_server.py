@@ -1,0 +1,105 @@
+"""A Prefect API for one run: the configured one, or a temporary server of our own.
+
+Prefect would start a temporary server itself, but as a child that a killed flow leaves behind with
+the terminal's output open, and that Ctrl-C ends before the interrupted run can be marked.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import IO
+
+import httpx
+
+from flows.guardian import ROLE
+from tasks.core.errors import CertiflowError
+
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+
+
+def start() -> Callable[[], str]:
+    """Starts a temporary server on loopback, unless an API is configured.
+
+    Returns a function that waits until the API answers and gives its URL, so that the caller can
+    import its libraries meanwhile. The server ends when the interpreter exits: after Prefect's own
+    threads, which send their last logs and events then.
+
+    Raises (the function):
+        CertiflowError: the configured API does not answer, or the server does not start.
+    """
+    from prefect.settings import get_current_settings
+
+    configured = get_current_settings().api.url
+    if configured:
+        return lambda: _answering(configured)
+    port = _free_port()
+    log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server runs
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "prefect", "server", "start", "--no-services", "--no-ui"),
+            *("--host", "127.0.0.1", "--port", str(port)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, ROLE: "server"},
+        start_new_session=True,  # Ctrl-C must not end it before the run is marked
+    )
+    atexit.register(_stop, server)
+    return lambda: _started(server, f"http://127.0.0.1:{port}/api", log)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _healthy(url: str) -> str | None:
+    """None when the API answers, else why not."""
+    try:
+        answer = httpx.get(f"{url}/health", timeout=10)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return str(error) or type(error).__name__
+    return None if answer.is_success else f"HTTP {answer.status_code}"
+
+
+def _answering(url: str) -> str:
+    reason = _healthy(url)
+    if reason is not None:
+        raise CertiflowError(
+            f"Prefect's API at {url} does not answer ({reason}): start it, or unset "
+            "PREFECT_API_URL to use a temporary one"
+        )
+    return url
+
+
+def _started(server: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> str:
+    deadline = monotonic() + START_SECONDS
+    while monotonic() < deadline and server.poll() is None:
+        if _healthy(url) is None:
+            return url
+        sleep(0.1)
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+    raise CertiflowError(
+        f"the temporary Prefect server did not start ({lines[-1].strip()}): is PREFECT_HOME "
+        f"({os.environ.get('PREFECT_HOME', '~/.prefect')}) writable, with space left?"
+    )

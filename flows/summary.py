@@ -1,0 +1,77 @@
+"""The last screen of a run: what was found, and where to look next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.report import Summary
+from tasks.settings import decimal
+
+VERDICT_COLUMNS = ("robust", "falsified", "unknown", "timeout", "error")
+
+
+def show(summary: Summary) -> None:
+    """Prints the tables to stdout."""
+    console = Console(highlight=False)
+    console.print()
+    console.print(
+        f"[bold]{summary.dataset} {summary.architecture}[/]  clean accuracy "
+        f"[bold]{summary.clean_accuracy:.2%}[/]"
+    )
+    if summary.dataset != summary.dataset_requested:
+        console.print(
+            f"[bold yellow]{summary.dataset_requested} could not be had: "
+            f"this is {summary.dataset}[/]"
+        )
+    console.print(_attacks(summary))
+    console.print(_verdicts(summary))
+    if summary.reference:
+        console.print(_reference(summary))
+    where = {
+        "figure": _short(summary.figure),
+        "files": _short(summary.folder),
+        "MLflow run": summary.run_name,
+        "model": f"certiflow-{summary.dataset} version {summary.model_version}",
+        "look": f"make ui, then {summary.url}",
+    }
+    for name, value in where.items():
+        console.print(f"{name:<10}  {value}", soft_wrap=True, markup=False)
+
+
+def _attacks(summary: Summary) -> Table:
+    table = Table(title="Accuracy, whole test set", title_justify="left")
+    for column in ("epsilon", "under FGSM", "under PGD", "proved by bounds"):
+        table.add_column(column, justify="right")
+    for row in summary.epsilon_grid:
+        cells = (row[key] for key in ("fgsm_accuracy", "pgd_accuracy", "certified_accuracy"))
+        table.add_row(decimal(row["epsilon"]), *(f"{cell:.2%}" for cell in cells))
+    return table
+
+
+def _verdicts(summary: Summary) -> Table:
+    points = sum(int(summary.verification[0][column]) for column in VERDICT_COLUMNS)
+    table = Table(title=f"Verification, {points} sampled points", title_justify="left")
+    for column in ("epsilon", *VERDICT_COLUMNS, "proved"):
+        table.add_column(column, justify="right")
+    for row in summary.verification:
+        counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
+        table.add_row(decimal(row["epsilon"]), *counts, f"{row['certified_accuracy']:.0%}")
+    return table
+
+
+def _reference(summary: Summary) -> Table:
+    table = Table(title="Beside the reference experiment", title_justify="left")
+    for column, justify in (("", "left"), ("reference", "right"), ("this run", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name, (theirs, ours) in summary.reference.items():
+        table.add_row(name, f"{theirs:.2%}", f"{ours:.2%}")
+    return table
+
+
+def _short(path: str) -> str:
+    relative = os.path.relpath(path, Path.cwd())
+    return path if relative.startswith("..") else relative

@@ -1,0 +1,1 @@
+"""The stages of the workflow as Prefect tasks; `tasks.core` holds their numerics."""

@@ -1,0 +1,207 @@
+"""The attack and bound stages over the whole test set: FGSM, PGD, certified accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import console
+from tasks.core import metrics
+from tasks.core.files import ArtifactRef, written_atomically
+from tasks.data import DatasetRef, load
+from tasks.settings import AttackSettings
+from tasks.tracking import Run, RunRef
+from tasks.train import ModelRef, load_classifier
+
+if TYPE_CHECKING:
+    from tasks.core.figures import AdversarialExamples
+
+EXAMPLE_COUNT = 6
+
+
+@task(name="fgsm", cache_policy=NO_CACHE)
+def fgsm(
+    dataset: DatasetRef, model: ModelRef, settings: AttackSettings, run: RunRef
+) -> ArtifactRef:
+    """FGSM at every radius on every test image: `predictions` (epsilons, n) and `clean` (n,)."""
+    from tasks.core import attacks, figures
+
+    data, log, started = load(dataset), Run(run), monotonic()
+    classifier = load_classifier(model, settings.batch_size)
+    clean = classifier.predictions(data.test_images)
+    with console.stage("fgsm", len(data.test_labels)) as progress:
+        predictions, vanished = attacks.fgsm(
+            classifier,
+            data.test_images,
+            data.test_labels,
+            settings.epsilons,
+            on_batch=progress.advance,
+        )
+        right = (clean == data.test_labels) & (predictions == data.test_labels)
+        progress.advance(0, f"accuracy {right[-1].mean():.4f} at {settings.epsilons[-1]:g}")
+    first = right[:, : metrics.FIRST].mean(axis=1)
+    broken = metrics.success_rate(clean == data.test_labels, right)
+    log.per_epsilon("fgsm/robust_accuracy", _by(settings, right.mean(axis=1)), curve=True)
+    log.per_epsilon(f"fgsm/robust_accuracy_first_{metrics.FIRST}", _by(settings, first))
+    log.per_epsilon("fgsm/success_rate", _by(settings, broken))
+    log.metrics(
+        {
+            "fgsm/seconds": monotonic() - started,
+            "fgsm/vanished_gradient_share": vanished.mean(),
+        }
+    )
+    if vanished.any():
+        console.warn(
+            f"the gradient is zero on {int(vanished.sum())} of {len(vanished)} images: FGSM says "
+            "nothing about them (gradient masking)"
+        )
+    figure = run.folder / "figures" / "adversarial_examples.png"
+    figures.adversarial_examples(_examples(classifier, data, settings), figure)
+    log.files("figures", figure)
+    return _save(run.folder / "attacks" / "fgsm.npz", predictions=predictions, clean=clean)
+
+
+@task(name="pgd", cache_policy=NO_CACHE)
+def pgd(
+    dataset: DatasetRef,
+    model: ModelRef,
+    fgsm_file: ArtifactRef,
+    settings: AttackSettings,
+    seed: int,
+    run: RunRef,
+) -> ArtifactRef:
+    """PGD on what FGSM and smaller radii left unbroken: `broken` (epsilons, n), theirs included."""
+    from tasks.core import attacks
+
+    data, log, started = load(dataset), Run(run), monotonic()
+    classifier = load_classifier(model, settings.batch_size)
+    found = _load(fgsm_file)
+    wrong = found["predictions"] != data.test_labels
+    right = found["clean"] == data.test_labels
+    broken = np.zeros_like(wrong)
+    with console.stage("pgd", len(settings.epsilons)) as progress:
+        for index, epsilon in enumerate(settings.epsilons):
+            # a smaller ball's counterexample lies in this ball too
+            broken[index] = wrong[index] | (broken[index - 1] if index else False)
+            left = np.flatnonzero(right & ~broken[index])
+            if epsilon > 0:
+                attacked = attacks.pgd(
+                    classifier,
+                    data.test_images[left],
+                    data.test_labels[left],
+                    epsilon,
+                    num_steps=settings.pgd_steps,
+                    num_restarts=settings.pgd_restarts,
+                    seed=seed,
+                )
+                broken[index, left[attacked.broken]] = True
+            accuracy = (right & ~broken[index]).mean()
+            progress.advance(note=f"accuracy {accuracy:.4f} at {epsilon:g}")
+    robust = (right & ~broken).mean(axis=1)
+    log.per_epsilon("pgd/robust_accuracy", _by(settings, robust), curve=True)
+    log.metrics({"pgd/seconds": monotonic() - started})
+    return _save(run.folder / "attacks" / "pgd.npz", broken=broken)
+
+
+@task(name="bounds", cache_policy=NO_CACHE)
+def bounds(
+    dataset: DatasetRef,
+    model: ModelRef,
+    fgsm_file: ArtifactRef,
+    pgd_file: ArtifactRef,
+    settings: AttackSettings,
+    run: RunRef,
+) -> ArtifactRef:
+    """Certified accuracy of the whole test set: CROWN-IBP on what no attack broke.
+
+    Saves `certified` (epsilons, n): the clean prediction is right and every margin's lower bound is
+    positive.
+    """
+    from tasks.core import bounds as core
+    from tasks.core.keras_network import relu_network
+    from tasks.core.specification import LinfBall
+
+    data, log, started = load(dataset), Run(run), monotonic()
+    network = relu_network(load_classifier(model).model)
+    right = _load(fgsm_file)["clean"] == data.test_labels
+    broken = _load(pgd_file)["broken"]
+    certified = np.zeros_like(broken)
+    with console.stage("bounds", len(settings.epsilons)) as progress:
+        for index, epsilon in enumerate(settings.epsilons):
+            left = np.flatnonzero(right & ~broken[index])
+            for start in range(0, len(left), settings.batch_size):
+                rows = left[start : start + settings.batch_size]
+                ball = LinfBall.around(data.test_images[rows], epsilon)
+                hidden = core.preactivation_bounds(network, ball, "interval")
+                lower = core.margin_lower_bounds(network, ball, data.test_labels[rows], hidden)
+                certified[index, rows] = (lower > 0).all(axis=1)
+            progress.advance(note=f"certified {certified[index].mean():.4f} at {epsilon:g}")
+    log.per_epsilon("bounds/certified_accuracy", _by(settings, certified.mean(axis=1)), curve=True)
+    log.metrics({"bounds/seconds": monotonic() - started})
+    return _save(run.folder / "attacks" / "bounds.npz", certified=certified)
+
+
+def epsilon_grid(
+    dataset: DatasetRef,
+    fgsm_file: ArtifactRef,
+    pgd_file: ArtifactRef,
+    bounds_file: ArtifactRef,
+    settings: AttackSettings,
+) -> Any:
+    """`metrics.epsilon_grid` of the three stages' files."""
+    found = _load(fgsm_file)
+    return metrics.epsilon_grid(
+        settings.epsilons,
+        load(dataset).test_labels,
+        found["clean"],
+        found["predictions"],
+        _load(pgd_file)["broken"],
+        _load(bounds_file)["certified"],
+    )
+
+
+def _by(settings: AttackSettings, values: NDArray[np.floating]) -> dict[float, float]:
+    return dict(zip(settings.epsilons, values.tolist(), strict=True))
+
+
+def _save(path: Path, **arrays: NDArray[Any]) -> ArtifactRef:
+    with written_atomically(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+    return ArtifactRef.to(path)
+
+
+def _load(ref: ArtifactRef) -> dict[str, NDArray[Any]]:
+    with np.load(ref.verified_path(), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _examples(classifier: Any, data: Any, settings: AttackSettings) -> AdversarialExamples:
+    """The first test image of each of the first classes, under FGSM at up to six radii."""
+    import tensorflow as tf
+
+    from tasks.core import attacks
+    from tasks.core.figures import AdversarialExamples
+
+    rows = np.array(
+        [np.flatnonzero(data.test_labels == label)[0] for label in range(data.num_classes)]
+    )[:EXAMPLE_COUNT]
+    images, labels = data.test_images[rows], data.test_labels[rows]
+    epsilons = [0.0, *[epsilon for epsilon in settings.epsilons if epsilon > 0]][:EXAMPLE_COUNT]
+    points = np.stack(
+        [attacks.fgsm_points(classifier, images, labels, eps).points for eps in epsilons]
+    )
+    logits = np.stack([classifier.logits(batch) for batch in points])
+    return AdversarialExamples(
+        epsilons=epsilons,
+        images=images,
+        labels=labels,
+        points=points,
+        predictions=logits.argmax(axis=2),
+        confidences=np.asarray(tf.nn.softmax(logits)).max(axis=2),
+    )

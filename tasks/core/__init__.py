@@ -1,0 +1,1 @@
+"""Numerics of training, attacks, bounds and proofs: plain functions, no Prefect, no MLflow."""

@@ -1,0 +1,250 @@
+"""Attacks on the deployed float32 Keras model; every point they return lies inside its ball."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.specification import FloatArray, IntArray, LinfBall, margins
+
+if TYPE_CHECKING:
+    import keras
+
+Images = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """Points, the images' shape, and whether the model mislabels each."""
+
+    points: Images
+    broken: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A Keras model from images to logits, with the gradients that attacks need."""
+
+    model: keras.Sequential
+    batch_size: int = 1000
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits, shape (n, classes), computed batch by batch."""
+        parts = [np.asarray(self._forward(images[rows])) for rows in self.batches(len(images))]
+        return np.concatenate(parts)
+
+    def predictions(self, images: Images) -> IntArray:
+        """The label with the greatest logit, shape (n,)."""
+        return self.logits(images).argmax(axis=1)
+
+    def batches(self, count: int) -> list[slice]:
+        """Slices of at most `batch_size` that cover `count` rows."""
+        return [slice(start, start + self.batch_size) for start in range(0, count, self.batch_size)]
+
+    @cached_property
+    def _image_spec(self) -> Any:
+        import tensorflow as tf
+
+        return tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
+
+    @cached_property
+    def _forward(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function(input_signature=[self._image_spec])
+        def forward(images: Any) -> Any:
+            return self.model(images, training=False)
+
+        return forward
+
+    @cached_property
+    def loss_gradient(self) -> Any:
+        """Gradient of the cross-entropy by the images, (images, labels) -> images' shape."""
+        import tensorflow as tf
+
+        @tf.function(input_signature=[self._image_spec, tf.TensorSpec((None,), tf.int64)])
+        def gradient(images: Any, labels: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                logits = self.model(images, training=False)
+                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            return tape.gradient(loss, images)
+
+        return gradient
+
+    @cached_property
+    def margin_descent(self) -> Any:
+        """One PGD run on the least margin: (points, labels, lower, upper, step, num_steps)."""
+        import tensorflow as tf
+
+        image = self._image_spec
+        scalar = tf.TensorSpec((), tf.float32)
+
+        def least_margin(points: Any, labels: Any) -> Any:
+            logits = self.model(points, training=False)
+            true = tf.one_hot(
+                labels, logits.shape[-1], dtype=tf.bool, on_value=True, off_value=False
+            )
+            others = tf.reduce_max(tf.where(true, -np.inf, logits), axis=1)
+            return tf.reduce_max(tf.where(true, logits, -np.inf), axis=1) - others
+
+        @tf.function(
+            input_signature=[
+                image,
+                tf.TensorSpec((None,), tf.int64),
+                image,
+                image,
+                scalar,
+                tf.TensorSpec((), tf.int32),
+            ]
+        )
+        def descend(
+            points: Any, labels: Any, lower: Any, upper: Any, step: Any, num_steps: Any
+        ) -> Any:
+            best, best_margin = points, least_margin(points, labels)
+            for _ in tf.range(num_steps):
+                with tf.GradientTape() as tape:
+                    tape.watch(points)
+                    margin = least_margin(points, labels)
+                direction = tf.sign(tape.gradient(margin, points))
+                points = tf.clip_by_value(points - step * direction, lower, upper)
+                margin = least_margin(points, labels)
+                better = margin < best_margin
+                best = tf.where(
+                    tf.reshape(better, [-1] + [1] * (len(image.shape) - 1)), points, best
+                )
+                best_margin = tf.minimum(margin, best_margin)
+            return best
+
+        return descend
+
+
+def fgsm(
+    classifier: Classifier,
+    images: Images,
+    labels: IntArray,
+    epsilons: Sequence[float],
+    *,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> tuple[IntArray, NDArray[np.bool_]]:
+    """Labels after the fast gradient sign method (Goodfellow et al. 2015, eq. 1) at each epsilon.
+
+    x' = clip(x + epsilon * sign(gradient)); the gradient does not depend on epsilon, so it is
+    computed once per batch.
+
+    Returns:
+        Predictions, shape (epsilons, n), and whether a point's gradient vanished altogether, shape
+        (n,): where it did the attack does nothing, and its failure says nothing.
+    """
+    predictions = np.empty((len(epsilons), len(images)), dtype=np.int64)
+    vanished = np.empty(len(images), dtype=bool)
+    for rows in classifier.batches(len(images)):
+        direction = _gradient_sign(classifier, images[rows], labels[rows])
+        vanished[rows] = ~direction.reshape(len(direction), -1).any(axis=1)
+        for index, epsilon in enumerate(epsilons):
+            points = _step(images[rows], direction, epsilon)
+            predictions[index, rows] = classifier.predictions(points)
+        on_batch(len(direction))
+    return predictions, vanished
+
+
+def fgsm_points(
+    classifier: Classifier, images: Images, labels: IntArray, epsilon: float
+) -> Attacked:
+    """The FGSM points themselves at one epsilon."""
+    direction = _gradient_sign(classifier, images, labels)
+    points = _step(images, direction, epsilon)
+    return Attacked(points, classifier.predictions(points) != labels)
+
+
+def _gradient_sign(classifier: Classifier, images: Images, labels: IntArray) -> Images:
+    return np.sign(np.asarray(classifier.loss_gradient(images, labels)))
+
+
+def _step(images: Images, direction: Images, epsilon: float) -> Images:
+    lower, upper = _float32_box(images, epsilon)
+    return np.clip(images + np.float32(epsilon) * direction, lower, upper)
+
+
+def _float32_box(images: Images, epsilon: float) -> tuple[Images, Images]:
+    lower, upper = LinfBall.around(images, epsilon).float32_bounds()
+    return lower.reshape(images.shape), upper.reshape(images.shape)
+
+
+def pgd(
+    classifier: Classifier,
+    images: Images,
+    labels: IntArray,
+    epsilon: float,
+    *,
+    num_steps: int,
+    num_restarts: int,
+    seed: int,
+) -> Attacked:
+    """Projected gradient descent on the least margin (Madry et al. 2018), steps of 2.5 epsilon / n.
+
+    The first run starts at the FGSM point, so PGD breaks at least what FGSM breaks; the others
+    start at seeded uniform points of the ball. Points that stay unbroken keep their last run's end.
+    """
+    generator = np.random.default_rng(seed)
+    lower, upper = _float32_box(images, epsilon)
+    result = fgsm_points_batched(classifier, images, labels, epsilon)
+    points, broken = result.points, result.broken.copy()
+    for restart in range(num_restarts):
+        left = np.flatnonzero(~broken)
+        for batch in classifier.batches(len(left)):
+            rows = left[batch]
+            if restart > 0:
+                spread = generator.random(points[rows].shape, dtype=np.float32)
+                start = lower[rows] + spread * (upper[rows] - lower[rows])
+                points[rows] = np.clip(start, lower[rows], upper[rows])
+            points[rows] = np.asarray(
+                classifier.margin_descent(
+                    points[rows],
+                    labels[rows],
+                    lower[rows],
+                    upper[rows],
+                    2.5 * epsilon / max(num_steps, 1),
+                    num_steps,
+                )
+            )
+            broken[rows] = classifier.predictions(points[rows]) != labels[rows]
+    return Attacked(points, broken)
+
+
+def fgsm_points_batched(
+    classifier: Classifier, images: Images, labels: IntArray, epsilon: float
+) -> Attacked:
+    """`fgsm_points` for any number of images."""
+    parts = [
+        fgsm_points(classifier, images[rows], labels[rows], epsilon)
+        for rows in classifier.batches(len(images))
+    ]
+    if not parts:
+        return Attacked(images.copy(), np.zeros(0, dtype=bool))
+    return Attacked(
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.broken for part in parts]),
+    )
+
+
+def replayed_margin(
+    classifier: Classifier, ball: LinfBall, point: Images | FloatArray, label: int
+) -> tuple[Images, float, int]:
+    """A point as the deployed model sees it, alone in its batch: (float32 point, margin, label).
+
+    The point is moved to float32 numbers inside the ball (one box); a margin below zero shows that
+    the ball is broken, a margin of zero or more shows nothing.
+    """
+    lower, upper = ball.float32_bounds()
+    shape = classifier.model.input_shape[1:]
+    inside = np.clip(np.asarray(point, dtype=np.float32).reshape(1, -1), lower, upper)
+    inside = inside.reshape(1, *shape)
+    logits = classifier.logits(inside)
+    margin = float(margins(logits.astype(np.float64), [label]).min())
+    return inside[0], margin, int(logits[0].argmax())

@@ -1,0 +1,101 @@
+"""The numbers that versions are compared by, each defined once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tasks.core.errors import ContradictionError
+from tasks.core.specification import IntArray
+from tasks.core.verdicts import Verdict, VerificationResult
+
+FIRST = 1000  # the reference experiment attacked the first 1,000 test images
+
+Mask = NDArray[np.bool_]
+
+
+def epsilon_grid(
+    epsilons: Sequence[float],
+    labels: IntArray,
+    clean_predictions: IntArray,
+    fgsm_predictions: IntArray,
+    pgd_broken: Mask,
+    certified: Mask,
+) -> pd.DataFrame:
+    """One row per radius, over the whole test set; accuracies count clean mistakes as broken.
+
+    Args:
+        fgsm_predictions, pgd_broken, certified: shape (epsilons, n). `pgd_broken` includes what
+            FGSM breaks.
+
+    Raises:
+        ContradictionError: unless certified <= PGD <= FGSM <= clean accuracy holds point by point.
+    """
+    right = clean_predictions == labels
+    fgsm_right = right & (fgsm_predictions == labels)
+    pgd_right = fgsm_right & ~pgd_broken
+    if (certified & ~pgd_right).any():
+        index, point = np.argwhere(certified & ~pgd_right)[0]
+        raise ContradictionError(
+            f"test image {point}: certified at epsilon {epsilons[index]:g}, yet an attack breaks "
+            "it: this is a defect of certiflow; please report it with the run's artifacts"
+        )
+    return pd.DataFrame(
+        {
+            "epsilon": list(epsilons),
+            "clean_accuracy": right.mean(),
+            "fgsm_accuracy": fgsm_right.mean(axis=1),
+            f"fgsm_accuracy_first_{FIRST}": fgsm_right[:, :FIRST].mean(axis=1),
+            "fgsm_success_rate": success_rate(right, fgsm_right),
+            "pgd_accuracy": pgd_right.mean(axis=1),
+            "pgd_success_rate": success_rate(right, pgd_right),
+            "certified_accuracy": certified.mean(axis=1),
+        }
+    )
+
+
+def success_rate(right: Mask, right_under_attack: Mask) -> NDArray[np.float64]:
+    """Share of the correctly classified points, shape (n,), that an attack breaks, per epsilon."""
+    broken = (right & ~right_under_attack).sum(axis=1)
+    rate: NDArray[np.float64] = broken / max(int(right.sum()), 1)
+    return rate
+
+
+def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
+    """One row per point and radius; what `tables/verification.csv` holds."""
+    return pd.DataFrame(
+        [
+            {
+                "sample_index": result.sample_index,
+                "label": result.label,
+                "epsilon": result.epsilon,
+                "verdict": result.verdict.value,
+                "decided_by": result.decided_by.value,
+                "target": result.target,
+                "seconds": round(result.seconds, 4),
+                "margin": result.margin,
+                "reason": result.reason,
+            }
+            for result in results
+        ]
+    ).astype({"target": "Int64"})
+
+
+def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per radius of a `verification_table`: points per verdict, and what they prove.
+
+    `certified_accuracy` is the share proved (a lower estimate of the robust accuracy),
+    `unbroken_accuracy` the share not falsified (an upper one); over all points of the sample.
+    """
+    verdicts = [verdict.value for verdict in Verdict]
+    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=verdicts, fill_value=0)
+    points = counts.sum(axis=1)
+    summary = counts.assign(
+        certified_accuracy=counts[Verdict.ROBUST.value] / points,
+        unbroken_accuracy=1 - counts[Verdict.FALSIFIED.value] / points,
+        seconds=table.groupby("epsilon")["seconds"].sum(),
+    )
+    return summary.reset_index()

@@ -1,0 +1,93 @@
+"""The float64 network that proofs speak about."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tasks.core.errors import CertiflowError
+from tasks.core.specification import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """`x -> weight @ x + bias` with weight of shape (outputs, inputs), float64."""
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """Rows of `x`, shape (batch, inputs), through the map."""
+        return x @ self.weight.T + self.bias
+
+    def after(self, first: Affine) -> Affine:
+        """The one map that applies `first` and then this."""
+        return Affine(self.weight @ first.weight, self(first.bias[None])[0])
+
+
+@dataclass(frozen=True, eq=False)
+class ReluNetwork:
+    """Affine maps with a ReLU between each two, none after the last, over flattened inputs.
+
+    Raises `CertiflowError` when shapes do not chain or a weight is not finite.
+    """
+
+    layers: tuple[Affine, ...]
+
+    def __post_init__(self) -> None:
+        for number, layer in enumerate(self.layers, start=1):
+            if not (np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()):
+                raise CertiflowError(
+                    f"affine layer {number} has a weight that is NaN or infinite: "
+                    "nothing can be proved about it; train the model again"
+                )
+        for number, (first, second) in enumerate(pairwise(self.layers), start=1):
+            if first.weight.shape[0] != second.weight.shape[1]:
+                raise CertiflowError(
+                    f"affine layer {number} gives {first.weight.shape[0]} values, "
+                    f"layer {number + 1} expects {second.weight.shape[1]}"
+                )
+
+    @property
+    def num_inputs(self) -> int:
+        return int(self.layers[0].weight.shape[1])
+
+    @property
+    def num_outputs(self) -> int:
+        return int(self.layers[-1].weight.shape[0])
+
+    def __call__(self, inputs: ArrayLike) -> FloatArray:
+        """Logits, shape (batch, outputs), of inputs of shape (batch, …)."""
+        return self.preactivations(inputs)[-1]
+
+    def preactivations(self, inputs: ArrayLike) -> list[FloatArray]:
+        """Every affine layer's output, shape (batch, units) each; the last are the logits."""
+        x = np.asarray(inputs, dtype=np.float64)
+        x = x.reshape(len(x), self.num_inputs)
+        outputs = [self.layers[0](x)]
+        for layer in self.layers[1:]:
+            outputs.append(layer(np.maximum(outputs[-1], 0)))
+        return outputs
+
+    def gradient(self, inputs: ArrayLike, direction: FloatArray) -> FloatArray:
+        """Gradient of `direction @ logits` by the inputs: (batch, outputs) to (batch, inputs)."""
+        hidden = self.preactivations(inputs)[:-1]
+        gradient = direction @ self.layers[-1].weight
+        for layer, preactivation in zip(self.layers[-2::-1], hidden[::-1], strict=True):
+            gradient = (gradient * (preactivation > 0)) @ layer.weight
+        return gradient
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of all weights and shapes: two networks share it only when they are the same."""
+        digest = hashlib.sha256()
+        for layer in self.layers:
+            digest.update(repr(layer.weight.shape).encode())
+            digest.update(np.ascontiguousarray(layer.weight).tobytes())
+            digest.update(np.ascontiguousarray(layer.bias).tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""The settings of a run: frozen, complete, and refusing what they do not know."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from tasks.core.architectures import Architecture, describe
+from tasks.core.verification import Engine
+
+DatasetName = Literal["mnist", "fashion_mnist", "digits"]
+Radius = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _ascending(epsilons: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(set(epsilons)))
+
+
+Grid = Annotated[tuple[Radius, ...], Field(min_length=1), AfterValidator(_ascending)]
+PositiveGrid = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)], ...],
+    Field(min_length=1),
+    AfterValidator(_ascending),
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataSettings(_Section):
+    """Which data, and what instead when no source answers."""
+
+    dataset: DatasetName = "mnist"
+    fallback: DatasetName | None = None
+    cache: Path = Path("data")
+
+
+class TrainingSettings(_Section):
+    """The network and how it is trained."""
+
+    architecture: Architecture = "dense"
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128,)
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    restore_best_epoch: bool = False
+
+    @model_validator(mode="after")
+    def _best_epoch_needs_validation(self) -> TrainingSettings:
+        if self.restore_best_epoch and self.validation_fraction == 0:
+            raise ValueError("restore_best_epoch needs a validation_fraction above 0")
+        return self
+
+
+class AttackSettings(_Section):
+    """FGSM and PGD over a grid of radii, on the whole test set."""
+
+    epsilons: Grid = (0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+    pgd_steps: int = Field(default=20, ge=1)
+    pgd_restarts: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1000, ge=1)
+
+
+class VerificationSettings(_Section):
+    """Proofs for a stratified sample of test points over their own grid of radii."""
+
+    engine: Engine = "ladder"
+    samples: int = Field(default=20, ge=1)
+    epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
+    timeout_seconds: float = Field(default=20, gt=0, allow_inf_nan=False)
+    memory_limit_mb: int = Field(default=4096, ge=256)
+    workers: int | None = Field(default=None, ge=1)
+
+    @property
+    def num_workers(self) -> int:
+        """As many as set, else one for every core this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class TrackingSettings(_Section):
+    """Where evidence goes."""
+
+    experiment: str = Field(default="certiflow", min_length=1)
+    output: Path = Path("runs")
+
+
+class Settings(_Section):
+    """All settings of a run."""
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    attack: AttackSettings = AttackSettings()
+    verification: VerificationSettings = VerificationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @property
+    def title(self) -> str:
+        """Dataset and architecture, such as `mnist dense-128`."""
+        return f"{self.data.dataset} {describe(self.training.architecture, self.training.hidden)}"
+
+    @property
+    def slug(self) -> str:
+        """The title for names of runs and folders, such as `mnist-dense-128`."""
+        return self.title.replace(" ", "-")
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted keys and plain values, as MLflow's params want them."""
+        return {
+            f"{section}.{key}" if isinstance(values, dict) else section: value
+            for section, values in self.model_dump(mode="json").items()
+            for key, value in (values if isinstance(values, dict) else {"": values}).items()
+        }
+
+
+def decimal(epsilon: float) -> str:
+    """The shortest decimal form of a radius, for metric names and tables: 0.1, 0.00001, 0."""
+    import numpy as np
+
+    if not math.isfinite(epsilon):
+        raise ValueError(f"epsilon is {epsilon}: expected a finite number")
+    return np.format_float_positional(epsilon, trim="-")

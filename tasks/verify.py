@@ -1,0 +1,105 @@
+"""The verification stage: sampled points through the ladder, with their counterexamples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import console
+from tasks.core import metrics
+from tasks.core.datasets import stratified_sample
+from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
+from tasks.data import DatasetRef, load
+from tasks.settings import AttackSettings, VerificationSettings, decimal
+from tasks.tracking import Run, RunRef
+from tasks.train import ModelRef, load_classifier
+
+
+@task(name="verify", cache_policy=NO_CACHE)
+def verify(
+    dataset: DatasetRef,
+    model: ModelRef,
+    settings: VerificationSettings,
+    attack: AttackSettings,
+    seed: int,
+    run: RunRef,
+) -> ArtifactRef:
+    """A verdict for every sampled point at every radius: the table, with counterexamples."""
+    from tasks.core import verification
+    from tasks.core.keras_network import relu_network
+
+    data, log, started = load(dataset), Run(run), monotonic()
+    classifier = load_classifier(model)
+    network = relu_network(classifier.model)
+    indices = stratified_sample(data.test_labels, settings.samples, seed)
+    counts: Counter[Verdict] = Counter()
+    with console.stage("verify", len(indices) * len(settings.epsilons)) as progress:
+
+        def on_result(result: VerificationResult) -> None:
+            counts[result.verdict] += 1
+            progress.advance(note=" · ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]))
+
+        results = verification.verify(
+            classifier,
+            network,
+            verification.Sample(indices, data.test_images[indices], data.test_labels[indices]),
+            settings.epsilons,
+            engine=settings.engine,
+            attack=verification.AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
+            limits=verification.SolverLimits(
+                settings.num_workers,
+                settings.timeout_seconds,
+                settings.memory_limit_mb * 2**20,
+            ),
+            on_result=on_result,
+        )
+    log.metrics({"verification/seconds": monotonic() - started})
+    log.tags({"network.sha256": network.sha256})
+    return _log_results(log, results, run.folder)
+
+
+def _log_results(log: Run, results: list[VerificationResult], folder: Path) -> ArtifactRef:
+    path, table = folder / "tables" / "verification.csv", metrics.verification_table(results)
+    with written_atomically(path) as temporary:
+        table.to_csv(temporary, index=False)
+    log.files("tables", path)
+    log.files("counterexamples", *_save_counterexamples(results, folder / "counterexamples"))
+    summary = metrics.verification_summary(table).set_index("epsilon")
+    for verdict in Verdict:
+        log.per_epsilon(f"verification/{verdict}", summary[verdict.value].to_dict())
+    for name in ("certified_accuracy", "unbroken_accuracy"):
+        log.per_epsilon(f"verification/{name}", summary[name].to_dict(), curve=True)
+    return ArtifactRef.to(path)
+
+
+def _save_counterexamples(results: list[VerificationResult], folder: Path) -> list[Path]:
+    """One file per broken ball; misclassified samples once, not for every radius."""
+    paths = []
+    seen = set()
+    for result in results:
+        if result.counterexample is None:
+            continue
+        name = f"sample_{result.sample_index}_eps_{decimal(result.epsilon)}.npz"
+        if result.decided_by is DecidedBy.CLEAN:
+            name = f"sample_{result.sample_index}_misclassified.npz"
+        if name in seen:
+            continue
+        seen.add(name)
+        with written_atomically(folder / name) as temporary:
+            np.savez_compressed(
+                temporary,
+                allow_pickle=False,
+                image=result.counterexample,
+                sample_index=result.sample_index,
+                label=result.label,
+                predicted=-1 if result.target is None else result.target,
+                epsilon=result.epsilon,
+            )
+        paths.append(folder / name)
+    return paths
