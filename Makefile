@@ -38,8 +38,13 @@ clean: ## remove caches and .venv; runs, data and MLflow's store stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-lock: setup ## resolve the versions anew into requirements.lock and requirements-bench.lock
-	@sh lock.sh
+LOCK := --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+  --no-emit-find-links --no-emit-trusted-host
+
+lock: setup ## resolve the versions anew into the lock files (pip-tools)
+	@$(BIN)/python -m venv --clear $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet pip-tools
+	@$(VENV)/lock/bin/pip-compile $(LOCK) --extra dev -o requirements.lock pyproject.toml
+	@$(VENV)/lock/bin/pip-compile $(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock pyproject.toml
 
 setup: $(STAMP)
 

@@ -94,12 +94,13 @@ def decide(
             continue
         span = float(upper[index] - lower[index])
         threshold = max(QUERY_MARGIN * span, 4 * float(error[index]))
-        if threshold > 0.1 * span:
-            verdicts[target] = (Verdict.UNKNOWN, "below_numerical_resolution")
-            continue
-        code, inputs = query.ask_at_most(
-            rows[0, index], threshold, float(lower[index]), span, deadline - time.monotonic()
-        )
+        if threshold > 0.1 * span:  # the margin is constant up to rounding: nothing to search
+            code = "unsat" if lower[index] > 0 else "sat"
+            inputs, threshold = (ball.lower[0] + ball.upper[0]) / 2, 2 * float(lower[index])
+        else:
+            code, inputs = query.ask_at_most(
+                rows[0, index], threshold, float(lower[index]), span, deadline - time.monotonic()
+            )
         if code == "sat":
             point = polish(network, ball, rows[0, index], inputs)
             candidates.append(point)
@@ -173,6 +174,7 @@ class _Query:
     free_inputs: NDArray[np.intp]
     equations: list[tuple[FloatArray, float, int]] = field(default_factory=list)
     relus: list[tuple[int, int]] = field(default_factory=list)
+    slacks: list[int] = field(default_factory=list)  # marked as inputs, else Marabou fails
 
     @classmethod
     def build(cls, network: ReluNetwork, ball: LinfBall, hidden: list[Bounds]) -> _Query:
@@ -229,6 +231,7 @@ class _Query:
 
     def _add_slack(self, unit: int, size: float) -> None:
         variable = self._new_variable(0.0, 1.0)
+        self.slacks.append(variable)
         self._widen()
         self.coefficients[unit, variable] = size
 
@@ -260,8 +263,8 @@ class _Query:
             query.setLowerBound(variable, bound)
         for variable, bound in enumerate([*self.upper, limit]):
             query.setUpperBound(variable, bound)
-        for variable in range(len(self.free_inputs)):
-            query.markInputVariable(variable, variable)
+        for index, variable in enumerate([*range(len(self.free_inputs)), *self.slacks]):
+            query.markInputVariable(variable, index)
         question = (row @ self.coefficients / span, -float(row @ self.constants) / span, answer)
         for coefficients, constant, variable in [*self.equations, question]:
             equation = MarabouCore.Equation()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -194,6 +195,7 @@ def _serve(
     from threadpoolctl import threadpool_limits
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir(tempfile.gettempdir())  # Marabou writes a query that it fails on where it stands
     _die_with(parent)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)

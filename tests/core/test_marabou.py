@@ -1,0 +1,257 @@
+"""Marabou in our encoding: against an exact oracle, and where the raw encoding is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.core import datasets, marabou
+from tasks.core.bounds import margin_rows
+from tasks.core.network import Affine, ReluNetwork
+from tasks.core.specification import FloatArray, LinfBall
+from tasks.core.verdicts import Verdict
+from tests import raw_marabou
+from tests.networks import box, hand_computed, random_case, random_network, sampled_points
+from tests.oracle import least_margin
+
+TIMEOUT_SECONDS = 20.0
+AMBIGUOUS = 1e-5  # margins at which the oracle's own tolerance decides
+
+Case = tuple[ReluNetwork, LinfBall, int]
+
+
+def decide(network: ReluNetwork, ball: LinfBall, label: int) -> marabou.BallAnswer:
+    return marabou.decide(network, ball, label, timeout_seconds=TIMEOUT_SECONDS)
+
+
+def margin_at(network: ReluNetwork, point: FloatArray, label: int) -> float:
+    return float((margin_rows([label], network.num_outputs)[0] @ network(point[None])[0]).min())
+
+
+def test_hand_computed_network() -> None:
+    """y0 - y1 = relu(x1 + x2) + 1 - relu(x1 - x2): least at x2 = -1, where it is 1 - (x1 + 1)."""
+    assert decide(hand_computed(), box([0.0, 0.0], [1.0, 0.5]), 0).verdict is Verdict.ROBUST
+    answer = decide(hand_computed(), box([-1.0, -1.0], [1.0, 0.5]), 0)
+    assert answer.verdict is Verdict.FALSIFIED
+    assert answer.target == 1
+    assert margin_at(hand_computed(), answer.candidates[0], 0) < 0
+
+
+def test_agrees_with_the_exact_oracle() -> None:
+    """250 random networks: no wrong verdict, no undecided ball, no proved ball that breaks."""
+    generator = np.random.default_rng(11)
+    verdicts: Counter[Verdict] = Counter()
+    for _ in range(250):
+        network, center, label, epsilon = random_case(generator)
+        ball = LinfBall.around(center[None], epsilon)
+        exact, answer = least_margin(network, ball, label), decide(network, ball, label)
+        if abs(exact) < AMBIGUOUS:
+            continue
+        verdicts[answer.verdict] += 1
+        if exact > 0:
+            assert answer.verdict in {Verdict.ROBUST, Verdict.UNKNOWN}
+        else:
+            assert answer.verdict in {Verdict.FALSIFIED, Verdict.UNKNOWN}
+        if answer.verdict is Verdict.ROBUST:
+            assert answer.margin is not None
+            assert answer.margin <= exact + 1e-6
+            attacks = [
+                marabou.polish(network, ball, row, start)
+                for row in margin_rows([label], 3)[0]
+                for start in sampled_points(generator, ball, 4)
+            ]
+            assert min(margin_at(network, point, label) for point in attacks) > 0
+        if answer.verdict is Verdict.FALSIFIED:
+            assert margin_at(network, answer.candidates[0], label) < 0
+            assert ball.contains(answer.candidates[:1])[0]
+    assert verdicts[Verdict.ROBUST] > 100
+    assert verdicts[Verdict.FALSIFIED] > 50
+    assert verdicts[Verdict.UNKNOWN] <= 5
+
+
+def test_classes_proved_before_are_not_asked_again() -> None:
+    network, ball = hand_computed(), box([-1.0, -1.0], [1.0, 0.5])
+    answer = marabou.decide(
+        network, ball, 0, timeout_seconds=TIMEOUT_SECONDS, proved=np.array([True])
+    )
+    assert answer.verdict is Verdict.ROBUST  # the caller vouches for its proof
+
+
+def test_no_time_is_a_timeout_and_no_proof() -> None:
+    network, ball = hand_computed(), box([0.0, 0.0], [1.0, 0.5])
+    assert marabou.decide(network, ball, 0, timeout_seconds=0).verdict is Verdict.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        ("unsat", Verdict.ROBUST),
+        ("sat", Verdict.UNKNOWN),  # a candidate that replay has not confirmed
+        ("TIMEOUT", Verdict.TIMEOUT),
+        ("UNKNOWN", Verdict.UNKNOWN),
+        ("ERROR", Verdict.ERROR),
+        ("QUIT_REQUESTED", Verdict.ERROR),
+        ("", Verdict.ERROR),
+        ("something new", Verdict.ERROR),
+    ],
+)
+def test_every_answer_of_the_solver(
+    code: str, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only `unsat` proves; an answer nobody has seen is an error."""
+    ball = box([0.2, 0.0], [0.3, 0.1])
+
+    def answer(self: object, *arguments: object) -> tuple[str, FloatArray]:
+        return code, ball.lower[0]
+
+    monkeypatch.setattr("tasks.core.marabou._Query.ask_at_most", answer)
+    assert decide(hand_computed(), ball, 0).verdict is verdict
+
+
+@pytest.fixture(scope="module")
+def decayed() -> ReluNetwork:
+    """64-64-32-10 on the digits, trained with weight decay: many neurons have tiny weights."""
+    import keras
+    from keras import layers
+
+    from tasks.core.keras_network import relu_network
+
+    data = datasets.load("digits", Path("unused"))
+    keras.utils.set_random_seed(0)
+    decay = keras.regularizers.L2(1e-2)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8)),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu", kernel_regularizer=decay),
+            layers.Dense(32, activation="relu", kernel_regularizer=decay),
+            layers.Dense(10, kernel_regularizer=decay),
+        ]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(data.train_images, data.train_labels, epochs=40, batch_size=32, verbose=0)
+    return relu_network(model)
+
+
+def broken_balls(network: ReluNetwork, count: int) -> Iterator[tuple[LinfBall, int, FloatArray]]:
+    """Balls around digits with a counterexample found by descent: (ball, label, margin row)."""
+    data = datasets.load("digits", Path("unused"))
+    for image, label in zip(data.test_images, data.test_labels, strict=True):
+        for epsilon in (0.1, 0.2):
+            ball = LinfBall.around(image[None], epsilon)
+            rows = margin_rows([label], 10)[0]
+            points = [marabou.polish(network, ball, row, image.ravel()) for row in rows]
+            values = [
+                row @ network(point[None])[0] for row, point in zip(rows, points, strict=True)
+            ]
+            if min(values) < -1e-3 and margin_at(network, image.ravel().astype(float), label) > 0:
+                yield ball, int(label), rows[int(np.argmin(values))]
+                count -= 1
+                if count == 0:
+                    return
+
+
+def test_raw_encoding_is_wrong_where_ours_is_right(decayed: ReluNetwork) -> None:
+    """Each of 100 queries has a known counterexample; `unsat` is false."""
+    raw: Counter[str] = Counter()
+    ours: Counter[Verdict] = Counter()
+    for ball, label, row in broken_balls(decayed, 100):
+        raw[raw_marabou.ask(decayed, ball, row)] += 1
+        ours[decide(decayed, ball, label).verdict] += 1
+    assert raw["unsat"] >= 10, "Marabou is cured: the encoding can be simplified"
+    assert ours == {Verdict.FALSIFIED: 100}
+
+
+def rescaled(network: ReluNetwork, scale: float) -> ReluNetwork:
+    """First layer's weights and biases times `scale`, the second's divided: the same function."""
+    first, second, *rest = network.layers
+    return ReluNetwork(
+        (
+            Affine(first.weight * scale, first.bias * scale),
+            Affine(second.weight / scale, second.bias),
+            *rest,
+        )
+    )
+
+
+def shrunk(network: ReluNetwork, scale: float) -> ReluNetwork:
+    """All logits times `scale`: the same labels, tiny margins."""
+    *rest, last = network.layers
+    return ReluNetwork((*rest, Affine(last.weight * scale, last.bias * scale)))
+
+
+def with_gap(network: ReluNetwork, ball: LinfBall, label: int, gap: float) -> ReluNetwork:
+    """The true logit's bias moved so that the least margin descent finds is exactly -gap."""
+    rows = margin_rows([label], network.num_outputs)[0]
+    center = (ball.lower[0] + ball.upper[0]) / 2
+    points = [marabou.polish(network, ball, row, center) for row in rows]
+    least = min(row @ network(p[None])[0] for row, p in zip(rows, points, strict=True))
+    *rest, last = network.layers
+    bias = last.bias.copy()
+    bias[label] -= least + gap
+    return ReluNetwork((*rest, Affine(last.weight, bias)))
+
+
+def near_the_boundary(
+    network: ReluNetwork, generator: np.random.Generator
+) -> tuple[FloatArray, int] | None:
+    """A point just on its label's side of a decision boundary, by bisection, if there is one."""
+    points = generator.random((50, network.num_inputs))
+    labels = network(points).argmax(axis=1)
+    others = np.flatnonzero(labels != labels[0])
+    if len(others) == 0:
+        return None
+    inside, outside, label = points[0], points[others[0]], int(labels[0])
+    for _ in range(60):
+        middle = (inside + outside) / 2
+        if network(middle[None]).argmax() == label:
+            inside = middle
+        else:
+            outside = middle
+    return inside, label
+
+
+def hard_cases(kind: str, size: float) -> Iterator[Case]:
+    """Balls that contain a known float64 counterexample, with something tiny about them."""
+    generator = np.random.default_rng(7)
+    while True:
+        network = random_network(generator, (6, 12, 10, 4))
+        found = near_the_boundary(network, generator)
+        if found is None:
+            continue
+        inside, label = found
+        ball = LinfBall.around(inside[None], 0.05)
+        match kind:
+            case "radius":
+                ball = LinfBall.around(inside[None], size)
+            case "first layer":
+                network = rescaled(network, size)
+            case "logits":
+                network = shrunk(network, size)
+            case "gap":
+                network = with_gap(network, ball, label, size)
+        yield network, ball, label
+
+
+@pytest.mark.parametrize("kind", ["radius", "first layer", "logits", "gap"])
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-7, 1e-9])
+def test_never_robust_when_a_counterexample_is_known(kind: str, size: float) -> None:
+    """12 cases each, 192 in all: gaps, radii and weights down to 1e-9."""
+    falsified = checked = 0
+    for network, ball, label in hard_cases(kind, size):
+        rows = margin_rows([label], 4)[0]
+        center = (ball.lower[0] + ball.upper[0]) / 2
+        points = [marabou.polish(network, ball, row, center) for row in rows]
+        if min(margin_at(network, point, label) for point in points) >= 0:
+            continue  # no counterexample is known here
+        verdict = decide(network, ball, label).verdict
+        assert verdict in {Verdict.FALSIFIED, Verdict.UNKNOWN}
+        falsified += verdict is Verdict.FALSIFIED
+        checked += 1
+        if checked == 12:
+            break
+    assert falsified >= 6
