@@ -25,7 +25,7 @@ class LinfBall:
     def around(cls, images: ArrayLike, epsilon: float) -> LinfBall:
         """The balls of L-infinity radius `epsilon` around images of shape (batch, …)."""
         centers = np.asarray(images, dtype=np.float64)
-        centers = centers.reshape(len(centers), -1)
+        centers = centers.reshape(len(centers), int(np.prod(centers.shape[1:])))
         return cls(np.clip(centers - epsilon, 0, 1), np.clip(centers + epsilon, 0, 1))
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class LinfBall:
 
     def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
         """Whether each point, shape (batch, …), lies in its ball, compared in float64."""
-        flat = np.asarray(points, dtype=np.float64).reshape(len(self), -1)
+        flat = np.asarray(points, dtype=np.float64).reshape(self.lower.shape)
         return np.all((flat >= self.lower) & (flat <= self.upper), axis=1)
 
 

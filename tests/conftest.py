@@ -1,0 +1,59 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from flows import environment
+
+environment.prepare(verbose=False)
+
+from tasks.core import datasets, training  # noqa: E402  after the environment is quiet
+from tasks.core.attacks import Classifier  # noqa: E402
+from tasks.core.datasets import Dataset  # noqa: E402
+from tasks.core.download import MIRROR_VARIABLE  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return datasets.load("digits", Path("unused"))
+
+
+@pytest.fixture(scope="session")
+def classifier(digits: Dataset) -> Classifier:
+    """A dense network of 32 units on the digits, a little trained."""
+    trained = training.train(
+        digits,
+        architecture="dense",
+        hidden=(32,),
+        epochs=10,
+        batch_size=32,
+        learning_rate=0.003,
+        validation_fraction=0.1,
+        restore_best_epoch=False,
+        seed=0,
+    )
+    return Classifier(trained.model)
+
+
+@pytest.fixture(scope="session")
+def linear() -> Classifier:
+    """Two logits on 2x2 images, linear: its worst point in a ball is known in closed form."""
+    model = keras.Sequential([keras.Input((2, 2)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    weight = np.array([[1.0, -1.0], [0.5, 0.25], [-1.0, 1.0], [0.0, 2.0]], dtype=np.float32)
+    model.set_weights([weight, np.array([0.6, 0.0], dtype=np.float32)])
+    return Classifier(model)
+
+
+@pytest.fixture(scope="session")
+def mnist_mirror() -> Iterator[str]:
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    if not mirror:
+        pytest.skip(f"needs MNIST: set {MIRROR_VARIABLE} to a mirror that holds it")
+    yield mirror
