@@ -12,7 +12,8 @@ counterexample when weights, radii or neurons are small. Three things prevent th
    range on one side: it is replaced by a free variable that over-approximates it.
 3. The question has a margin: is there a point with true logit - other <= `QUERY_MARGIN` of that
    margin's range over the ball? `unsat` then holds in spite of Marabou's tolerances; `sat` is only
-   a candidate, to be replayed on the network.
+   a candidate, to be replayed on the network. When its replay stops short of the boundary, the
+   question is asked once more with the margin on the other side, for a point clearly beyond.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from tasks.core.verdicts import Verdict, combine
 QUERY_MARGIN = 1e-3  # of the margin's range; a hundred times Marabou's bound tolerance
 BARELY_UNSTABLE = 1e-3  # of a neuron's range; a hundred times Marabou's bound tolerance
 POLISH_STEPS = 50
+NEAR_BOUNDARY = "near_boundary"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,60 +84,104 @@ def decide(
     skip = np.zeros(len(targets), dtype=bool) if proved is None else proved
 
     query = _Query.build(network, ball, hidden)
-    verdicts: dict[int, tuple[Verdict, str]] = {}
-    candidates: list[FloatArray] = []
-    proved_margins = [float(bound) for bound in lower[skip]]
-    for index in np.argsort(lower):
-        target = int(targets[index])
-        if skip[index]:
-            continue
-        if time.monotonic() >= deadline:
-            verdicts[target] = (Verdict.TIMEOUT, "no time left for this class")
-            continue
-        span = float(upper[index] - lower[index])
-        threshold = max(QUERY_MARGIN * span, 4 * float(error[index]))
-        if threshold > 0.1 * span:  # the margin is constant up to rounding: nothing to search
-            code = "unsat" if lower[index] > 0 else "sat"
-            inputs, threshold = (ball.lower[0] + ball.upper[0]) / 2, 2 * float(lower[index])
-        else:
-            code, inputs = query.ask_at_most(
-                rows[0, index], threshold, float(lower[index]), span, deadline - time.monotonic()
-            )
-        if code == "sat":
-            point = polish(network, ball, rows[0, index], inputs)
-            candidates.append(point)
-            if float(rows[0, index] @ network(point[None])[0]) < -float(error[index]):
-                return BallAnswer(Verdict.FALSIFIED, target, None, "", np.array(candidates[::-1]))
-        verdicts[target] = _verdict(code)
-        proved_margins.append(threshold / 2)
-    return _summary(verdicts, proved_margins, candidates, network.num_inputs)
+    known = [_ClassAnswer(Verdict.ROBUST, "", float(bound), None) for bound in lower[skip]]
+    answers: dict[int, _ClassAnswer] = {}
+    for index in (index for index in np.argsort(lower) if not skip[index]):
+        question = _Question(
+            rows[0, index], float(lower[index]), float(upper[index]), float(error[index])
+        )
+        answer = _decide_class(network, ball, query, question, deadline)
+        answers[int(targets[index])] = answer
+        if answer.verdict is Verdict.FALSIFIED:
+            break
+    return _summary(answers, known, network.num_inputs)
 
 
-def _verdict(code: str) -> tuple[Verdict, str]:
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """May `row @ logits`, which lies in [lower, upper] up to `error`, be zero or less?"""
+
+    row: FloatArray
+    lower: float
+    upper: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class _ClassAnswer:
+    """One adversary class: a verdict, the margin proved, and the solver's point if it gave one."""
+
+    verdict: Verdict
+    reason: str
+    margin: float | None
+    candidate: FloatArray | None
+
+
+def _decide_class(
+    network: ReluNetwork, ball: LinfBall, query: _Query, question: _Question, deadline: float
+) -> _ClassAnswer:
+    span = question.upper - question.lower
+    threshold = max(QUERY_MARGIN * span, 4 * question.error)
+    if threshold > 0.1 * span:  # the margin is constant up to rounding: nothing to search
+        if question.lower > 0:
+            return _ClassAnswer(Verdict.ROBUST, "", question.lower, None)
+        return _replayed(network, ball, question, (ball.lower[0] + ball.upper[0]) / 2)
+    answer = _ask(network, ball, query, question, threshold, deadline)
+    if answer.reason != NEAR_BOUNDARY:
+        return answer
+    beyond = _ask(network, ball, query, question, -threshold, deadline)
+    return answer if beyond.verdict is Verdict.ROBUST else beyond
+
+
+def _ask(
+    network: ReluNetwork,
+    ball: LinfBall,
+    query: _Query,
+    question: _Question,
+    limit: float,
+    deadline: float,
+) -> _ClassAnswer:
+    """Marabou on `row @ logits <= limit`: `robust` when it says that no point is there."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        return _ClassAnswer(Verdict.TIMEOUT, "no time left for this class", None, None)
+    span = question.upper - question.lower
+    code, inputs = query.ask_at_most(question.row, limit, question.lower, span, seconds)
     match code:
-        case "unsat":
-            return Verdict.ROBUST, ""
         case "sat":
-            return Verdict.UNKNOWN, "near_boundary"
+            return _replayed(network, ball, question, inputs)
+        case "unsat":  # half of the limit is left to the solver's tolerances
+            return _ClassAnswer(Verdict.ROBUST, "", limit / 2, None)
         case "TIMEOUT":
-            return Verdict.TIMEOUT, "solver time limit"
+            return _ClassAnswer(Verdict.TIMEOUT, "solver time limit", None, None)
         case "UNKNOWN":
-            return Verdict.UNKNOWN, "solver answered UNKNOWN"
-    return Verdict.ERROR, f"solver answered {code}"
+            return _ClassAnswer(Verdict.UNKNOWN, "solver answered UNKNOWN", None, None)
+    return _ClassAnswer(Verdict.ERROR, f"solver answered {code}", None, None)
+
+
+def _replayed(
+    network: ReluNetwork, ball: LinfBall, question: _Question, inputs: FloatArray
+) -> _ClassAnswer:
+    """`falsified` if the polished point is strictly on the other side, beyond rounding."""
+    point = polish(network, ball, question.row, inputs)
+    if float(question.row @ network(point[None])[0]) < -question.error:
+        return _ClassAnswer(Verdict.FALSIFIED, "", None, point)
+    return _ClassAnswer(Verdict.UNKNOWN, NEAR_BOUNDARY, None, point)
 
 
 def _summary(
-    verdicts: dict[int, tuple[Verdict, str]],
-    proved_margins: list[float],
-    candidates: list[FloatArray],
-    num_inputs: int,
+    asked: dict[int, _ClassAnswer], proved: list[_ClassAnswer], num_inputs: int
 ) -> BallAnswer:
-    points = np.array(candidates).reshape(-1, num_inputs)
-    verdict = combine([Verdict.ROBUST] if not verdicts else [v for v, _ in verdicts.values()])
+    """One answer for the ball; the newest candidate comes first."""
+    answers = [*proved, *asked.values()]
+    points = [a.candidate for a in reversed(answers) if a.candidate is not None]
+    candidates = np.array(points).reshape(-1, num_inputs)
+    verdict = combine(answer.verdict for answer in answers)
     if verdict is Verdict.ROBUST:
-        return BallAnswer(verdict, None, min(proved_margins), "", points)
-    target, reason = next((t, reason) for t, (v, reason) in verdicts.items() if v is verdict)
-    return BallAnswer(verdict, target, None, reason, points)
+        margin = min(answer.margin for answer in answers if answer.margin is not None)
+        return BallAnswer(verdict, None, margin, "", candidates)
+    target, answer = next((t, a) for t, a in asked.items() if a.verdict is verdict)
+    return BallAnswer(verdict, target, None, answer.reason, candidates)
 
 
 def polish(network: ReluNetwork, ball: LinfBall, row: FloatArray, start: FloatArray) -> FloatArray:

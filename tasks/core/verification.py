@@ -195,7 +195,7 @@ def _with_counterexample(
             margin=margin,
             counterexample=replayed,
         )
-    return replace(result, verdict=Verdict.UNKNOWN, reason="near_boundary")
+    return replace(result, verdict=Verdict.UNKNOWN, reason=marabou.NEAR_BOUNDARY)
 
 
 def _bound(
@@ -277,7 +277,7 @@ def _solved(
             return confirmed
     if answer.verdict is Verdict.FALSIFIED:  # in float64 only: the deployed model keeps the label
         return replace(
-            result, verdict=Verdict.UNKNOWN, target=answer.target, reason="near_boundary"
+            result, verdict=Verdict.UNKNOWN, target=answer.target, reason=marabou.NEAR_BOUNDARY
         )
     return replace(
         result,
