@@ -56,4 +56,4 @@ def mnist_mirror() -> Iterator[str]:
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:
         pytest.skip(f"needs MNIST: set {MIRROR_VARIABLE} to a mirror that holds it")
-    yield mirror
+    return mirror

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from tasks.core.network import Affine, ReluNetwork
@@ -29,7 +31,7 @@ def random_network(generator: np.random.Generator, widths: tuple[int, ...]) -> R
                 generator.normal(size=(after, before)) / np.sqrt(before),
                 generator.normal(size=after) * 0.2,
             )
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )
     )
 

@@ -16,7 +16,6 @@ MIRROR_VARIABLE = "CERTIFLOW_DATASET_MIRROR"
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 LOCK_SECONDS = 600.0
-CHUNK_BYTES = 1 << 18
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
 
@@ -156,7 +155,7 @@ def _fetch_over_http(url: str, part: Path, name: str, on_progress: Progress) -> 
         length = answer.headers.get("Content-Length")
         total = done + int(length) if length else None
         with part.open("ab" if done else "wb") as stream:
-            for chunk in answer.iter_raw(CHUNK_BYTES):
+            for chunk in answer.iter_raw():  # with a chunk size an unfinished chunk would be lost
                 stream.write(chunk)
                 done += len(chunk)
                 on_progress(name, done, total)

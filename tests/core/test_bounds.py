@@ -109,7 +109,7 @@ def test_point_ball_gives_the_forward_pass(method: Method) -> None:
 def test_crown_is_never_looser_than_intervals() -> None:
     generator = np.random.default_rng(3)
     for _ in range(20):
-        network, center, label, epsilon = random_case(generator)
+        network, center, _label, epsilon = random_case(generator)
         ball = LinfBall.around(center[None], epsilon)
         interval = preactivation_bounds(network, ball, "interval")
         crown = preactivation_bounds(network, ball, "crown")

@@ -144,7 +144,7 @@ def test_false_proof_stops_the_run(
 ) -> None:
     """A solver that calls everything robust is found out by the attack on its proofs."""
     monkeypatch.setattr(verification, "MarabouSolver", Liar)
-    with pytest.raises(ContradictionError, match="Marabou proved it robust at epsilon 0.5"):
+    with pytest.raises(ContradictionError, match=r"Marabou proved it robust at epsilon 0\.5"):
         verified(classifier, take(digits, 3), [0.5], "marabou")
 
 
@@ -182,6 +182,6 @@ def test_proved_yet_broken_at_a_smaller_radius_is_a_contradiction() -> None:
 
     broken = VerificationResult(7, 1, 0.01, Verdict.FALSIFIED, DecidedBy.ATTACK, 0.0)
     proved = replace(broken, epsilon=0.02, verdict=Verdict.ROBUST, decided_by=DecidedBy.CROWN)
-    with pytest.raises(ContradictionError, match="sample 7: proved robust at epsilon 0.02"):
+    with pytest.raises(ContradictionError, match=r"sample 7: proved robust at epsilon 0\.02"):
         check_no_contradiction([proved, broken])
     check_no_contradiction([replace(proved, epsilon=0.005), broken])
