@@ -1,0 +1,251 @@
+"""The whole flow on real digits: what MLflow and Prefect hold afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.configuration import load_settings
+from flows.robustness import robustness_flow
+from tasks import tracking
+from tasks.core.download import MIRROR_VARIABLE
+from tasks.core.errors import CertiflowError
+from tasks.report import Summary
+from tasks.settings import Settings
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty project folder with its own MLflow store and a Prefect API for tests."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        mlflow.set_tracking_uri(tracking.LOCAL_STORE)
+        yield folder
+    mlflow.set_tracking_uri(None)
+
+
+def smoke(*overrides: str) -> Settings:
+    return load_settings(CONF / "smoke.yaml", overrides)[0]
+
+
+@pytest.fixture(scope="module")
+def summary(project: Path) -> Summary:
+    return robustness_flow(smoke())
+
+
+@pytest.fixture(scope="module")
+def run(summary: Summary) -> Run:
+    return MlflowClient().get_run(summary.run_id)
+
+
+def artifacts(run_id: str) -> set[str]:
+    client, found, folders = MlflowClient(), set(), [""]
+    while folders:
+        for entry in client.list_artifacts(run_id, folders.pop()):
+            (folders.append if entry.is_dir else found.add)(entry.path)
+    return found
+
+
+def test_run_is_finished_and_named(summary: Summary, run: Run) -> None:
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("digits-dense-16-")
+    assert MlflowClient().get_experiment(run.info.experiment_id).name == "certiflow"
+
+
+def test_scalars_for_every_radius(summary: Summary, run: Run) -> None:
+    metrics = run.data.metrics
+    for eps in ("0", "0.05", "0.1"):
+        chain = [
+            metrics[f"bounds/certified_accuracy/eps_{eps}"],
+            metrics[f"pgd/robust_accuracy/eps_{eps}"],
+            metrics[f"fgsm/robust_accuracy/eps_{eps}"],
+            metrics["clean_accuracy"],
+        ]
+        assert chain == sorted(chain)
+    assert metrics["fgsm/robust_accuracy/eps_0"] == metrics["clean_accuracy"]
+    for eps in ("0.01", "0.05"):
+        verdicts = ("robust", "falsified", "unknown", "timeout", "error")
+        counts = [metrics[f"verification/{verdict}/eps_{eps}"] for verdict in verdicts]
+        assert sum(counts) == 5
+        assert metrics[f"verification/error/eps_{eps}"] == 0
+        assert metrics[f"verification/certified_accuracy/eps_{eps}"] == counts[0] / 5
+    assert metrics["train/seconds"] > 0
+    assert metrics["verification/seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("fgsm/robust_accuracy", [0, 50, 100]),
+        ("fgsm/epsilon", [0, 50, 100]),
+        ("verification/certified_accuracy", [10, 50]),
+        ("train/loss", [1, 2, 3]),
+    ],
+)
+def test_curves_have_integer_steps(summary: Summary, name: str, steps: list[int]) -> None:
+    history = MlflowClient().get_metric_history(summary.run_id, name)
+    assert sorted(point.step for point in history) == steps
+    if name == "fgsm/epsilon":
+        assert sorted(point.value for point in history) == [0, 0.05, 0.1]
+
+
+def test_params_tags_and_input(summary: Summary, run: Run) -> None:
+    assert run.data.params["training.hidden"] == "[16]"
+    assert run.data.params["verification.engine"] == "ladder"
+    tags = run.data.tags
+    assert tags["dataset"] == tags["dataset.requested"] == "digits"
+    assert tags["seed"] == "0"
+    for name in ("dataset.sha256", "git.commit", "prefect.flow_run_id", "model.sha256"):
+        assert tags[name]
+    assert "| epsilon | FGSM | PGD | certified |" in tags["mlflow.note.content"]
+    (entry,) = run.inputs.dataset_inputs
+    assert entry.dataset.name == "digits"
+    assert tags["dataset.sha256"].startswith(entry.dataset.digest)
+
+
+def test_artifacts(summary: Summary, project: Path) -> None:
+    names = artifacts(summary.run_id)
+    assert {
+        "config.yaml",
+        "tables/epsilon_grid.csv",
+        "tables/verification.csv",
+        "figures/robustness_curve.png",
+        "figures/adversarial_examples.png",
+    } <= names
+    folder = Path(summary.folder)
+    assert Path(summary.figure).read_bytes().startswith(b"\x89PNG")
+    assert load_settings(folder / "config.yaml")[0] == smoke()
+    table = pd.read_csv(folder / "tables/verification.csv")
+    columns = ["sample_index", "label", "epsilon", "verdict", "decided_by", "target", "seconds"]
+    assert list(table.columns[:7]) == columns
+    assert len(table) == 10
+    broken = table[(table["verdict"] == "falsified") & (table["decided_by"] != "clean")]
+    for row in broken.itertuples():
+        name = f"counterexamples/sample_{row.sample_index}_eps_{row.epsilon}.npz"
+        assert name in names
+        with np.load(folder / name, allow_pickle=False) as found:
+            assert found["image"].dtype == np.float32
+            assert found["predicted"] == row.target
+    grid = pd.read_csv(folder / "tables/epsilon_grid.csv")
+    assert {"epsilon", "clean_accuracy", "fgsm_accuracy"} <= set(grid.columns)
+
+
+def test_logged_model_predicts_like_the_trained_one(summary: Summary, run: Run) -> None:
+    version = MlflowClient().get_model_version("certiflow-digits", summary.model_version)
+    assert version.run_id == summary.run_id
+    assert float(version.tags["clean_accuracy"]) == round(summary.clean_accuracy, 4)
+    assert "fgsm/robust_accuracy/eps_0.1" in version.tags
+    assert "verification/certified_accuracy/eps_0.05" in version.tags
+    uri = f"models:/certiflow-digits/{summary.model_version}"
+    info = mlflow.models.get_model_info(uri)
+    assert info.signature is not None
+    assert info.saved_input_example_info is not None
+    from tasks.core import datasets
+
+    digits = datasets.load("digits", Path("unused"))
+    logits = mlflow.pyfunc.load_model(uri).predict(digits.test_images)
+    accuracy = (np.asarray(logits).argmax(axis=1) == digits.test_labels).mean()
+    assert accuracy == pytest.approx(summary.clean_accuracy)
+
+
+def test_prefect_holds_the_story(summary: Summary, run: Run) -> None:
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(run.data.tags["prefect.flow_run_id"])
+        keys = ["certiflow-report", "certiflow-epsilon-grid", "certiflow-mlflow-run"]
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=keys))
+        )
+        task_runs = client.read_task_runs()
+    assert flow_run.name == "digits dense-16"
+    assert flow_run.state is not None
+    assert flow_run.state.is_completed()
+    assert {artifact.key for artifact in found} == set(keys)
+    assert any(summary.run_id in str(artifact.data) for artifact in found)
+    names = {task_run.name.split()[0].split("-")[0] for task_run in task_runs}
+    assert {"download", "train", "fgsm", "pgd", "bounds", "verify", "report"} <= names
+
+
+def last_run() -> Run:
+    (latest,) = mlflow.search_runs(
+        experiment_names=["certiflow"], max_results=1, output_format="list"
+    )
+    return latest
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said", "kept"),
+    [
+        (["verification.samples=361"], "expected at most 360", "config.yaml"),
+        (["training.learning_rate=1e38"], "lower training.learning_rate", "config.yaml"),
+    ],
+)
+def test_failure_marks_the_run_and_keeps_what_was_done(
+    overrides: list[str], said: str, kept: str
+) -> None:
+    with pytest.raises(CertiflowError, match=said):
+        robustness_flow(smoke(*overrides))
+    failed = last_run()
+    assert failed.info.status == "FAILED"
+    assert said in failed.data.tags["failure"]
+    assert kept in artifacts(failed.info.run_id)
+
+
+def test_failure_in_the_middle_keeps_model_and_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise CertiflowError("the solver is gone")
+
+    monkeypatch.setattr("tasks.core.verification.verify", fail)
+    with pytest.raises(CertiflowError, match="the solver is gone"):
+        robustness_flow(smoke())
+    failed = last_run()
+    assert failed.info.status == "FAILED"
+    assert "fgsm/robust_accuracy/eps_0.1" in failed.data.metrics
+    assert "figures/adversarial_examples.png" in artifacts(failed.info.run_id)
+
+
+def test_interruption_marks_the_run_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.core.verification.verify", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        robustness_flow(smoke())
+    assert last_run().info.status == "KILLED"
+
+
+def test_fallback_is_loud_and_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv(MIRROR_VARIABLE, tmp_path.as_uri())
+    monkeypatch.setattr("tasks.core.datasets.SOURCES", without_mirrors())
+    monkeypatch.setattr("tasks.core.download.SOURCES", without_mirrors())
+    settings = smoke("data.dataset=mnist", "data.fallback=digits", f"data.cache={tmp_path}/cache")
+    summary = robustness_flow(settings)
+    assert (summary.dataset, summary.dataset_requested) == ("digits", "mnist")
+    tags = last_run().data.tags
+    assert (tags["dataset"], tags["dataset.requested"]) == ("digits", "mnist")
+    assert tags["mlflow.runName"].startswith("digits-dense-16")
+    assert Path(summary.folder).name == tags["mlflow.runName"] == summary.run_name
+
+
+def without_mirrors() -> dict[str, Any]:
+    from dataclasses import replace
+
+    from tasks.core.datasets import SOURCES
+
+    return {name: replace(source, mirrors=()) for name, source in SOURCES.items()}

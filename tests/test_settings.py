@@ -1,0 +1,107 @@
+"""Settings are complete, frozen, and say which key is wrong and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.configuration import load_settings
+from tasks.core.errors import CertiflowError
+from tasks.settings import Settings, decimal
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_file_is_valid(path: Path) -> None:
+    settings, notes = load_settings(path)
+    assert notes == []
+    assert settings.data.dataset in {"mnist", "digits", "fashion_mnist"}
+
+
+def test_reference_experiment() -> None:
+    settings, _ = load_settings(CONF / "mnist.yaml")
+    assert settings.data.fallback is None
+    assert settings.training.hidden == (128,)
+    assert settings.attack.epsilons == (0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+    assert settings.verification.epsilons == (0.005, 0.01, 0.02, 0.05)
+    assert load_settings(CONF / "default.yaml")[0].data.fallback == "digits"
+
+
+def test_settings_survive_their_own_yaml(tmp_path: Path) -> None:
+    settings, _ = load_settings(CONF / "smoke.yaml")
+    text = yaml.safe_dump(settings.model_dump(mode="json"))
+    assert load_settings(written(tmp_path, text))[0] == settings
+
+
+def test_override(tmp_path: Path) -> None:
+    overrides = ["verification.samples=50", "training.hidden=[64, 32]", "seed=3"]
+    settings, _ = load_settings(written(tmp_path, ""), overrides)
+    assert settings.verification.samples == 50
+    assert settings.training.hidden == (64, 32)
+    assert settings.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trainin: {}", r"unknown key 'trainin': did you mean 'training'\? allowed are seed, data"),
+        ("training: {epoch: 3}", r"unknown key 'training.epoch': did you mean 'epochs'\?"),
+        ("training: {epochs: many}", r"training.epochs is 'many': input should be a valid integer"),
+        ("training: {epochs: 0}", r"training.epochs is 0: input should be greater than or equal"),
+        ("attack: {epsilons: [0.1, -0.1]}", r"attack.epsilons.1 is -0.1: .*greater than or equal"),
+        ("attack: {epsilons: [.nan]}", r"attack.epsilons.0 is nan"),
+        ("attack: {epsilons: []}", r"attack.epsilons is \[\]"),
+        ("verification: {epsilons: [0]}", r"verification.epsilons.0 is 0: .*greater than 0"),
+        ("data: {dataset: cifar}", r"data.dataset is 'cifar': .*'mnist', 'fashion_mnist'"),
+        ("verification: {engine: magic}", r"verification.engine is 'magic': .*'ladder'"),
+        ("training: {restore_best_epoch: true, validation_fraction: 0}", r"needs a validation_fr"),
+        ("- a list", r"expected sections such as 'training:'"),
+        ("training: [1", r"cannot be read as YAML"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(CertiflowError, match=said) as raised:
+        load_settings(written(tmp_path, text))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("override", ["verification.samples", "=3", "seed.x=3", "seed=[1"])
+def test_bad_override_is_named(override: str, tmp_path: Path) -> None:
+    with pytest.raises(CertiflowError, match="--set"):
+        load_settings(written(tmp_path, "seed: 1"), [override])
+
+
+def test_missing_file_lists_the_others() -> None:
+    with pytest.raises(CertiflowError, match="no such settings file"):
+        load_settings(Path("conf/nope.yaml"))
+
+
+def test_grid_is_sorted_without_duplicates_and_said(tmp_path: Path) -> None:
+    path = written(tmp_path, "attack: {epsilons: [0.3, 0, 0.1, 0.1]}")
+    settings, notes = load_settings(path)
+    assert settings.attack.epsilons == (0, 0.1, 0.3)
+    expected = "attack.epsilons was sorted and duplicates dropped: [0.0, 0.1, 0.3]"
+    assert notes == [expected]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"), [(0.1, "0.1"), (0.0, "0"), (1.0, "1"), (1e-5, "0.00001"), (2 / 255, None)]
+)
+def test_shortest_decimal_form(epsilon: float, text: str | None) -> None:
+    assert float(decimal(epsilon)) == epsilon
+    assert text is None or decimal(epsilon) == text
+
+
+def test_params_are_flat() -> None:
+    flat = Settings().flat()
+    assert flat["training.hidden"] == [128]
+    assert flat["seed"] == 0
