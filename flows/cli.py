@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tasks.report import Summary
     from tasks.settings import Settings
 
+INTERRUPTED = 130  # as shells count SIGINT
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -58,9 +60,11 @@ def run(
     settings, notes = load_settings(conf, overrides or [])
     for note in notes:
         console.warn(note)
+    if json is not None:
+        _check_writable(json)
     summary = _run_flow(settings, verbose=verbose)
     if json is not None:
-        _write_json(json, summary)
+        json.write_text(summary.model_dump_json(indent=2))
 
     from flows.summary import show
 
@@ -102,35 +106,32 @@ def _run_flow(settings: Settings, *, verbose: bool) -> Summary:
         return robustness_flow(settings)
 
 
-def _write_json(path: Path, summary: Summary) -> None:
-    from tasks.core.files import written_atomically
-
+def _check_writable(path: Path) -> None:
+    """Before minutes of work, not after them."""
     try:
-        with written_atomically(path) as temporary:
-            temporary.write_text(summary.model_dump_json(indent=2))
+        with path.open("a"):
+            pass
     except OSError as error:
         raise CertiflowError(f"--json {path}: {error.strerror}: choose another file") from error
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Runs the command: exit code 0 done, 1 could not (one line says why), 2 wrong usage."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=False)
+        app()
     except CertiflowError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: the run is marked, what was done so far is kept", file=sys.stderr)
-        sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except BrokenPipeError:
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("The run is marked as ended, and what was done so far is kept.", file=sys.stderr)
+        raise
+    except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-    sys.exit(0)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -20,9 +20,12 @@ from tasks.tracking import Run, RunRef
 from tasks.train import ModelRef, load_classifier
 
 if TYPE_CHECKING:
+    from tasks.core.attacks import Classifier
+    from tasks.core.datasets import Dataset
     from tasks.core.figures import AdversarialExamples
 
 EXAMPLE_COUNT = 6
+EXAMPLE_RADII = 5
 
 
 @task(name="fgsm", cache_policy=NO_CACHE)
@@ -181,8 +184,10 @@ def _load(ref: ArtifactRef) -> dict[str, NDArray[Any]]:
         return dict(arrays)
 
 
-def _examples(classifier: Any, data: Any, settings: AttackSettings) -> AdversarialExamples:
-    """The first test image of each of the first classes, under FGSM at up to six radii."""
+def _examples(
+    classifier: Classifier, data: Dataset, settings: AttackSettings
+) -> AdversarialExamples:
+    """The first test image of each of the first classes, clean and at radii across the grid."""
     import tensorflow as tf
 
     from tasks.core import attacks
@@ -192,14 +197,15 @@ def _examples(classifier: Any, data: Any, settings: AttackSettings) -> Adversari
         [np.flatnonzero(data.test_labels == label)[0] for label in range(data.num_classes)]
     )[:EXAMPLE_COUNT]
     images, labels = data.test_images[rows], data.test_labels[rows]
-    epsilons = [0.0, *[epsilon for epsilon in settings.epsilons if epsilon > 0]][:EXAMPLE_COUNT]
+    radii = [epsilon for epsilon in settings.epsilons if epsilon > 0]
+    spread = np.unique(np.linspace(0, len(radii) - 1, EXAMPLE_RADII).round().astype(int))
+    epsilons = [0.0, *(radii[index] for index in spread if radii)]
     points = np.stack(
         [attacks.fgsm_points(classifier, images, labels, eps).points for eps in epsilons]
     )
     logits = np.stack([classifier.logits(batch) for batch in points])
     return AdversarialExamples(
         epsilons=epsilons,
-        images=images,
         labels=labels,
         points=points,
         predictions=logits.argmax(axis=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -212,8 +213,11 @@ def _start(settings: Settings, tags: Mapping[str, Any]) -> Run:
     try:
         client = MlflowClient()
         experiment = _experiment_id(client, settings.tracking.experiment)
+        origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "certiflow run"}
         run = client.create_run(
-            experiment, run_name=name, tags={key: str(value) for key, value in tags.items()}
+            experiment,
+            run_name=name,
+            tags=origin | {key: str(value) for key, value in tags.items()},
         )
     except MlflowException as error:
         raise CertiflowError(
@@ -270,7 +274,9 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     local = mlflow.get_tracking_uri() == LOCAL_STORE
     location = LOCAL_ARTIFACTS.absolute().as_uri() if local else None
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        # The UI then opens on training runs rather than on its pages for language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(name, artifact_location=location, tags=kind))
     except MlflowException as error:
         known = client.get_experiment_by_name(name)  # another process was faster
         if known is None:

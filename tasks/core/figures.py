@@ -67,10 +67,12 @@ def robustness_curve(
 
 @dataclass(frozen=True, eq=False)
 class AdversarialExamples:
-    """Images under attack at each epsilon: points (epsilons, n, …), labels and confidences."""
+    """Images under attack: points (epsilons, n, …) with the model's labels and confidences.
+
+    The first epsilon is 0: the clean images.
+    """
 
     epsilons: list[float]
-    images: Images
     labels: IntArray
     points: Images
     predictions: IntArray
@@ -78,33 +80,32 @@ class AdversarialExamples:
 
 
 def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
-    """A grid: a row per image; clean, then perturbation and adversarial image per epsilon."""
-    count, columns = len(examples.images), 2 * len(examples.epsilons)
-    figure = Figure(figsize=(1.15 * columns + 0.6, 1.5 * count + 0.7), layout="constrained")
+    """A row per image: the clean image, then the change and the adversarial image per epsilon."""
+    count, columns = len(examples.labels), 2 * len(examples.epsilons) - 1
+    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 0.6), layout="constrained")
     axes = figure.subplots(count, columns, squeeze=False)
-    for row in range(count):
-        clean, label = examples.images[row], examples.labels[row]
-        for index, epsilon in enumerate(examples.epsilons):
-            point = examples.points[index, row]
-            difference, picture = axes[row, 2 * index], axes[row, 2 * index + 1]
-            if index == 0:
-                difference.imshow(clean, cmap="gray", vmin=0, vmax=1)
-                difference.set_xlabel(f"label {label}", fontsize=8)
-            else:
-                difference.imshow(point - clean, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
-            picture.imshow(point, cmap="gray", vmin=0, vmax=1)
+    for index, epsilon in enumerate(examples.epsilons):
+        for row in range(count):
+            point, label = examples.points[index, row], examples.labels[row]
+            panel = axes[row, 2 * index]
+            panel.imshow(point, cmap="gray", vmin=0, vmax=1)
             predicted = examples.predictions[index, row]
-            picture.set_xlabel(
+            panel.set_xlabel(
                 f"{predicted} ({examples.confidences[index, row]:.0%})",
-                fontsize=8,
+                fontsize=9,
                 color="tab:green" if predicted == label else "tab:red",
             )
-            if row == 0:
-                difference.set_title("clean" if index == 0 else "change", fontsize=8)
-                picture.set_title(f"ε = {epsilon:g}", fontsize=9)
+            if epsilon > 0:
+                change = point - examples.points[0, row]
+                axes[row, 2 * index - 1].imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
+        axes[0, 2 * index].set_title(f"ε = {epsilon:g}" if epsilon > 0 else "clean", fontsize=10)
+        if epsilon > 0:
+            axes[0, 2 * index - 1].set_title("change", fontsize=9)
+    for row, label in enumerate(examples.labels):
+        axes[row, 0].set_ylabel(f"label {label}", fontsize=9)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])
-    figure.suptitle("FGSM: predicted label and confidence (green: right, red: wrong)", fontsize=10)
+    figure.suptitle("FGSM: predicted label and confidence (green: right, red: wrong)", fontsize=11)
     _save(figure, path)
 
 

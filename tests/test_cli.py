@@ -1,0 +1,172 @@
+"""The command as a user meets it: exit codes, one clear line, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.guardian import INVOCATION
+from tasks.core.download import MIRROR_VARIABLE
+
+ROOT = Path(__file__).parents[1]
+CERTIFLOW = [sys.executable, "-m", "flows.cli"]
+SLOW = ["--set", "training.epochs=100000"]  # long enough to be interrupted
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """No mirror, no configured servers, and Prefect's files in a folder of their own."""
+    unset = {MIRROR_VARIABLE, "MLFLOW_TRACKING_URI", "PREFECT_API_URL", INVOCATION}
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "COLUMNS": "100"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    return tmp_path
+
+
+def certiflow(
+    project: Path, environment: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CERTIFLOW, *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def smoke(*arguments: str) -> list[str]:
+    return ["run", "--conf", "conf/smoke.yaml", *arguments]
+
+
+def test_run_tells_what_it_found_and_where_to_look(
+    project: Path, environment: dict[str, str]
+) -> None:
+    result = certiflow(project, environment, *smoke("--json", "out.json"))
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((project / "out.json").read_text())
+    for text in ("digits dense-16", "under FGSM", "falsified", "make ui", summary["run_name"]):
+        assert text in result.stdout
+    assert summary["figure"].endswith("robustness_curve.png")
+    stages = ["start", "download", "train", "fgsm", "pgd", "bounds", "verify", "report"]
+    lines = result.stderr.strip().splitlines()
+    # nothing else: the libraries are quiet (a slow stage says how far it is on a line of its own)
+    assert list(dict.fromkeys(line.split()[0] for line in lines)) == stages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--conf", "nowhere.yaml"], "nowhere.yaml: no such settings file"),
+        (smoke("--set", "verification.sample=3"), "did you mean 'samples'"),
+        (smoke("--set", "attack.epsilons=[-1]"), "attack.epsilons.0 is -1"),
+        (smoke("--set", "tracking.output=/proc/nowhere"), "tracking.output"),
+        (smoke("--set", "data.dataset=mnist"), "mnist cannot be had: no source gave train-images"),
+        (smoke("--set", "verification.samples=400"), "expected at most 360"),
+        (smoke("--json", "/proc/x.json"), "--json /proc/x.json"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_line(
+    arguments: list[str], said: str, project: Path, environment: dict[str, str]
+) -> None:
+    # a closed proxy: the public mirrors must not be asked by a test
+    closed = environment | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    result = certiflow(project, closed | {"NO_PROXY": "127.0.0.1"}, *arguments)
+    assert result.returncode == 1
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert said in error
+    assert "Traceback" not in result.stderr
+
+
+def test_wrong_usage_is_exit_code_2(project: Path, environment: dict[str, str]) -> None:
+    result = certiflow(project, environment, "run", "--nonsense")
+    assert result.returncode == 2
+    assert "--nonsense" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])
+def test_server_that_does_not_answer(name: str, project: Path, environment: dict[str, str]) -> None:
+    result = certiflow(project, environment | {name: "http://127.0.0.1:9"}, *smoke())
+    assert result.returncode == 1
+    assert "does not answer" in result.stderr.splitlines()[-1]
+    assert name in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def invocation(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """All processes of a running command, wherever they have moved to."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    assert len(found) >= 2  # at least the guardian and the Prefect server
+    return found
+
+
+@pytest.fixture
+def running(project: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A flow in the middle of its training, in a process group of its own."""
+    with subprocess.Popen(
+        [*CERTIFLOW, *smoke(*SLOW)],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(project.glob("runs/*/config.yaml")) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.2)
+        time.sleep(3)
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [
+        pytest.param(signal.SIGINT, True, id="Ctrl-C"),  # a terminal sends it to the group
+        pytest.param(signal.SIGTERM, False, id="kill"),
+        pytest.param(signal.SIGKILL, False, id="kill -9"),
+        pytest.param(signal.SIGKILL, True, id="kill -9 of the group"),
+    ],
+)
+def test_ended_from_outside(
+    number: signal.Signals,
+    group: bool,
+    running: subprocess.Popen[bytes],
+    project: Path,
+    environment: dict[str, str],
+) -> None:
+    """Every child ends, both runs are marked, and a reader of its output sees the end."""
+    children = invocation(running)
+    if group:
+        os.killpg(running.pid, number)
+    else:
+        running.send_signal(number)
+    assert running.stdout is not None
+    output = running.stdout.read().decode()  # a server left behind would hold this open
+    assert "Traceback" not in output
+    assert running.wait(60) == (-9 if number is signal.SIGKILL else 130)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    with sqlite3.connect(project / "mlflow.db") as store:
+        assert store.execute("select status from runs").fetchall() == [("KILLED",)]
+    with sqlite3.connect(Path(environment["PREFECT_HOME"]) / "prefect.db") as server:
+        query = "select state_type from flow_run order by created desc limit 1"
+        assert server.execute(query).fetchall() == [("CRASHED",)]
