@@ -61,6 +61,7 @@ def test_run_tells_what_it_found_and_where_to_look(
     result = certiflow(project, environment, *smoke("--json", "out.json"))
     assert result.returncode == 0, result.stderr
     summary = json.loads((project / "out.json").read_text())
+    assert summary["clean_accuracy"] > 0.5
     for text in ("digits dense-16", "under FGSM", "falsified", "make ui", summary["run_name"]):
         assert text in result.stdout
     assert summary["figure"].endswith("robustness_curve.png")
@@ -78,7 +79,6 @@ def test_run_tells_what_it_found_and_where_to_look(
         (smoke("--set", "attack.epsilons=[-1]"), "attack.epsilons.0 is -1"),
         (smoke("--set", "tracking.output=/proc/nowhere"), "tracking.output"),
         (smoke("--set", "data.dataset=mnist"), "mnist cannot be had: no source gave train-images"),
-        (smoke("--set", "verification.samples=400"), "expected at most 360"),
         (smoke("--json", "/proc/x.json"), "--json /proc/x.json"),
     ],
 )
@@ -142,8 +142,7 @@ def running(project: Path, environment: dict[str, str]) -> Iterator[subprocess.P
     [
         pytest.param(signal.SIGINT, True, id="Ctrl-C"),  # a terminal sends it to the group
         pytest.param(signal.SIGTERM, False, id="kill"),
-        pytest.param(signal.SIGKILL, False, id="kill -9"),
-        pytest.param(signal.SIGKILL, True, id="kill -9 of the group"),
+        pytest.param(signal.SIGKILL, True, id="kill -9"),
     ],
 )
 def test_ended_from_outside(
