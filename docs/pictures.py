@@ -22,6 +22,7 @@ START_SECONDS = 90
 
 def main() -> None:
     """Copies the figures and photographs the run's page."""
+    IMAGES.mkdir(exist_ok=True)
     from mlflow import MlflowClient
 
     from tasks.tracking import open_store
