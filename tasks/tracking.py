@@ -22,6 +22,7 @@ from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 LOCAL_STORE = "sqlite:///mlflow.db"
 LOCAL_ARTIFACTS = Path("mlartifacts")
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
 
 class RunRef(BaseModel):
@@ -187,10 +189,10 @@ def tracked_run(settings: Settings, tags: Mapping[str, Any]) -> Iterator[Run]:
         with mlflow.start_run(run_id=run.ref.run_id):
             yield run
     except BaseException as error:
-        with suppress(MlflowException):  # a store that is gone must not hide the failure
+        with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure
             run.tags({"failure": " ".join(str(error).split())[:500] or type(error).__name__})
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
-        if isinstance(error, MlflowException | OSError):
+        if isinstance(error, STORE_ERRORS):
             raise CertiflowError(
                 f"{_first_line(error)}; what was done so far is in {run.ref.folder}"
             ) from error
@@ -249,9 +251,10 @@ def open_store() -> None:
             f"{database}: {error.strerror or error}: make the folder writable or set "
             "MLFLOW_TRACKING_URI"
         ) from error
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise CertiflowError(
-            f"{database} cannot be used as MLflow's store ({_first_line(error)})"
+            f"{database} cannot be used as MLflow's store ({_first_line(error)}): free some space, "
+            "or move it away"
         ) from error
 
 

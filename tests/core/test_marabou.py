@@ -73,6 +73,30 @@ def test_agrees_with_the_exact_oracle() -> None:
     assert verdicts[Verdict.UNKNOWN] <= 5
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # a1 = relu(x - 0.0005), a2 = x + 1; margin a2 - a1 - 1.0002: -0.0002 at x = 0, but 0.0003
+        # everywhere if a1 were x - 0.0005
+        pytest.param(
+            Affine(np.array([[1.0], [1.0]]), np.array([-0.0005, 1.0])),
+            Affine(np.array([[-1.0, 1.0], [0.0, 0.0]]), np.array([-1.0002, 0.0])),
+            id="barely negative",
+        ),
+        # a1 = relu(x - 0.9995); margin 0.0003 - a1: -0.0002 at x = 1, but 0.0003 if a1 were 0
+        pytest.param(
+            Affine(np.array([[1.0]]), np.array([-0.9995])),
+            Affine(np.array([[-1.0], [0.0]]), np.array([0.0003, 0.0])),
+            id="barely positive",
+        ),
+    ],
+)
+def test_barely_unstable_neurons_are_not_made_stable(first: Affine, second: Affine) -> None:
+    network, ball = ReluNetwork((first, second)), box([0.0], [1.0])
+    assert least_margin(network, ball, 0) == pytest.approx(-0.0002, abs=1e-6)
+    assert decide(network, ball, 0).verdict is not Verdict.ROBUST
+
+
 def test_classes_proved_before_are_not_asked_again() -> None:
     network, ball = hand_computed(), box([-1.0, -1.0], [1.0, 0.5])
     answer = marabou.decide(
