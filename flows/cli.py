@@ -80,7 +80,6 @@ def ui(
 
     from tasks.tracking import serve_ui
 
-    typer.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)")
     serve_ui(port)
 
 
@@ -108,9 +107,12 @@ def _run_flow(settings: Settings, *, verbose: bool) -> Summary:
 
 def _check_writable(path: Path) -> None:
     """Before minutes of work, not after them."""
+    existed = path.exists()
     try:
         with path.open("a"):
             pass
+        if not existed:
+            path.unlink()
     except OSError as error:
         raise CertiflowError(f"--json {path}: {error.strerror}: choose another file") from error
 

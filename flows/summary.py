@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tasks.report import Summary
 from tasks.settings import decimal
+from tasks.tracking import LOCAL_UI
 
 VERDICT_COLUMNS = ("robust", "falsified", "unknown", "timeout", "error")
 
@@ -31,12 +32,13 @@ def show(summary: Summary) -> None:
     console.print(_verdicts(summary))
     if summary.reference:
         console.print(_reference(summary))
+    local = summary.url.startswith(LOCAL_UI)
     where = {
         "figure": _short(summary.figure),
         "files": _short(summary.folder),
         "MLflow run": summary.run_name,
         "model": f"certiflow-{summary.dataset} version {summary.model_version}",
-        "look": f"make ui, then {summary.url}",
+        "look": f"make ui, then {summary.url}" if local else summary.url,
     }
     for name, value in where.items():
         console.print(f"{name:<10}  {value}", soft_wrap=True, markup=False)

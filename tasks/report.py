@@ -64,7 +64,7 @@ def report(
         markdown = _markdown(dataset, settings, model, grid, verified, run)
         log.describe(markdown)
         version = log.register(
-            model.uri,
+            model.model_id,
             f"certiflow-{dataset.name}",
             _key_numbers(dataset, model, grid, verified, settings),
             markdown,

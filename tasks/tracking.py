@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 LOCAL_STORE = "sqlite:///mlflow.db"
 LOCAL_ARTIFACTS = Path("mlartifacts")
+LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves the local store
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
 
@@ -117,7 +119,7 @@ class Run:
         self._client.log_inputs(self.ref.run_id, datasets=[entity])
 
     def model(self, model: keras.Sequential, example: Any) -> str:
-        """The Keras model with its signature and an input example; returns its MLflow URI."""
+        """The Keras model with its signature and an input example; returns its MLflow id."""
         from importlib.metadata import version
 
         import mlflow.tensorflow
@@ -131,9 +133,9 @@ class Run:
             input_example=example,
             pip_requirements=[f"{name}=={version(name)}" for name in ("tensorflow", "numpy")],
         )
-        return str(info.model_uri)
+        return str(info.model_id)
 
-    def register(self, model_uri: str, name: str, tags: Mapping[str, Any], description: str) -> str:
+    def register(self, model_id: str, name: str, tags: Mapping[str, Any], description: str) -> str:
         """A new version of the registered model `name` with its key numbers as tags."""
         try:
             self._client.create_registered_model(name)
@@ -142,8 +144,9 @@ class Run:
                 raise
         version = self._client.create_model_version(
             name,
-            source=model_uri,
+            source=f"models:/{model_id}",
             run_id=self.ref.run_id,
+            model_id=model_id,
             tags={key: str(value) for key, value in tags.items()},
             description=description,
         )
@@ -226,7 +229,7 @@ def _start(settings: Settings, tags: Mapping[str, Any]) -> Run:
             f"MLflow at {uri} does not answer ({_first_line(error)}): start it, or unset "
             "MLFLOW_TRACKING_URI to use the project's own store"
         ) from error
-    host = uri if uri.startswith("http") else "http://127.0.0.1:5000"
+    host = uri if uri.startswith("http") else LOCAL_UI
     run_id = run.info.run_id
     url = f"{host}/#/experiments/{experiment}/runs/{run_id}"
     return Run(RunRef(run_id=run_id, name=name, folder=folder, url=url))
@@ -261,12 +264,21 @@ def open_store() -> None:
 def serve_ui(port: int) -> None:
     """Replaces this process by MLflow's server on loopback over the store in use."""
     open_store()
+    if mlflow.get_tracking_uri().startswith("http"):
+        raise CertiflowError(
+            f"MLFLOW_TRACKING_URI is a server: open {mlflow.get_tracking_uri()}, or unset it to "
+            "see the project's own store"
+        )
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise CertiflowError(f"port {port} is in use: choose another one, make ui PORT=5001")
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", mlflow.get_tracking_uri(), "--workers", "1"),
         *("--artifacts-destination", LOCAL_ARTIFACTS.absolute().as_uri()),
     ]
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    print(f"MLflow's UI on http://127.0.0.1:{port} in some seconds; Ctrl-C ends it", flush=True)
     os.execv(sys.executable, command)
 
 

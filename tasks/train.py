@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class ModelRef(BaseModel):
-    """A trained model's file, its MLflow URI and its accuracy on the whole test set."""
+    """A trained model's file, its MLflow id and its accuracy on the whole test set."""
 
     model_config = ConfigDict(frozen=True)
 
     file: ArtifactRef
-    uri: str
+    model_id: str
     architecture: str
     clean_accuracy: float
 
@@ -74,10 +74,10 @@ def train(dataset: DatasetRef, settings: TrainingSettings, seed: int, run: RunRe
         trained.model.save(temporary)
     file = ArtifactRef.to(path)
     log.tags({"model.sha256": file.sha256})
-    uri = log.model(trained.model, data.test_images[:1])
+    model_id = log.model(trained.model, data.test_images[:1])
     return ModelRef(
         file=file,
-        uri=uri,
+        model_id=model_id,
         architecture=describe(settings.architecture, settings.hidden),
         clean_accuracy=clean_accuracy,
     )

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -249,3 +256,41 @@ def without_mirrors() -> dict[str, Any]:
     from tasks.core.datasets import SOURCES
 
     return {name: replace(source, mirrors=()) for name, source in SOURCES.items()}
+
+
+@pytest.fixture
+def server(project: Path, tmp_path: Path) -> Iterator[str]:
+    """A real MLflow server on loopback, which is stricter than the SQLite store."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", "sqlite:///server.db"),
+        *("--artifacts-destination", "./artifacts"),
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet) as process:  # type: ignore[call-overload]
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/health").is_success:
+                    break
+            time.sleep(0.2)
+        yield url
+        process.terminate()
+
+
+def test_everything_is_accepted_by_a_server(server: str) -> None:
+    mlflow.set_tracking_uri(server)
+    try:
+        summary = robustness_flow(smoke())
+        run = MlflowClient().get_run(summary.run_id)
+        version = MlflowClient().get_model_version("certiflow-digits", summary.model_version)
+        assert summary.url.startswith(server)
+        assert run.info.status == "FINISHED"
+        assert "figures/robustness_curve.png" in artifacts(summary.run_id)
+        assert version.run_id == summary.run_id
+    finally:
+        mlflow.set_tracking_uri(tracking.LOCAL_STORE)
