@@ -83,6 +83,9 @@ def decide(
     targets = adversary_classes([label], network.num_outputs)[0]
     skip = np.zeros(len(targets), dtype=bool) if proved is None else proved
 
+    if not np.isfinite([lower, upper, error]).all():
+        nothing = np.empty((0, network.num_inputs))
+        return BallAnswer(Verdict.UNKNOWN, None, None, "bounds overflow float64", nothing)
     query = _Query.build(network, ball, hidden)
     known = [_ClassAnswer(Verdict.ROBUST, "", float(bound), None) for bound in lower[skip]]
     answers: dict[int, _ClassAnswer] = {}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tasks.core import datasets, marabou
-from tasks.core.bounds import margin_rows
+from tasks.core.bounds import margin_lower_bounds, margin_rows, preactivation_bounds
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall
 from tasks.core.verdicts import Verdict
@@ -103,6 +103,19 @@ def test_classes_proved_before_are_not_asked_again() -> None:
         network, ball, 0, timeout_seconds=TIMEOUT_SECONDS, proved=np.array([True])
     )
     assert answer.verdict is Verdict.ROBUST  # the caller vouches for its proof
+
+
+def test_overflow_proves_nothing() -> None:
+    """Weights whose products leave float64: bounds and solver see infinities and NaNs."""
+    generator = np.random.default_rng(0)
+    for scale in (1e200, 1e300):
+        network = random_network(generator, (3, 5, 5, 2))
+        network = ReluNetwork(tuple(Affine(a.weight * scale, a.bias) for a in network.layers))
+        ball = LinfBall.around(generator.random((1, 3)), 0.3)
+        with np.errstate(all="ignore"):
+            assert decide(network, ball, 0).verdict is not Verdict.ROBUST
+            hidden = preactivation_bounds(network, ball, "crown")
+            assert not (margin_lower_bounds(network, ball, [0], hidden) > 0).all()
 
 
 def test_no_time_is_a_timeout_and_no_proof() -> None:
