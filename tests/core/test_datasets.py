@@ -97,12 +97,14 @@ def test_cache_needs_no_source(
     fetch("tiny", tmp_path / "cache")
     monkeypatch.delenv(MIRROR_VARIABLE)
     fetch("tiny", tmp_path / "cache")
+    assert datasets.load("tiny", tmp_path / "cache").name == "tiny"
 
 
 def test_recompressed_file_passes(mirror: Path, tmp_path: Path) -> None:
     content = gzip.decompress((mirror / "a.gz").read_bytes())
     (mirror / "a.gz").write_bytes(gzip.compress(content, compresslevel=1))
     fetch("tiny", tmp_path / "cache")
+    assert datasets.load("tiny", tmp_path / "cache").name == "tiny"
 
 
 @pytest.mark.parametrize(
