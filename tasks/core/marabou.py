@@ -125,7 +125,7 @@ def _decide_class(
 ) -> _ClassAnswer:
     span = question.upper - question.lower
     threshold = max(QUERY_MARGIN * span, 4 * question.error)
-    if threshold > 0.1 * span:  # the margin is constant up to rounding: nothing to search
+    if threshold >= 0.1 * span:  # the margin is constant up to rounding: nothing to search
         if question.lower > 0:
             return _ClassAnswer(Verdict.ROBUST, "", question.lower, None)
         return _replayed(network, ball, question, (ball.lower[0] + ball.upper[0]) / 2)

@@ -118,6 +118,14 @@ def test_overflow_proves_nothing() -> None:
             assert not (margin_lower_bounds(network, ball, [0], hidden) > 0).all()
 
 
+def test_tie_everywhere_is_not_robust() -> None:
+    """All logits are zero at every point: the margin's range and its rounding error are zero."""
+    network = ReluNetwork((Affine(np.eye(2), np.zeros(2)), Affine(np.zeros((2, 2)), np.zeros(2))))
+    with np.errstate(all="raise"):
+        answer = decide(network, box([0.0, 0.0], [1.0, 1.0]), 0)
+    assert (answer.verdict, answer.reason) == (Verdict.UNKNOWN, marabou.NEAR_BOUNDARY)
+
+
 def test_no_time_is_a_timeout_and_no_proof() -> None:
     network, ball = hand_computed(), box([0.0, 0.0], [1.0, 0.5])
     assert marabou.decide(network, ball, 0, timeout_seconds=0).verdict is Verdict.TIMEOUT
