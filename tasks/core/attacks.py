@@ -33,6 +33,11 @@ class Classifier:
     model: keras.Sequential
     batch_size: int = 1000
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return tuple(self.model.input_shape[1:])
+
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Logits, shape (n, classes), computed batch by batch."""
         parts = [np.asarray(self._forward(images[rows])) for rows in self.batches(len(images))]

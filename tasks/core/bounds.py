@@ -1,51 +1,37 @@
 """Sound bounds on a `ReluNetwork` over boxes: intervals and backward linear bounds (CROWN).
 
-Every bound holds in exact arithmetic for the float64 network: it is moved outwards by an a-priori
-bound on what rounding can have changed (Higham 2002, "Accuracy and Stability of Numerical
-Algorithms", eq. 3.5: a dot product of n terms errs by at most n·u/(1 - n·u) times the sum of the
-terms' magnitudes).
+Every bound holds in exact arithmetic for the float64 network. A dot product of n terms errs by at
+most gamma(n) = n·u / (1 - n·u) times the sum of the terms' magnitudes, in whatever order it is
+summed (Higham 2002, "Accuracy and Stability of Numerical Algorithms", eq. 3.5). The backward pass
+replaces one linear function of a layer's values by another, so what rounding changed in a step is
+at most gamma times `|coefficients|` times the greatest magnitudes of what they multiply; the sum
+over the steps is subtracted from the bound.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, adversary_classes
+from tasks.core.specification import BoolArray, FloatArray, LinfBall, margin_rows
 
 Method = Literal["interval", "crown"]
 
 UNIT_ROUNDOFF = 2.0**-53
-CHUNK_ENTRIES = 2**24  # of a batch of coefficient matrices: 128 MB, and a few such live at once
+CHUNK_ENTRIES = 2**22  # of a batch of coefficient matrices: 32 MB, and a few such live at once
 
 
-@dataclass(frozen=True, eq=False)
-class ReluRelaxation:
-    """Lines around relu(z) for z in [lower, upper], elementwise.
+def gamma(terms: int) -> float:
+    """Relative rounding error of a sum of `terms` products, doubled.
 
-    `lower_slope * z <= relu(z) <= upper_slope * z + upper_intercept` (Zhang et al. 2018, "Efficient
-    Neural Network Robustness Certification with General Activation Functions"); the lower slope is
-    the one of 0 and 1 whose triangle is smaller.
+    The doubling covers that the error bound itself is computed in float64.
     """
-
-    lower_slope: FloatArray
-    upper_slope: FloatArray
-    upper_intercept: FloatArray
-
-    @classmethod
-    def of(cls, lower: FloatArray, upper: FloatArray) -> ReluRelaxation:
-        unstable = (lower < 0) & (upper > 0)
-        chord = upper / np.where(unstable, upper - lower, 1)
-        active = (lower >= 0).astype(np.float64)
-        return cls(
-            lower_slope=np.where(unstable, (upper > -lower).astype(np.float64), active),
-            upper_slope=np.where(unstable, chord, active),
-            upper_intercept=np.where(unstable, -chord * lower, 0),
-        )
+    return 2 * terms * UNIT_ROUNDOFF / (1 - 2 * terms * UNIT_ROUNDOFF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +41,49 @@ class Bounds:
     lower: FloatArray
     upper: FloatArray
 
+    @property
+    def magnitude(self) -> FloatArray:
+        """The greatest absolute value within, shape (batch, units)."""
+        return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+    def __getitem__(self, rows: Any) -> Bounds:
+        return Bounds(self.lower[rows], self.upper[rows])
+
+    def intersected(self, other: Bounds) -> Bounds:
+        """Both at once."""
+        return Bounds(np.maximum(self.lower, other.lower), np.minimum(self.upper, other.upper))
+
+    def unstable(self, linear: BoolArray) -> BoolArray:
+        """Units whose ReLU is neither the identity nor zero, shape (batch, units)."""
+        return (self.lower < 0) & (self.upper > 0) & ~linear
+
+
+@dataclass(frozen=True, eq=False)
+class ReluRelaxation:
+    """Lines around the activation of z in [lower, upper], elementwise.
+
+    `lower_slope * z <= relu(z) <= upper_slope * z + upper_intercept` (Zhang et al. 2018, "Efficient
+    Neural Network Robustness Certification with General Activation Functions"). Any lower slope
+    from 0 to 1 is sound; `of` takes the one of 0 and 1 whose triangle is smaller.
+    """
+
+    lower_slope: FloatArray
+    upper_slope: FloatArray
+    upper_intercept: FloatArray
+
+    @classmethod
+    def of(cls, bounds: Bounds, linear: BoolArray) -> ReluRelaxation:
+        """`linear` marks units that pass unchanged."""
+        lower, upper = bounds.lower, bounds.upper
+        unstable = bounds.unstable(linear)
+        chord = upper / np.where(unstable, upper - lower, 1)
+        active = ((lower >= 0) | linear).astype(lower.dtype)
+        return cls(
+            lower_slope=np.where(unstable, (upper > -lower).astype(lower.dtype), active),
+            upper_slope=np.where(unstable, chord, active),
+            upper_intercept=np.where(unstable, -chord * lower, 0),
+        )
+
 
 def preactivation_bounds(network: ReluNetwork, ball: LinfBall, method: Method) -> list[Bounds]:
     """Sound bounds on the inputs of every ReLU layer, over each box of the batch.
@@ -63,15 +92,28 @@ def preactivation_bounds(network: ReluNetwork, ball: LinfBall, method: Method) -
     bounds layer by layer, so it is never looser.
     """
     hidden: list[Bounds] = []
-    for depth, layer in enumerate(network.layers[:-1]):
-        bounds = _interval_step(network, depth, hidden, ball)
+    for depth in range(len(network.layers) - 1):
+        bounds = interval_step(network, depth, hidden, ball)
         if method == "crown" and depth > 0:  # for the first layer the interval is already exact
-            identity = np.eye(len(layer.bias))
-            lower = linear_lower_bounds(network, depth, identity, hidden, ball)
-            upper = -linear_lower_bounds(network, depth, -identity, hidden, ball)
-            bounds = Bounds(np.maximum(bounds.lower, lower), np.minimum(bounds.upper, upper))
+            bounds = _crown_step(network, depth, hidden, ball, bounds)
         hidden.append(bounds)
     return hidden
+
+
+def _crown_step(
+    network: ReluNetwork, depth: int, hidden: list[Bounds], ball: LinfBall, interval: Bounds
+) -> Bounds:
+    """`interval` with the units that it leaves unstable in some box bounded backwards as well."""
+    open_units = np.flatnonzero(interval.unstable(network.linear[depth]).any(axis=0))
+    if len(open_units) == 0:
+        return interval
+    rows = np.eye(interval.lower.shape[1])[open_units]
+    both = linear_lower_bounds(network, depth, np.vstack([rows, -rows]), hidden, ball)
+    lower, upper = interval.lower.copy(), interval.upper.copy()
+    half = len(open_units)
+    lower[:, open_units] = np.maximum(lower[:, open_units], both[:, :half])
+    upper[:, open_units] = np.minimum(upper[:, open_units], -both[:, half:])
+    return Bounds(lower, upper)
 
 
 def margin_lower_bounds(
@@ -85,14 +127,6 @@ def margin_lower_bounds(
     return linear_lower_bounds(
         network, len(network.layers) - 1, margin_rows(labels, network.num_outputs), hidden, ball
     )
-
-
-def margin_rows(labels: ArrayLike, num_classes: int) -> FloatArray:
-    """Rows C with `C @ logits` the margins: shape (batch, classes - 1, classes)."""
-    true = np.asarray(labels, dtype=np.int64)
-    rows = -np.eye(num_classes)[adversary_classes(true, num_classes)]
-    np.put_along_axis(rows, true[:, None, None], 1.0, axis=2)
-    return rows
 
 
 def linear_lower_bounds(
@@ -114,78 +148,154 @@ def linear_lower_bounds(
     result = np.empty((len(ball), num_rows))
     for start in range(0, len(ball), size):
         chunk = slice(start, start + size)
-        chunk_hidden = [Bounds(bounds.lower[chunk], bounds.upper[chunk]) for bounds in hidden]
-        chunk_rows = rows[chunk] if rows.ndim == 3 else rows[None]
-        result[chunk] = _backward(network, depth, chunk_rows, chunk_hidden, ball[chunk])
+        boxes, bounds = ball[chunk], [layer[chunk] for layer in hidden[:depth]]
+        relaxations = [
+            ReluRelaxation.of(layer, linear)
+            for layer, linear in zip(bounds, network.linear, strict=False)
+        ]
+        scales = rounding_scales(network, depth, bounds, boxes)
+        chunk_rows = np.broadcast_to(
+            rows[chunk] if rows.ndim == 3 else rows, (len(boxes), num_rows, rows.shape[-1])
+        )
+        result[chunk] = backward_bounds(network, chunk_rows, bounds, relaxations, boxes, scales)
     return result
 
 
-def _backward(
-    network: ReluNetwork, depth: int, rows: FloatArray, hidden: list[Bounds], ball: LinfBall
+@dataclass(frozen=True, eq=False)
+class RoundingScales:
+    """The greatest magnitudes that a backward pass multiplies, times their gamma.
+
+    `affine[k]`, (batch, outputs of layer k), belongs to the coefficients before layer k;
+    `relu[k]`, (batch, units of hidden layer k), to those around its activation; `inputs` to those
+    at the input box.
+    """
+
+    affine: list[FloatArray]
+    relu: list[FloatArray]
+    inputs: FloatArray
+
+
+def rounding_scales(
+    network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: LinfBall
+) -> RoundingScales:
+    """The scales for a backward pass from layer `depth`, `hidden` the bounds before it.
+
+    A step through W multiplies |coefficients| with |W| |h| + |b|, h the activations it reads; one
+    through a ReLU with |z|: slopes are at most 1, an intercept is at most |z|, and the chord's own
+    four roundings are relative to |z|. The constants of all layers pass through 2 (depth + 1) sums.
+    """
+    values, affine, relu = np.maximum(np.abs(ball.lower), np.abs(ball.upper)), [], []
+    inputs = values * gamma(network.num_inputs + 8)
+    extra = 2 * (depth + 1) + 8
+    for index, layer in enumerate(network.layers[: depth + 1]):
+        width = sum(layer.weight.shape)
+        affine.append(
+            (values @ np.abs(layer.weight).T + np.abs(layer.bias)) * gamma(width + extra)
+        )
+        if index < depth:
+            bounds = hidden[index]
+            relu.append(bounds.magnitude * gamma(len(layer.bias) + extra))
+            values = np.where(
+                network.linear[index], bounds.magnitude, np.maximum(bounds.upper, 0)
+            )
+    return RoundingScales(affine, relu, inputs)
+
+
+def backward_bounds(
+    network: ReluNetwork,
+    rows: FloatArray,
+    hidden: Sequence[Bounds],
+    relaxations: Sequence[ReluRelaxation],
+    ball: LinfBall,
+    scales: RoundingScales,
+    split_terms: Sequence[FloatArray] | None = None,
 ) -> FloatArray:
-    coefficients, constant, best = rows, np.zeros((len(ball), 1)), np.array(-np.inf)
+    """Rows (batch, m, units) over the outputs of layer `len(hidden)`, to bounds (batch, m).
+
+    `hidden`, `ball` and `scales` may have a batch of 1 for all. `split_terms`, (batch, units) for
+    each hidden layer, are multipliers of the constraints of split ReLUs times their signs: where
+    `sign * z >= 0` holds and the multiplier is not negative, `f >= f - multiplier * sign * z`, so
+    the bound holds wherever the splits do (Wang et al. 2021, "Beta-CROWN", theorem 3.1).
+    """
+    depth = len(hidden)
+    coefficients = rows
+    constant, best = np.zeros(rows.shape[:2]), np.full(rows.shape[:2], -np.inf)
     for index in range(depth, -1, -1):
         layer = network.layers[index]
-        constant = constant + coefficients @ layer.bias
-        coefficients = coefficients @ layer.weight
+        constant += coefficients @ layer.bias - _dot(np.abs(coefficients), scales.affine[index])
+        coefficients = _times(coefficients, layer.weight)
         if index == 0:
-            return np.maximum(best, _least(coefficients, ball.lower, ball.upper) + constant) - (
-                rounding_error(network, depth, rows, hidden, ball)
-            )
-        before = hidden[index - 1]
-        box = _least(coefficients, np.maximum(before.lower, 0), np.maximum(before.upper, 0))
-        best = np.maximum(best, box + constant)
-        relaxation = ReluRelaxation.of(before.lower, before.upper)
+            return np.maximum(best, _concrete(coefficients, ball, scales.inputs) + constant)
+        before, linear = hidden[index - 1], network.linear[index - 1]
+        box = _activation_box(before, linear)
+        best = np.maximum(best, _concrete(coefficients, box, scales.relu[index - 1]) + constant)
+        relaxation = relaxations[index - 1]
         positive, negative = np.maximum(coefficients, 0), np.minimum(coefficients, 0)
-        constant = constant + np.einsum("bmn,bn->bm", negative, relaxation.upper_intercept)
+        constant += _dot(negative, relaxation.upper_intercept)
+        constant -= _dot(positive - negative, scales.relu[index - 1])
         coefficients = positive * relaxation.lower_slope[:, None, :]
         coefficients += negative * relaxation.upper_slope[:, None, :]
+        if split_terms is not None:
+            terms = split_terms[index - 1][:, None, :]
+            coefficients -= terms
+            constant -= _dot(np.abs(terms), scales.relu[index - 1])
     raise AssertionError("the loop returns at the first layer")
 
 
-def _least(coefficients: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Minimum of `coefficients @ x` over the box: (batch, m, n) and (batch, n) to (batch, m)."""
-    center, radius = (upper + lower) / 2, (upper - lower) / 2
-    middle, spread = coefficients @ center[:, :, None], np.abs(coefficients) @ radius[:, :, None]
-    return (middle - spread)[..., 0]
+def _times(coefficients: FloatArray, weight: FloatArray) -> FloatArray:
+    """One large matrix product instead of one for each box: (batch, m, n) to (batch, m, k)."""
+    batch, rows, units = coefficients.shape
+    return (coefficients.reshape(-1, units) @ weight).reshape(batch, rows, -1)
 
 
-def rounding_error(
-    network: ReluNetwork, depth: int, rows: FloatArray, hidden: list[Bounds], ball: LinfBall
+def _dot(coefficients: FloatArray, values: FloatArray) -> FloatArray:
+    """(batch, m, n) and (batch, n) to (batch, m)."""
+    return (coefficients @ values[:, :, None])[..., 0]
+
+
+def _concrete(coefficients: FloatArray, box: LinfBall, scale: FloatArray) -> FloatArray:
+    """Minimum of `coefficients @ x` over the box, less rounding: (batch, m, n) to (batch, m)."""
+    center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
+    return _dot(coefficients, center) - _dot(np.abs(coefficients), radius + scale)
+
+
+def evaluation_error(
+    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
 ) -> FloatArray:
-    """How far rounding can have moved a bound on `rows @ z` of layer `depth`: (batch, m).
+    """How far rounding can move `rows @ network(x)` for any x of a box: rows (m, outputs), (b, m).
 
-    Every term that the backward pass sums is bounded by the same sums over magnitudes: weights by
-    their absolute values, slopes by 1, intercepts by the magnitude of the neuron they belong to
-    (`-lower * upper / (upper - lower) <= -lower`), so a ReLU at most doubles a magnitude. Twice the
-    count of roundings covers that this bound is itself computed in float64.
+    Errors of one layer pass through the next as |W| times themselves; ReLU does not enlarge them.
     """
-    magnitude, roundings = np.maximum(np.abs(ball.lower), np.abs(ball.upper)), 0
-    for index, layer in enumerate(network.layers[: depth + 1]):
-        if index > 0:
-            before = hidden[index - 1]
-            intercepts = (before.lower < 0) & (before.upper > 0)
-            magnitude = np.where(before.upper <= 0, 0, magnitude) * np.where(intercepts, 2, 1)
-        magnitude = magnitude @ np.abs(layer.weight).T + np.abs(layer.bias)
-        roundings += layer.weight.shape[1] + 8
-    roundings += rows.shape[-1] + 8
-    relative = 2 * roundings * UNIT_ROUNDOFF / (1 - 2 * roundings * UNIT_ROUNDOFF)
-    error: FloatArray = relative * (np.abs(rows) @ magnitude[:, :, None])[..., 0]
-    return error
+    depth = len(network.layers) - 1
+    scales = rounding_scales(network, depth, hidden, ball)
+    error = np.zeros((len(ball), network.num_inputs))
+    for layer, scale in zip(network.layers, scales.affine, strict=True):
+        error = error @ np.abs(layer.weight).T + scale
+    last = hidden[-1] if depth else Bounds(ball.lower, ball.upper)
+    box = _activation_box(last, network.linear[-1]) if depth else ball
+    values = np.maximum(np.abs(box.lower), np.abs(box.upper))
+    outputs = values @ np.abs(network.layers[-1].weight).T + np.abs(network.layers[-1].bias)
+    total: FloatArray = (error + gamma(network.num_outputs + 4) * outputs) @ np.abs(rows).T
+    return total
 
 
-def _interval_step(
-    network: ReluNetwork, depth: int, hidden: list[Bounds], ball: LinfBall
+def interval_step(
+    network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: LinfBall
 ) -> Bounds:
     """Bounds on affine layer `depth` from the box of the layer before it."""
     layer = network.layers[depth]
-    box = ball if depth == 0 else _relu_box(hidden[-1])
+    box = ball if depth == 0 else _activation_box(hidden[depth - 1], network.linear[depth - 1])
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
-    middle, spread = layer(center), radius @ np.abs(layer.weight).T
-    magnitude = (np.abs(center) + radius) @ np.abs(layer.weight).T + np.abs(layer.bias)
-    error = 2 * (layer.weight.shape[1] + 8) * UNIT_ROUNDOFF * magnitude
+    weight = np.abs(layer.weight).T
+    middle, spread = layer(center), radius @ weight
+    magnitude = (np.abs(center) + radius) @ weight + np.abs(layer.bias)
+    error = gamma(layer.weight.shape[1] + 8) * magnitude
     return Bounds(middle - spread - error, middle + spread + error)
 
 
-def _relu_box(bounds: Bounds) -> LinfBall:
-    return LinfBall(np.maximum(bounds.lower, 0), np.maximum(bounds.upper, 0))
+def _activation_box(bounds: Bounds, linear: BoolArray) -> LinfBall:
+    """What the activation makes of the bounds."""
+    return LinfBall(
+        np.where(linear, bounds.lower, np.maximum(bounds.lower, 0)),
+        np.where(linear, bounds.upper, np.maximum(bounds.upper, 0)),
+    )

@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 
 from tasks.core.bounds import (
     Bounds,
+    evaluation_error,
     linear_lower_bounds,
-    margin_rows,
     preactivation_bounds,
-    rounding_error,
 )
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, adversary_classes
+from tasks.core.specification import FloatArray, LinfBall, adversary_classes, margin_rows
 from tasks.core.verdicts import Verdict, combine
 
 QUERY_MARGIN = 1e-3  # of the margin's range; a hundred times Marabou's bound tolerance
@@ -79,7 +78,7 @@ def decide(
     depth = len(network.layers) - 1
     lower = linear_lower_bounds(network, depth, rows, hidden, ball)[0]
     upper = -linear_lower_bounds(network, depth, -rows, hidden, ball)[0]
-    error = rounding_error(network, depth, rows, hidden, ball)[0]
+    error = evaluation_error(network, rows[0], hidden, ball)[0]
     targets = adversary_classes([label], network.num_outputs)[0]
     skip = np.zeros(len(targets), dtype=bool) if proved is None else proved
 

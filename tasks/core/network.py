@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.core.errors import CertiflowError
-from tasks.core.specification import FloatArray
+from tasks.core.specification import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +34,19 @@ class Affine:
 class ReluNetwork:
     """Affine maps with a ReLU between each two, none after the last, over flattened inputs.
 
+    `linear[k]`, shape (units,), marks the units of hidden layer k that pass unchanged instead of
+    through the ReLU, as residual connections and max pooling need; by default there are none.
     Raises `CertiflowError` when shapes do not chain or a weight is not finite.
     """
 
     layers: tuple[Affine, ...]
+    linear: tuple[BoolArray, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.linear:
+            none = tuple(np.zeros(len(layer.bias), dtype=bool) for layer in self.layers[:-1])
+            object.__setattr__(self, "linear", none)
+        assert [len(mask) for mask in self.linear] == [len(a.bias) for a in self.layers[:-1]]
         for number, layer in enumerate(self.layers, start=1):
             if not (np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()):
                 raise CertiflowError(
@@ -70,17 +77,35 @@ class ReluNetwork:
         x = np.asarray(inputs, dtype=np.float64)
         x = x.reshape(len(x), self.num_inputs)
         outputs = [self.layers[0](x)]
-        for layer in self.layers[1:]:
-            outputs.append(layer(np.maximum(outputs[-1], 0)))
+        for layer, linear in zip(self.layers[1:], self.linear, strict=True):
+            outputs.append(layer(np.where(linear, outputs[-1], np.maximum(outputs[-1], 0))))
         return outputs
 
     def gradient(self, inputs: ArrayLike, direction: FloatArray) -> FloatArray:
         """Gradient of `direction @ logits` by the inputs: (batch, outputs) to (batch, inputs)."""
         hidden = self.preactivations(inputs)[:-1]
         gradient = direction @ self.layers[-1].weight
-        for layer, preactivation in zip(self.layers[-2::-1], hidden[::-1], strict=True):
-            gradient = (gradient * (preactivation > 0)) @ layer.weight
+        for layer, linear, preactivation in zip(
+            self.layers[-2::-1], self.linear[::-1], hidden[::-1], strict=True
+        ):
+            gradient = (gradient * (linear | (preactivation > 0))) @ layer.weight
         return gradient
+
+    def with_inputs(self) -> ReluNetwork:
+        """The network that gives its inputs after its outputs, for constraints on both."""
+        identity = np.eye(self.num_inputs)
+        if len(self.layers) == 1:
+            (only,) = self.layers
+            return ReluNetwork((_stacked(only, identity),))
+        first, *inner, last = self.layers
+        return ReluNetwork(
+            (
+                _stacked(first, identity),
+                *(_beside(layer, identity) for layer in inner),
+                _beside(last, identity),
+            ),
+            tuple(np.append(mask, np.ones(self.num_inputs, dtype=bool)) for mask in self.linear),
+        )
 
     @cached_property
     def sha256(self) -> str:
@@ -90,4 +115,19 @@ class ReluNetwork:
             digest.update(repr(layer.weight.shape).encode())
             digest.update(np.ascontiguousarray(layer.weight).tobytes())
             digest.update(np.ascontiguousarray(layer.bias).tobytes())
+        for mask in self.linear:
+            digest.update(mask.tobytes())
         return digest.hexdigest()
+
+
+def _stacked(layer: Affine, below: FloatArray) -> Affine:
+    """`x -> (layer(x), below @ x)`."""
+    return Affine(np.vstack([layer.weight, below]), np.append(layer.bias, np.zeros(len(below))))
+
+
+def _beside(layer: Affine, block: FloatArray) -> Affine:
+    """`(x, y) -> (layer(x), block @ y)`."""
+    weight = np.zeros((len(layer.bias) + len(block), layer.weight.shape[1] + block.shape[1]))
+    weight[: len(layer.bias), : layer.weight.shape[1]] = layer.weight
+    weight[len(layer.bias) :, layer.weight.shape[1] :] = block
+    return Affine(weight, np.append(layer.bias, np.zeros(len(block))))

@@ -1,14 +1,17 @@
-"""What is to be proved: every point of an L-infinity ball keeps the true label."""
+"""What is to be proved: boxes of inputs, and the outputs that must not be reached from them."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,55 @@ def adversary_classes(labels: ArrayLike, num_classes: int) -> IntArray:
     column = np.asarray(labels, dtype=np.int64)[:, None]
     others = np.arange(num_classes - 1, dtype=np.int64)[None, :]
     return others + (others >= column)
+
+
+def margin_rows(labels: ArrayLike, num_classes: int) -> FloatArray:
+    """Rows C with `C @ logits` the margins: shape (batch, classes - 1, classes)."""
+    true = np.asarray(labels, dtype=np.int64)
+    rows = -np.eye(num_classes)[adversary_classes(true, num_classes)]
+    np.put_along_axis(rows, true[:, None, None], 1.0, axis=2)
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class UnsafeRegion:
+    """Inputs of one box whose outputs satisfy every row: `rows @ outputs + offsets <= 0`.
+
+    `rows` has shape (m, outputs), `offsets` (m,), float64. For constraints that mix inputs and
+    outputs, "outputs" are those of `ReluNetwork.with_inputs`.
+    """
+
+    box: LinfBall
+    rows: FloatArray
+    offsets: FloatArray
+
+    def excess(self, outputs: FloatArray) -> FloatArray:
+        """The greatest row, shape (batch,): at most 0 exactly where the region is reached."""
+        values: FloatArray = (outputs @ self.rows.T + self.offsets).max(axis=1)
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Property:
+    """Holds (VNN-COMP `unsat`) when none of the unsafe regions is reached."""
+
+    unsafe: tuple[UnsafeRegion, ...]
+
+    @classmethod
+    def robustness(cls, ball: LinfBall, label: int, num_classes: int) -> Property:
+        """`label` wins strictly over the whole `ball` (one box): a region per adversary class."""
+        rows = margin_rows([label], num_classes)[0]
+        return cls(tuple(UnsafeRegion(ball, row[None], np.zeros(1)) for row in rows))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of all numbers: two properties share it only when they are the same."""
+        digest = hashlib.sha256()
+        for region in self.unsafe:
+            for array in (region.box.lower, region.box.upper, region.rows, region.offsets):
+                digest.update(repr(array.shape).encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def margins(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.floating]:

@@ -2,7 +2,8 @@
 
 A native solver can hang, crash or eat all memory, and holds Python's interpreter lock while it
 runs: no limit inside its process can be relied on. Here a job that breaks a limit loses its
-process, and only that job.
+process, and only that job. A process can also die through no fault of its job, so a job whose
+process died has a second try.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -27,8 +28,17 @@ from tasks.core.errors import CertiflowError
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05  # at most this late is a limit noticed; answers wake the wait at once
+MEMORY_CHECK_SECONDS = 0.2  # reading a process's memory costs as much as a short job
 START_SECONDS = 120.0  # a fresh process imports NumPy and the solver before its first job
+
+# Native libraries read these when they are loaded: a worker must be born with them.
+ONE_THREAD = {
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class Ending(StrEnum):
@@ -51,13 +61,38 @@ class Outcome(Generic[Job, Answer]):
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Try(Generic[Job]):
+    """A job handed to a worker, with the seconds and the end of a first try if its process died."""
+
+    job: Job
+    limit_seconds: float
+    spent_seconds: float = 0.0
+    first_death: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _End(Generic[Answer]):
+    """How a try ended, `seconds` counting both tries; `died` when its process did."""
+
+    ending: Ending
+    seconds: float
+    answer: Answer | None = None
+    reason: str = ""
+    died: bool = False
+
+
 @dataclass(eq=False)
 class _Worker(Generic[Job]):
+    """A process, what it works on since `started`, and the second try it was born for."""
+
     process: Any
     connection: Connection
     started: float
+    reserved: _Try[Job] | None = None
     ready: bool = False
-    job: Job | None = None
+    current: _Try[Job] | None = None
+    memory_checked: float = 0.0
 
 
 def run_jobs(
@@ -66,20 +101,29 @@ def run_jobs(
     jobs: Sequence[Job],
     *,
     num_workers: int,
-    timeout_seconds: float,
+    timeout_seconds: Callable[[Job], float],
     memory_limit_bytes: int,
 ) -> Iterator[Outcome[Job, Answer]]:
-    """Outcomes as they come. Each process calls `make_solver(*arguments)` once, then the solver.
+    """One outcome per job, as they come. Each process calls `make_solver(*arguments)` once.
+
+    Jobs are handed out in the order given, each as soon as a process is free, and then
+    `timeout_seconds(job)` is asked once. An exception in the solver is a `FAILED` outcome. A job
+    whose process died or broke the memory limit is tried once more, in a fresh process; both tries
+    together stay within its time limit, and the outcome of a second death says "twice". Limits are
+    enforced while the caller waits for the next outcome: it should not dwell on one.
 
     `make_solver` must be importable by name. Ending the iteration ends every process, and they end
     by themselves when this process dies.
+
+    Raises:
+        CertiflowError: a process cannot start, or died before its first job.
     """
     waiting = deque(jobs)
     workers: list[_Worker[Job]] = []
     unfinished = len(waiting)
     try:
         while unfinished:
-            for worker in [w for w in workers if w.job is None and not w.process.is_alive()]:
+            for worker in [w for w in workers if not w.current and not w.process.is_alive()]:
                 if not worker.ready:
                     raise CertiflowError(
                         "a solver process ended before its first job "
@@ -91,78 +135,127 @@ def run_jobs(
                 workers.append(_start(make_solver, arguments))
             wait([worker.connection for worker in workers], timeout=POLL_SECONDS)
             for worker in list(workers):
-                outcome: Outcome[Job, Answer] | None = _poll(
-                    worker, timeout_seconds, memory_limit_bytes
-                )
-                if outcome is not None:
-                    unfinished -= 1
-                    worker.job = None
-                    if outcome.ending is not Ending.DONE:
+                end: _End[Answer] | None = _poll(worker, memory_limit_bytes)
+                ended = worker.current
+                if end is not None:
+                    worker.current = None
+                    if end.ending is not Ending.DONE:
                         workers.remove(worker)
                         _stop(worker)
-                    yield outcome
-                if worker in workers and worker.ready and worker.job is None and waiting:
-                    worker.job, worker.started = waiting.popleft(), time.monotonic()
-                    with suppress(ConnectionError):  # dead already: the next poll sees it
-                        worker.connection.send(worker.job)
+                if worker in workers and worker.ready and worker.current is None:
+                    _hand_out(worker, waiting, timeout_seconds)
+                if end is None or ended is None:
+                    continue
+                if end.died and not ended.first_death:
+                    again = replace(ended, spent_seconds=end.seconds, first_death=end.reason)
+                    workers.append(_start(make_solver, arguments, again))
+                    continue
+                unfinished -= 1
+                reason = _reason(ended, end)
+                yield Outcome(ended.job, end.ending, end.answer, reason, end.seconds)
     finally:
         for worker in workers:
             _stop(worker)
 
 
 def _start(
-    make_solver: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]
+    make_solver: Callable[..., Callable[[Any], Any]],
+    arguments: tuple[Any, ...],
+    reserved: _Try[Any] | None = None,
 ) -> _Worker[Any]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
         target=_serve, args=(theirs, os.getpid(), make_solver, arguments), daemon=True
     )
-    process.start()
+    with _environment(ONE_THREAD):
+        process.start()
     theirs.close()
-    return _Worker(process, ours, time.monotonic())
+    return _Worker(process, ours, time.monotonic(), reserved)
 
 
-def _poll(
-    worker: _Worker[Any], timeout_seconds: float, memory_limit_bytes: int
-) -> Outcome[Any, Any] | None:
-    """The worker's outcome if its job has ended by itself or must be ended now."""
-    seconds = time.monotonic() - worker.started
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Sets variables for the processes started inside, and puts back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _hand_out(
+    worker: _Worker[Job], waiting: deque[Job], timeout_seconds: Callable[[Job], float]
+) -> None:
+    """Gives a free worker the try it was born for, else the first waiting job, if any."""
+    if worker.reserved is not None:
+        worker.current, worker.reserved = worker.reserved, None
+    elif waiting:
+        job = waiting.popleft()
+        worker.current = _Try(job, timeout_seconds(job))
+    else:
+        return
+    worker.started = time.monotonic()
+    with suppress(ConnectionError):  # dead already: the next poll sees it
+        worker.connection.send(worker.current.job)
+
+
+def _poll(worker: _Worker[Any], memory_limit_bytes: int) -> _End[Any] | None:
+    """How the worker's try ended, if it ended by itself or must be ended now."""
     if worker.connection.poll():
-        ending, answer = _receive(worker)
-        if ending is None:
-            return None
-        reason = "" if ending is Ending.DONE else str(answer)
-        return Outcome(
-            worker.job, ending, answer if ending is Ending.DONE else None, reason, seconds
-        )
-    if worker.job is None:
-        if not worker.ready and seconds > START_SECONDS:
+        return _receive(worker)
+    now = time.monotonic()
+    current = worker.current
+    if current is None:
+        if not worker.ready and now - worker.started > START_SECONDS:
             raise CertiflowError(
                 f"a solver process did not start within {START_SECONDS:g} s: "
                 "is the machine overloaded?"
             )
         return None
-    if seconds > timeout_seconds:
-        reason = f"time limit of {timeout_seconds:g} s"
-        return Outcome(worker.job, Ending.TIMEOUT, None, reason, seconds)
-    if _memory_bytes(worker.process.pid) > memory_limit_bytes:
-        reason = f"memory limit of {memory_limit_bytes / 2**20:.0f} MB"
-        return Outcome(worker.job, Ending.MEMORY, None, reason, seconds)
+    seconds = current.spent_seconds + now - worker.started
+    if seconds > current.limit_seconds:
+        reason = f"time limit of {current.limit_seconds:g} s"
+        return _End(Ending.TIMEOUT, seconds, reason=reason)
+    if now - worker.memory_checked > MEMORY_CHECK_SECONDS:
+        worker.memory_checked = now
+        if _memory_bytes(worker.process.pid) > memory_limit_bytes:
+            reason = f"memory limit of {memory_limit_bytes / 2**20:.0f} MB"
+            return _End(Ending.MEMORY, seconds, reason=reason, died=True)
     return None
 
 
-def _receive(worker: _Worker[Any]) -> tuple[Ending | None, Any]:
-    """The job's ending with its answer or reason; no ending when the worker has no job."""
+def _receive(worker: _Worker[Any]) -> _End[Any] | None:
+    """What the process sent or, with a job, that it died; None when it has no job."""
+    current = worker.current
     try:
-        status, answer = worker.connection.recv()
+        status, answer, seconds = worker.connection.recv()
     except (EOFError, ConnectionError):
         worker.process.join(timeout=1)
-        if worker.job is None:
-            return None, None  # the caller replaces it
-        return Ending.FAILED, f"the solver's process died ({_describe_exit(worker.process)})"
-    worker.ready = True
-    return (None, None) if status == "ready" else (Ending(status), answer)
+        if current is None:
+            return None  # the caller replaces it
+        seconds = current.spent_seconds + time.monotonic() - worker.started
+        return _End(Ending.FAILED, seconds, reason=_describe_exit(worker.process), died=True)
+    if current is None:
+        worker.ready = True
+        return None
+    seconds += current.spent_seconds
+    if status is Ending.DONE:
+        return _End(Ending.DONE, seconds, answer=answer)
+    return _End(status, seconds, reason=answer)
+
+
+def _reason(ended: _Try[Any], end: _End[Any]) -> str:
+    if end.died:
+        return f"the solver's process died twice ({ended.first_death}, then {end.reason})"
+    if end.reason and ended.first_death:
+        return f"{end.reason}, after a first process died ({ended.first_death})"
+    return end.reason
 
 
 def _describe_exit(process: Any) -> str:
@@ -191,28 +284,31 @@ def _serve(
     make_solver: Callable[..., Callable[[Any], Any]],
     arguments: tuple[Any, ...],
 ) -> None:
-    """A worker's life: quiet, one thread, deaf to Ctrl-C, dead with its parent."""
-    from threadpoolctl import threadpool_limits
-
+    """A worker's life: quiet, deaf to Ctrl-C, dead with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(tempfile.gettempdir())  # Marabou writes a query that it fails on where it stands
     _die_with(parent)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    with threadpool_limits(1):
-        solver = make_solver(*arguments)
-        connection.send(("ready", None))
-        while True:
-            try:
-                job = connection.recv()
-            except EOFError:
-                return
-            try:
-                answer = (Ending.DONE, solver(job))
-            except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
-                answer = (Ending.FAILED, f"{type(error).__name__}: {error}")
-            connection.send(answer)
+    solver = make_solver(*arguments)
+    connection.send(("ready", None, 0.0))
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        started = time.monotonic()
+        ending, answer = _solve(solver, job)
+        connection.send((ending, answer, time.monotonic() - started))
+
+
+def _solve(solver: Callable[[Any], Any], job: Any) -> tuple[Ending, Any]:
+    """The answer, or the exception's words: what a solver raises must not end its process."""
+    try:
+        return Ending.DONE, solver(job)
+    except Exception as error:
+        return Ending.FAILED, f"{type(error).__name__}: {error}"
 
 
 def _die_with(parent: int) -> None:

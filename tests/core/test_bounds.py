@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from tasks.core.bounds import (
+    Bounds,
     Method,
     ReluRelaxation,
     linear_lower_bounds,
     margin_lower_bounds,
-    margin_rows,
     preactivation_bounds,
 )
 from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall
+from tasks.core.specification import FloatArray, LinfBall, margin_rows
 from tests.networks import box, hand_computed, random_case, random_network, sampled_points
 from tests.oracle import least_margin
 
@@ -51,7 +51,8 @@ def test_hand_computed_margin() -> None:
     ("lower", "upper"), [(-1.0, 2.0), (-2.0, 1.0), (0.0, 1.0), (-1.0, 0.0), (0.5, 2.0), (0.0, 0.0)]
 )
 def test_relaxation_lines_enclose_relu(lower: float, upper: float) -> None:
-    relaxation = ReluRelaxation.of(np.array([[lower]]), np.array([[upper]]))
+    bounds = Bounds(np.array([[lower]]), np.array([[upper]]))
+    relaxation = ReluRelaxation.of(bounds, np.array([False]))
     z = np.linspace(lower, upper, 101)
     relu = np.maximum(z, 0)
     chord = relaxation.upper_slope[0] * z + relaxation.upper_intercept[0]

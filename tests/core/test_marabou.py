@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tasks.core import datasets, marabou
-from tasks.core.bounds import margin_lower_bounds, margin_rows, preactivation_bounds
+from tasks.core.bounds import margin_lower_bounds, preactivation_bounds
 from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall
+from tasks.core.specification import FloatArray, LinfBall, margin_rows
 from tasks.core.verdicts import Verdict
 from tests import raw_marabou
 from tests.networks import box, hand_computed, random_case, random_network, sampled_points

@@ -15,7 +15,21 @@ from tasks.core.keras_network import relu_network
 from tasks.core.network import Affine, ReluNetwork
 from tests.networks import hand_computed, random_network
 
-MODELS: dict[str, Callable[[], keras.Sequential]] = {
+
+def _residual() -> keras.Model:
+    """Two residual blocks, the second with a projection; one layer is used twice."""
+    source = keras.Input((6, 6, 2))
+    twice = layers.Conv2D(4, 3, padding="same")
+    first = layers.ReLU()(layers.Conv2D(4, 3, padding="same")(source))
+    inner = layers.ReLU()(layers.BatchNormalization()(twice(first)))
+    second = layers.ReLU()(layers.Add()([first, twice(inner)]))
+    projected = layers.Conv2D(3, 1, strides=2)(second)
+    deep = layers.Conv2D(3, 3, strides=2, padding="same", activation="relu")(second)
+    joined = layers.Add()([projected, deep])
+    return keras.Model(source, layers.Dense(3)(layers.GlobalAveragePooling2D()(joined)))
+
+
+MODELS: dict[str, Callable[[], keras.Model]] = {
     "dense": lambda: architectures.build("dense", (8, 8), 10, (16, 12)),
     "cnn_small": lambda: architectures.build("cnn_small", (8, 8), 10, (20,)),
     "no hidden layer": lambda: architectures.build("dense", (8, 8), 10, ()),
@@ -41,6 +55,32 @@ MODELS: dict[str, Callable[[], keras.Sequential]] = {
             layers.Dense(3),
         ]
     ),
+    "dilation, groups, depthwise": lambda: keras.Sequential(
+        [
+            keras.Input((8, 9, 2)),
+            layers.Conv2D(4, (2, 3), dilation_rate=2, padding="same", activation="relu"),
+            layers.Conv2D(6, 3, groups=2),
+            layers.DepthwiseConv2D(3, depth_multiplier=2, strides=2, padding="same"),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    ),
+    "pooling, batch normalisation": lambda: keras.Sequential(
+        [
+            keras.Input((9, 8, 2)),
+            layers.BatchNormalization(),
+            layers.Conv2D(3, 3, activation="relu"),
+            layers.AveragePooling2D(2, strides=1, padding="same"),
+            layers.BatchNormalization(scale=False),
+            layers.MaxPooling2D((3, 2), strides=2, padding="same"),
+            layers.GlobalAveragePooling2D(keepdims=True),
+            layers.Flatten(),
+            layers.Dense(3),
+            layers.BatchNormalization(center=False),
+        ]
+    ),
+    "residual": _residual,
 }
 
 
@@ -49,7 +89,8 @@ def test_same_function_as_keras(name: str) -> None:
     keras.utils.set_random_seed(0)
     model = MODELS[name]()
     for weight in model.weights:  # biases start at zero, which would hide them
-        weight.assign(np.random.default_rng(0).normal(size=weight.shape) * 0.3)
+        values = np.random.default_rng(0).normal(size=weight.shape) * 0.3
+        weight.assign(abs(values) if "variance" in weight.path else values)
     images = np.random.default_rng(1).random((9, *model.input_shape[1:]), dtype=np.float32)
     expected = np.asarray(model(images, training=False))
     np.testing.assert_allclose(relu_network(model)(images), expected, rtol=1e-4, atol=1e-4)
@@ -59,9 +100,10 @@ def test_same_function_as_keras(name: str) -> None:
     ("layer", "named"),
     [
         (layers.Dense(4, activation="gelu"), "gelu"),
-        (layers.MaxPooling2D(), "MaxPooling2D"),
-        (layers.Conv2D(2, 2, dilation_rate=2), "Conv2D"),
+        (layers.Conv2D(2, (2, 1), data_format="channels_first"), "Conv2D"),
+        (layers.Conv2D(2, 2, dtype="mixed_bfloat16"), "Conv2D in bfloat16"),
         (layers.ReLU(max_value=6), "ReLU"),
+        (layers.LayerNormalization(), "LayerNormalization"),
         (layers.Softmax(), "Softmax"),
     ],
 )
@@ -76,6 +118,38 @@ def test_models_without_logits_are_refused() -> None:
         relu_network(keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="relu")]))
     with pytest.raises(CertiflowError, match="no layer with weights"):
         relu_network(keras.Sequential([keras.Input((4,)), layers.Flatten()]))
+
+
+def test_a_relu_before_a_move_of_elements_is_still_the_end() -> None:
+    ending = [layers.Dense(4, activation="relu"), layers.Dropout(0.5), layers.Reshape((2, 2))]
+    with pytest.raises(CertiflowError, match="ends with a ReLU"):
+        relu_network(keras.Sequential([keras.Input((4,)), *ending]))
+
+
+def test_models_that_are_no_fixed_graph_are_refused() -> None:
+    with pytest.raises(CertiflowError, match=r"Sequential: only a .* of known input shape"):
+        relu_network(keras.Sequential([layers.Dense(3)]))
+    first, second = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([first, second], layers.Dense(3)(layers.Add()([first, second])))
+    with pytest.raises(CertiflowError, match="with one input and one output"):
+        relu_network(model)
+    source = keras.Input((4,))
+    with pytest.raises(CertiflowError, match=r"layer outside of layers .*\(Multiply\)"):
+        relu_network(keras.Model(source, layers.Dense(3)(source * source)))
+
+
+def test_a_batch_normalisation_of_negative_variance_is_refused() -> None:
+    model = keras.Sequential([keras.Input((2,)), layers.BatchNormalization(), layers.Dense(2)])
+    model.layers[0].moving_variance.assign([1.0, -3.0])
+    with pytest.raises(
+        CertiflowError, match=r"layer 1 .* variance -3\.0 \+ 0\.001 is not positive"
+    ):
+        relu_network(model)
+
+
+def test_residual_connections_pass_through_as_linear_units() -> None:
+    network = relu_network(_residual())
+    assert [mask.any() for mask in network.linear] == [False, True, False, True]
 
 
 def test_nan_weights_are_refused() -> None:

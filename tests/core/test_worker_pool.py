@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -35,6 +36,9 @@ def make_solver(offset: int) -> Callable[[str | int], int]:
                 hoard = [bytearray(50 * MEGABYTE) for _ in range(40)]
                 time.sleep(600)
                 return len(hoard)
+            case "nap":
+                time.sleep(0.5)
+                return 1
             case "print":
                 print("noise", flush=True)
                 os.write(1, b"native noise\n")
@@ -49,13 +53,16 @@ def broken_solver() -> Callable[[int], int]:
 
 
 def outcomes(
-    jobs: list[str | int], *, timeout_seconds: float = 60.0
+    jobs: Sequence[str | int],
+    *,
+    num_workers: int = 2,
+    timeout_seconds: Callable[[str | int], float] = lambda job: 60.0,
 ) -> dict[str | int, Outcome[str | int, int]]:
     results = run_jobs(
         make_solver,
         (100,),
         jobs,
-        num_workers=2,
+        num_workers=num_workers,
         timeout_seconds=timeout_seconds,
         memory_limit_bytes=500 * MEGABYTE,
     )
@@ -71,6 +78,8 @@ def test_bad_jobs_cost_only_themselves(capfd: pytest.CaptureFixture[str]) -> Non
     assert found["crash"].ending is Ending.FAILED
     assert "SIGSEGV" in found["crash"].reason
     assert "exit code 3" in found["exit"].reason
+    assert "died twice" in found["crash"].reason
+    assert found["raise"].ending is Ending.FAILED
     assert found["raise"].reason == "ValueError: no such luck"
     assert found["eat"].ending is Ending.MEMORY
     assert "memory limit of 500 MB" in found["eat"].reason
@@ -78,11 +87,177 @@ def test_bad_jobs_cost_only_themselves(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_hung_job_ends_at_its_limit() -> None:
-    found = outcomes(["hang", 1, 2], timeout_seconds=3)
+    found = outcomes(["hang", 1, 2], timeout_seconds=lambda job: 3.0)
     assert found["hang"].ending is Ending.TIMEOUT
     assert 3 <= found["hang"].seconds < 10
     assert found[1].answer == 101
     assert found[2].answer == 102
+
+
+def test_every_job_has_its_own_limit() -> None:
+    limits: dict[str | int, float] = {"hang": 0.5, "nap": 60.0}
+    found = outcomes(["hang", "nap"], timeout_seconds=limits.__getitem__)
+    assert found["hang"].ending is Ending.TIMEOUT
+    assert found["hang"].reason == "time limit of 0.5 s"
+    assert 0.5 <= found["hang"].seconds < 5
+    assert found["nap"].answer == 1
+
+
+def fragile_solver(folder: Path) -> Callable[[str], str]:
+    """Notes every call; the job's words say what its first and its second try do."""
+    calls = itertools.count()
+
+    def solve(job: str) -> str:
+        note = folder / job
+        tries = len(note.read_text()) if note.exists() else 0
+        note.write_text("x" * (tries + 1))
+        call = next(calls)
+        match job.split()[tries]:
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "late":
+                time.sleep(1)
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "eat":
+                hoard = bytearray(600 * MEGABYTE)
+                time.sleep(600)
+                return str(len(hoard))
+            case "nap":
+                time.sleep(1.5)
+            case "hang":
+                time.sleep(600)
+            case "raise":
+                raise KeyError("lost")
+        return f"call {call}"
+
+    return solve
+
+
+def fragile_outcome(
+    folder: Path, job: str, *, timeout_seconds: float = 60.0
+) -> tuple[Outcome[str, str], int]:
+    """The outcome of one job after two healthy ones, and how often it was tried."""
+    *_, outcome = run_jobs(
+        fragile_solver,
+        (folder,),
+        ["ok first", "ok second", job],
+        num_workers=1,
+        timeout_seconds=lambda job: timeout_seconds,
+        memory_limit_bytes=500 * MEGABYTE,
+    )
+    assert outcome.job == job
+    return outcome, len((folder / job).read_text())
+
+
+@pytest.mark.parametrize("death", ["die", "eat", "late"])
+def test_job_whose_process_died_is_tried_again_in_a_fresh_one(tmp_path: Path, death: str) -> None:
+    outcome, tries = fragile_outcome(tmp_path, f"{death} ok")
+    assert tries == 2
+    assert death != "late" or 1 <= outcome.seconds < 3
+    assert (outcome.ending, outcome.answer, outcome.reason) == (Ending.DONE, "call 0", "")
+
+
+@pytest.mark.parametrize(
+    ("job", "tries", "ending", "reason"),
+    [
+        ("die die", 2, Ending.FAILED, "died twice (signal SIGKILL, then signal SIGKILL)"),
+        ("die eat", 2, Ending.MEMORY, "died twice (signal SIGKILL, then memory limit of 500 MB)"),
+        ("die raise", 2, Ending.FAILED, "KeyError: 'lost', after a first process died"),
+        ("raise ok", 1, Ending.FAILED, "KeyError: 'lost'"),
+    ],
+)
+def test_only_a_death_is_tried_again_and_only_once(
+    tmp_path: Path, job: str, tries: int, ending: Ending, reason: str
+) -> None:
+    outcome, tried = fragile_outcome(tmp_path, job)
+    assert (tried, outcome.ending) == (tries, ending)
+    assert reason in outcome.reason
+    assert outcome.answer is None
+
+
+def test_timeout_is_not_tried_again(tmp_path: Path) -> None:
+    outcome, tries = fragile_outcome(tmp_path, "hang ok", timeout_seconds=0.5)
+    assert (tries, outcome.ending) == (1, Ending.TIMEOUT)
+
+
+def test_both_tries_share_one_limit(tmp_path: Path) -> None:
+    outcome, tries = fragile_outcome(tmp_path, "late nap", timeout_seconds=2.0)
+    assert (tries, outcome.ending) == (2, Ending.TIMEOUT)
+    assert 2 <= outcome.seconds < 2.9
+    assert outcome.reason == "time limit of 2 s, after a first process died (signal SIGKILL)"
+
+
+def test_jobs_are_handed_out_in_the_order_given() -> None:
+    jobs = [5, 3, 9, 1, 7, 2]
+    assert list(outcomes(jobs, num_workers=1)) == jobs
+
+
+def test_process_works_on_while_the_caller_looks_at_an_outcome() -> None:
+    jobs: list[str | int] = ["print", "nap"]
+    results = run_jobs(
+        make_solver,
+        (0,),
+        jobs,
+        num_workers=1,
+        timeout_seconds=lambda job: 60.0,
+        memory_limit_bytes=500 * MEGABYTE,
+    )
+    next(results)
+    time.sleep(2.5)
+    started = time.monotonic()
+    nap = next(results)
+    assert time.monotonic() - started < 0.4
+    assert 0.5 <= nap.seconds < 2  # the job's own time, not the caller's
+
+
+def test_short_jobs_flow_without_delay() -> None:
+    jobs: list[str | int] = list(range(500))
+    results = run_jobs(
+        make_solver,
+        (0,),
+        jobs,
+        num_workers=1,
+        timeout_seconds=lambda job: 60.0,
+        memory_limit_bytes=500 * MEGABYTE,
+    )
+    next(results)
+    started = time.monotonic()
+    assert sum(1 for _ in results) == 499
+    assert time.monotonic() - started < 2  # a poll's wait each would take 25 s
+
+
+def thread_counts() -> Callable[[int], list[str]]:
+    from scipy import linalg  # loads its own BLAS
+    from threadpoolctl import threadpool_info
+
+    def solve(job: int) -> list[str]:
+        assert linalg.inv([[1.0]]) == 1
+        pools = [f"{pool['filepath']}: {pool['num_threads']}" for pool in threadpool_info()]
+        return [os.environ["NUMBA_NUM_THREADS"], *pools]
+
+    return solve
+
+
+def test_workers_use_one_thread_and_the_parent_keeps_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (outcome,) = run_jobs(
+        thread_counts,
+        (),
+        [0],
+        num_workers=1,
+        timeout_seconds=lambda job: 60.0,
+        memory_limit_bytes=500 * MEGABYTE,
+    )
+    assert outcome.answer is not None, outcome.reason
+    numba_threads, *pools = outcome.answer
+    assert numba_threads == "1"
+    assert pools
+    assert all(pool.endswith(": 1") for pool in pools), pools
+    assert os.environ["NUMBA_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_no_process_is_left_behind() -> None:
@@ -92,7 +267,7 @@ def test_no_process_is_left_behind() -> None:
         (0,),
         [1, "hang", "hang"],
         num_workers=2,
-        timeout_seconds=60,
+        timeout_seconds=lambda job: 60.0,
         memory_limit_bytes=500 * MEGABYTE,
     )
     assert next(iterator).job == 1
@@ -113,7 +288,7 @@ def test_solver_that_cannot_start_is_an_error_not_a_hang() -> None:
                 (),
                 [1],
                 num_workers=1,
-                timeout_seconds=5,
+                timeout_seconds=lambda job: 5.0,
                 memory_limit_bytes=500 * MEGABYTE,
             )
         )
@@ -126,7 +301,8 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
         "from tasks.core.worker_pool import run_jobs\n"
         "if __name__ == '__main__':\n"
         "    for outcome in run_jobs(make_solver, (0,), [1, 'hang'], num_workers=1,\n"
-        "                            timeout_seconds=600, memory_limit_bytes=2**30):\n"
+        "                            timeout_seconds=lambda job: 600.0,\n"
+        "                            memory_limit_bytes=2**30):\n"
         "        print(outcome.answer, flush=True)\n"
     )
     root = Path(__file__).parents[2]

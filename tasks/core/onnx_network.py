@@ -1,0 +1,195 @@
+"""ONNX files: their float64 `ReluNetwork`, and the float32 runtime they are deployed with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tasks.core.errors import CertiflowError
+from tasks.core.lowering import Lowering, Tensor
+from tasks.core.network import ReluNetwork
+from tasks.core.onnx_node import Node, Value
+from tasks.core.onnx_operators import outputs
+
+# What NumPy and ONNX's reference raise on attributes and shapes that make no sense.
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxNetwork:
+    """A file's function over flattened inputs, and its input's shape with the batch set to 1."""
+
+    network: ReluNetwork
+    input_shape: tuple[int, ...]
+
+    @property
+    def num_outputs(self) -> int:
+        return self.network.num_outputs
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxRuntime:
+    """The model as deployed: onnxruntime on one thread of the CPU, one point at a time.
+
+    Alone in its batch a point's float32 logits cannot depend on the other points.
+    """
+
+    path: Path
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one point, without a batch axis."""
+        shape = self._full_shape
+        return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+
+    def logits(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs, shape (n, outputs), of points of shape (n, …)."""
+        name = self._session.get_inputs()[0].name
+        batches = np.asarray(points, dtype=np.float32).reshape(len(points), *self._full_shape)
+        rows = [self._session.run(None, {name: batch})[0].ravel() for batch in batches]
+        return np.array(rows, dtype=np.float32).reshape(len(points), -1)
+
+    @cached_property
+    def _model(self) -> onnx.ModelProto:
+        return _model(self.path)
+
+    @cached_property
+    def _full_shape(self) -> tuple[int, ...]:
+        return _input_shape(_only_input(self._model.graph))
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # the old files' initializers among the inputs are no news
+        try:
+            return onnxruntime.InferenceSession(
+                self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise CertiflowError(
+                f"{self.path}: onnxruntime cannot run this model: {_first_line(error)}"
+            ) from error
+
+
+def read_onnx(path: Path) -> OnnxNetwork:
+    """The same function as the file's graph in float64, with a dynamic batch fixed to 1.
+
+    The weights are the file's float32 weights, exactly. Raises `CertiflowError` naming the file and
+    the node, initializer or input that cannot be expressed with affine maps and ReLUs.
+    """
+    model = _model(path)
+    try:
+        return _network(model)
+    except CertiflowError as error:
+        raise CertiflowError(f"{path}: {error}") from error
+    except _MALFORMED as error:
+        raise CertiflowError(f"{path}: malformed: {_first_line(error)}") from error
+
+
+def _model(path: Path) -> onnx.ModelProto:
+    """The parsed file; weights kept in other files are refused, wherever they point."""
+    if not path.is_file():
+        raise CertiflowError(f"{path}: no such file; give the path of an ONNX model")
+    try:
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except Exception as error:  # protobuf's implementations raise classes of their own
+        raise CertiflowError(f"{path}: not an ONNX file: {_first_line(error)}") from error
+    graph = model.graph
+    if not graph.node:
+        raise CertiflowError(f"{path}: not an ONNX file, or one without any operator")
+    attributes = (entry.t for node in graph.node for entry in node.attribute)
+    for tensor in (*graph.initializer, *attributes):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise CertiflowError(
+                f"{path}: '{tensor.name}' is kept in another file; save the model as one file"
+            )
+    return model
+
+
+def _network(model: onnx.ModelProto) -> OnnxNetwork:
+    graph = model.graph
+    source = _only_input(graph)
+    lowering = Lowering(_input_shape(source))
+    values: dict[str, Value] = {**_initializers(graph), source.name: lowering.input}
+    opsets = [entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}]
+    for number, proto in enumerate(graph.node, start=1):
+        place = f"node {number} '{proto.name}' ({proto.op_type})"
+        unknown = [name for name in proto.input if name and name not in values]
+        if unknown:
+            raise CertiflowError(f"{place} needs '{unknown[0]}', which nothing before it gives")
+        inputs = [values[name] if name else None for name in proto.input]
+        results = _results(Node(proto, max(opsets, default=1), inputs, lowering), place)
+        values.update(zip(proto.output, results, strict=False))
+    if len(graph.output) != 1:
+        raise CertiflowError(f"expected one output, the graph has {len(graph.output)}")
+    output = values.get(graph.output[0].name)
+    if not isinstance(output, Tensor) or not output.constant.size:
+        raise CertiflowError(f"output '{graph.output[0].name}' does not depend on the input")
+    return OnnxNetwork(lowering.network(output), lowering.input.shape)
+
+
+def _results(node: Node, place: str) -> list[Value]:
+    """The node's outputs; every error names its place."""
+    try:
+        return outputs(node)
+    except CertiflowError as error:
+        raise CertiflowError(f"{place}: {error}") from error
+    except _MALFORMED as error:
+        raise CertiflowError(f"{place} is malformed: {_first_line(error)}") from error
+
+
+def _only_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
+    """The input that is no initializer: files before IR version 4 list both."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    inputs = [entry for entry in graph.input if entry.name not in initializers]
+    if len(inputs) != 1:
+        names = ", ".join(entry.name for entry in inputs) or "none"
+        raise CertiflowError(f"expected one input, the graph has {len(inputs)}: {names}")
+    return inputs[0]
+
+
+def _input_shape(source: onnx.ValueInfoProto) -> tuple[int, ...]:
+    kind = source.type.tensor_type
+    if kind.elem_type != onnx.TensorProto.FLOAT:
+        found = onnx.TensorProto.DataType.Name(kind.elem_type)
+        raise CertiflowError(f"input '{source.name}' is {found}; expected FLOAT (float32)")
+    batch, *rest = [dimension.dim_value for dimension in kind.shape.dim] or [0]
+    shape = (batch or 1, *rest)
+    if not kind.shape.dim or min(shape) < 1:
+        raise CertiflowError(
+            f"input '{source.name}' has a dimension of unknown size besides the first, the batch; "
+            "export the model with a fixed shape"
+        )
+    return shape
+
+
+def _initializers(graph: onnx.GraphProto) -> dict[str, Value]:
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CertiflowError(
+                f"initializer '{name}' has a value that is NaN or infinite: "
+                "nothing can be proved about it; train the model again"
+            )
+    return dict(arrays)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

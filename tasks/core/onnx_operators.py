@@ -1,0 +1,270 @@
+"""What each ONNX operator does to the tensors of a lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+
+from tasks.core.errors import CertiflowError
+from tasks.core.lowering import Tensor, along, average_pooled, averaged, convolved
+from tasks.core.onnx_node import Array, Node, Value
+from tasks.core.windows import Shape
+
+
+def outputs(node: Node) -> list[Value]:
+    """The node's outputs, at least those that do not depend on training.
+
+    A node whose inputs are all constants gives constants. Raises `CertiflowError` for an operator
+    or attribute that cannot be expressed with affine maps and ReLUs.
+    """
+    kind = node.proto.op_type
+    if node.proto.domain not in {"", "ai.onnx"} or kind not in OPERATORS.keys() | FOLDED:
+        raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
+    if not node.depends_on_input:
+        return [*node.evaluated(node.constants())]
+    if kind not in OPERATORS:
+        raise CertiflowError("can be verified only on constants, and it depends on the input")
+    result = OPERATORS[kind](node)
+    return result if isinstance(result, list) else [result]
+
+
+def _identity(node: Node) -> Tensor:
+    return node.tensor(0)
+
+
+def _dropout(node: Node) -> Tensor:
+    training = node.optional(2)
+    if training is not None and training.any():
+        raise CertiflowError("training_mode is true: export the model for inference")
+    return node.tensor(0)
+
+
+def _shape(node: Node) -> Array:
+    shape = np.array(node.tensor(0).shape, dtype=np.int64)
+    return shape[node.attribute("start", 0) : node.attribute("end", None)]
+
+
+def _moved(node: Node) -> list[Value]:
+    """An operator that only moves elements, by what it does to their positions."""
+    tensor = node.tensor(0)
+    moved = node.evaluated([tensor.positions, *node.constants(1)])
+    return [tensor.taken(positions) for positions in moved]
+
+
+def _concat(node: Node) -> Tensor:
+    tensors = [node.tensor(index) for index in range(len(node.inputs))]
+    starts = np.cumsum([0, *(len(tensor.constant) for tensor in tensors)])
+    positions = [
+        tensor.positions + start for tensor, start in zip(tensors, starts[:-1], strict=True)
+    ]
+    return node.lowering.stacked(tensors).taken(
+        np.concatenate(positions, node.attribute("axis", 1))
+    )
+
+
+def _pad(node: Node) -> Tensor:
+    node.require(mode=b"constant", value=0.0)
+    fill = node.optional(2)
+    if fill is not None and fill.any():
+        raise CertiflowError(f"padding with {fill} cannot be verified; expected 0")
+    tensor = node.tensor(0)
+    moved = node.evaluated([tensor.positions + 1, *node.constants(1)])[0]
+    zero_first = node.lowering.stacked([node.lowering.constant([0.0]), tensor])
+    return zero_first.taken(moved.astype(np.int64))
+
+
+def _cast(node: Node) -> Tensor:
+    kind = node.attribute("to", None)
+    if kind not in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}:
+        found = onnx.TensorProto.DataType.Name(kind)
+        raise CertiflowError(f"to = {found} cannot be verified; expected FLOAT")
+    return node.tensor(0)
+
+
+def _add(node: Node) -> Tensor:
+    return node.lowering.add(node.tensor(0), node.tensor(1))
+
+
+def _sub(node: Node) -> Tensor:
+    return node.lowering.add(node.tensor(0), node.tensor(1).scaled(-1.0))
+
+
+def _neg(node: Node) -> Tensor:
+    return node.tensor(0).scaled(-1.0)
+
+
+def _mul(node: Node) -> Tensor:
+    if isinstance(node.inputs[0], Tensor):
+        return node.tensor(0).scaled(node.weights(1))
+    return node.tensor(1).scaled(node.weights(0))
+
+
+def _div(node: Node) -> Tensor:
+    divisor = node.weights(1)
+    if not divisor.all():
+        raise CertiflowError("a division by zero cannot be verified")
+    return node.tensor(0).scaled(1 / divisor)
+
+
+def _matmul(node: Node) -> Tensor:
+    if isinstance(node.inputs[0], Tensor):
+        return node.tensor(0).times(node.matrix(1))
+    transposed = _transposed(node.tensor(1)).times(node.matrix(0).T)
+    return _transposed(transposed)
+
+
+def _gemm(node: Node) -> Tensor:
+    tensor, weights = node.tensor(0), node.matrix(1)
+    if node.attribute("transA", 0):
+        tensor = _transposed(tensor)
+    if node.attribute("transB", 0):
+        weights = weights.T
+    product = tensor.times(node.attribute("alpha", 1.0) * weights)
+    if len(node.inputs) < 3:
+        return product
+    return node.lowering.add(product, node.tensor(2).scaled(node.attribute("beta", 1.0)))
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.taken(tensor.positions.swapaxes(-1, -2))
+
+
+def _conv(node: Node) -> Tensor:
+    tensor, kernel = node.image(0), node.weights(1)
+    window = node.window(tensor, kernel.shape[2:])
+    product = convolved(tensor, kernel, window, node.attribute("group", 1))
+    if len(node.inputs) < 3:
+        return product
+    bias = along(node.weights(2), 1, len(product.shape))
+    return node.lowering.add(product, node.lowering.constant(bias))
+
+
+def _batch_normalization(node: Node) -> Tensor:
+    node.require(training_mode=0, spatial=1)
+    return node.lowering.batch_normalised(
+        node.tensor(0),
+        1,
+        scale=node.weights(1),
+        shift=node.weights(2),
+        mean=node.weights(3),
+        variance=node.weights(4),
+        epsilon=float(np.float32(node.attribute("epsilon", 1e-5))),
+    )
+
+
+def _average_pool(node: Node) -> Tensor:
+    tensor = node.image(0)
+    window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
+    return average_pooled(tensor, window, bool(node.attribute("count_include_pad", 0)))
+
+
+def _max_pool(node: Node) -> Tensor:
+    tensor = node.image(0)
+    window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
+    return node.lowering.max_pooled(tensor, window)
+
+
+def _global_average_pool(node: Node) -> Tensor:
+    tensor = node.image(0)
+    return _reduced(tensor, tuple(range(2, len(tensor.shape))), keep=True, mean=True)
+
+
+def _reduce(node: Node) -> Tensor:
+    tensor = node.tensor(0)
+    rank = len(tensor.shape)
+    given = node.optional(1)
+    axes = [int(axis) % rank for axis in (node.attribute("axes", []) if given is None else given)]
+    if not axes:
+        node.require(noop_with_empty_axes=0)
+    return _reduced(
+        tensor,
+        tuple(axes or range(rank)),
+        keep=bool(node.attribute("keepdims", 1)),
+        mean=node.proto.op_type == "ReduceMean",
+    )
+
+
+def _reduced(tensor: Tensor, axes: Shape, *, keep: bool, mean: bool) -> Tensor:
+    """Means or sums over `axes`, which stay with size 1 when `keep`."""
+    behind = np.moveaxis(tensor.positions, axes, range(-len(axes), 0))
+    rows = behind.reshape(-1, int(np.prod([tensor.shape[axis] for axis in axes])))
+    result = averaged(tensor, rows, np.full(len(rows), 1 / rows.shape[1] if mean else 1.0))
+    shape = tensor.positions.sum(axis=axes, keepdims=keep).shape
+    return result.taken(result.positions.reshape(shape))
+
+
+def _relu(node: Node) -> Tensor:
+    return node.lowering.relu(node.tensor(0))
+
+
+def _leaky_relu(node: Node) -> Tensor:
+    """`slope * x + (1 - slope) * relu(x)`."""
+    tensor = node.tensor(0)
+    slope = float(np.float32(node.attribute("alpha", 0.01)))
+    bent = node.lowering.relu(tensor).scaled(1 - slope)
+    return node.lowering.add(tensor.scaled(slope), bent)
+
+
+def _clip(node: Node) -> Tensor:
+    lower = _limit(node, 1, "min", -np.inf)
+    upper = _limit(node, 2, "max", np.inf)
+    if not lower <= upper:
+        raise CertiflowError(f"min = {lower}, max = {upper}: expected min <= max")
+    return node.lowering.clipped(node.tensor(0), lower, upper)
+
+
+def _limit(node: Node, index: int, name: str, default: float) -> float:
+    """An attribute until opset 10, an input since."""
+    given = node.optional(index)
+    return float(node.attribute(name, default) if given is None else given.item())
+
+
+Operator = Callable[[Node], Value | list[Value]]
+OPERATORS: dict[str, Operator] = {
+    "Add": _add,
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_normalization,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": _conv,
+    "Div": _div,
+    "Dropout": _dropout,
+    "Expand": _moved,
+    "Flatten": _moved,
+    "Gather": _moved,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average_pool,
+    "Identity": _identity,
+    "LeakyRelu": _leaky_relu,
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "Mul": _mul,
+    "Neg": _neg,
+    "Pad": _pad,
+    "ReduceMean": _reduce,
+    "ReduceSum": _reduce,
+    "Relu": _relu,
+    "Reshape": _moved,
+    "Shape": _shape,
+    "Slice": _moved,
+    "Split": _moved,
+    "Squeeze": _moved,
+    "Sub": _sub,
+    "Transpose": _moved,
+    "Unsqueeze": _moved,
+}
+FOLDED = {  # on constants alone, as exporters compute shapes and masks with them
+    "Constant",
+    "ConstantOfShape",
+    "Equal",
+    "Floor",
+    "Max",
+    "Min",
+    "Pow",
+    "Range",
+    "Sqrt",
+    "Where",
+}

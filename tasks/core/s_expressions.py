@@ -1,0 +1,49 @@
+"""Parenthesised text, as VNN-LIB and SMT-LIB are written in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tasks.core.errors import CertiflowError
+
+MAX_DEPTH = 100  # of nested parentheses; far below Python's recursion limit
+
+_TOKEN = re.compile(r"[()]|[^\s()]+")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Form:
+    """A parenthesis and the line on which it opens."""
+
+    line: int
+    items: list[str | Form]
+
+
+def parsed(text: str) -> list[Form]:
+    """The top-level parentheses; `;` starts a comment. Raises `CertiflowError` naming the line."""
+    stack = [Form(0, [])]
+    for number, line in enumerate(text.split("\n"), start=1):
+        for token in _TOKEN.findall(line.partition(";")[0]):
+            if token == "(":
+                form = Form(number, [])
+                stack[-1].items.append(form)
+                stack.append(form)
+                if len(stack) > MAX_DEPTH:
+                    raise line_error(number, f"nested more than {MAX_DEPTH} deep")
+            elif token == ")":
+                if len(stack) == 1:
+                    raise line_error(number, "')' closes nothing; remove it or open it before")
+                stack.pop()
+            elif len(stack) == 1:
+                raise line_error(number, f"'{token}' stands outside of parentheses; expected '('")
+            else:
+                stack[-1].items.append(token)
+    if len(stack) > 1:
+        raise line_error(stack[1].line, "'(' is never closed; add the missing ')'")
+    return [form for form in stack[0].items if isinstance(form, Form)]
+
+
+def line_error(line: int, message: str) -> CertiflowError:
+    """An error at a line."""
+    return CertiflowError(f"line {line}: {message}")
