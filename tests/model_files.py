@@ -51,6 +51,10 @@ def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def integers(*values: int) -> NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
+
+
 NNET_LINES = [
     "// A comment,",
     "// and another.",

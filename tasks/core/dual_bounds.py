@@ -30,6 +30,7 @@ SignArray = NDArray[np.int8]
 
 LEARNING_RATE = 0.25
 LEARNING_RATE_DECAY = 0.95
+LINE = 1.0
 ADAM_BETAS = (0.8, 0.99)
 
 
@@ -261,7 +262,7 @@ class DualProblem:
         """
         chord = -np.minimum(found.coefficients, 0) * data.intercepts
         line = np.maximum(found.coefficients, 0) * data.intercepts * 0.5
-        return np.where(problems.signs == 0, chord + line, 0)
+        return np.where(problems.signs == 0, chord + LINE * line, 0)
 
 
 @dataclass(frozen=True, eq=False)
