@@ -12,13 +12,14 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds
 from tasks.core.dual_bounds import Choices, DualProblem, Optimised, SignArray, Subproblems
+from tasks.core.tightening import Tightening
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
 
@@ -50,6 +51,9 @@ class _Domain:
     region: int
     signs: SignArray
     bounds: Bounds  # (1, units)
+    depth: int
+    parent_lower: float
+    tight_depth: int
     choices: Choices  # a batch of one
     scores: NDArray[np.float32]
 
@@ -66,6 +70,8 @@ class PhaseSearch:
     ) -> None:
         self.network, self.box, self.regions = network, box, regions
         self.problem = DualProblem(network, box, hidden)
+        self.tightening = Tightening(network, box, hidden)
+        self.ntight=0; self.ttight=0
         self.heap: list[tuple[float, int, _Domain]] = []
         self.domains = 0
         self.closed = np.inf
@@ -76,7 +82,8 @@ class PhaseSearch:
         self._bound_roots()
         while self.heap and self.candidate is None and time.monotonic() < deadline:
             batch = [heapq.heappop(self.heap) for _ in range(min(BATCH, len(self.heap)))]
-            parents = [domain for _, _, domain in batch]
+            parents = self._tighten([(low, domain) for low, _, domain in batch])
+            if not parents: continue
             units = self._branching_units(parents)
             self._bound_children(parents, units)
         open_lower = min((entry[0] for entry in self.heap), default=np.inf)
@@ -89,11 +96,13 @@ class PhaseSearch:
 
     def _bound_roots(self) -> None:
         signs = np.zeros((len(self.regions), self.problem.num_units), dtype=np.int8)
+        self.root_lower = []
         for index in range(len(self.regions)):
             problems = self._subproblems([index], signs[:1], self.problem.bounds)
             start = self.problem.initial_choices(problems)
             found = self.problem.optimise(problems, start, ROOT_STEPS)
-            self._file([index], found, problems)
+            self._file([index], found, problems, None)
+            self.root_lower.append(float(found.lower[0]))
 
     def _subproblems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows by repeating their last."""
@@ -113,6 +122,7 @@ class PhaseSearch:
         regions: Sequence[int],
         found: Optimised,
         problems: Subproblems,
+        parents,
     ) -> None:
         """Closed subproblems are dropped, open ones queued, their points tried."""
         self.domains += len(regions)
@@ -122,8 +132,23 @@ class PhaseSearch:
                 self.closed = min(self.closed, float(lower))
                 continue
             at = slice(row, row + 1)
-            domain = _Domain(regions[row], problems.signs[row], problems.bounds[at], found.choices[at], found.scores[row])
+            domain = _Domain(regions[row], problems.signs[row], problems.bounds[at], 0 if parents is None else parents[row//2].depth+1, 0, 0 if parents is None else parents[row//2].tight_depth, found.choices[at], found.scores[row])
             heapq.heappush(self.heap, (float(lower), self.domains + row, domain))
+
+    def _tighten(self, batch):
+        out = []
+        for low, d in batch:
+            gain = max((low - self.root_lower[d.region]) / max(d.depth, 1), 1e-9)
+            if d.depth - d.tight_depth >= EVERY and -low / gain > LEVELS:
+                t = time.monotonic()
+                b = self.tightening.tightened(d.bounds, d.signs[None], d.scores > 0, TSTEPS)
+                self.ntight += 1
+                self.ttight += time.monotonic() - t
+                if (b.lower > b.upper).any():
+                    continue
+                d = replace(d, bounds=b, tight_depth=d.depth)
+            out.append(d)
+        return out
 
     def _refresh(self, bounds, split):
         from tasks.core.bounds import linear_lower_bounds
@@ -195,10 +220,13 @@ class PhaseSearch:
         choices = _stacked([domain.choices for domain in parents])
         start = choices[np.repeat(np.arange(len(parents)), 2)]
         found = self.problem.optimise(problems, start, STEPS)
-        self._file(regions, found, problems)
+        self._file(regions, found, problems, parents)
 
 
 REFRESH = False
+EVERY=4
+LEVELS=6
+TSTEPS=12
 PERLAYER=0
 LOG=[]
 FACTOR = 0.01

@@ -59,8 +59,8 @@ class Subproblems:
     Attributes:
         rows, offsets: (batch, m, outputs) and (batch, m): unsafe is `rows @ y + offsets <= 0`.
         signs: (batch, units of all hidden layers): 1 where z >= 0 is assumed, -1 where z <= 0, 0
-            where the unit is not split.
-        bounds: of all hidden layers' units, (batch, units), where the splits hold.
+            where the unit is not split; a batch of 1 serves all.
+        bounds: of all hidden layers' units, (batch, units), where the splits hold; likewise.
     """
 
     rows: FloatArray
@@ -126,11 +126,12 @@ class DualProblem:
 
     def initial_choices(self, problems: Subproblems) -> Choices:
         """CROWN's slopes, no multipliers, equal weights."""
-        relaxation = ReluRelaxation.of(problems.bounds, self.linear)
+        slopes = ReluRelaxation.of(problems.bounds, self.linear).lower_slope.astype(np.float32)
         count, num_rows = problems.offsets.shape
+        shape = (count, self.num_units)
         return Choices(
-            relaxation.lower_slope.astype(np.float32),
-            np.zeros((count, self.num_units), dtype=np.float32),
+            np.broadcast_to(slopes, shape),
+            np.zeros(shape, dtype=np.float32),
             np.full((count, num_rows), 1 / num_rows, dtype=np.float32),
         )
 
@@ -227,7 +228,7 @@ class DualProblem:
             current = current * slopes[:, at] - split_terms[:, at]
         constant = constant + current @ self.biases[0]
         current = current @ self.weights[0]
-        points = self.center - np.sign(current) * self.radius
+        points = self.center - np.copysign(self.radius, current)
         lower = constant + np.einsum("bn,bn->b", current, points)
         values, outputs = self._forward(points, coefficients, slopes, intercepts)
         return _Pass(
@@ -236,7 +237,7 @@ class DualProblem:
             slopes=np.maximum(coefficients, 0) * values * data.unstable,
             multipliers=-data.signs * values,
             rows=(data.rows @ outputs[:, :, None])[..., 0] + data.offsets,
-            coefficients=np.where(data.unstable, coefficients, 0),
+            coefficients=coefficients,
         )
 
     def _forward(
@@ -262,7 +263,7 @@ class DualProblem:
         """
         chord = -np.minimum(found.coefficients, 0) * data.intercepts
         line = np.maximum(found.coefficients, 0) * data.intercepts * 0.5
-        return np.where(problems.signs == 0, chord + LINE * line, 0)
+        return np.where(data.unstable, chord + LINE * line, 0)
 
 
 @dataclass(frozen=True, eq=False)
