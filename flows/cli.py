@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -37,6 +37,18 @@ Json = Annotated[
     Path | None, typer.Option("--json", help="Write the result to this file.", metavar="FILE")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries say.")]
+EngineName = Annotated[
+    Literal["ladder", "marabou", "bounds"],
+    typer.Option("--engine", help="All stages, the solver alone, or the bounds alone."),
+]
+Seconds = Annotated[float, typer.Option("--timeout", help="Seconds for each question.", min=0.001)]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what verdicts.db holds.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Processes; all cores by default.", min=1)
+]
+
+reproduce = typer.Typer(no_args_is_help=True, help="Repeat an experiment of a paper.")
+app.add_typer(reproduce, name="reproduce")
 
 
 @app.callback()
@@ -61,7 +73,7 @@ def run(
     for note in notes:
         console.warn(note)
     if json is not None:
-        _check_writable(json)
+        _check_writable("--json", json)
     summary = _run_flow(settings, verbose=verbose)
     if json is not None:
         json.write_text(summary.model_dump_json(indent=2))
@@ -69,6 +81,71 @@ def run(
     from flows.summary import show
 
     show(summary)
+
+
+@app.command()
+def verify(
+    model: Annotated[
+        str | None,
+        typer.Option(help="ONNX, Keras or .nnet file, or models:/name@alias in MLflow."),
+    ] = None,
+    prop: Annotated[
+        Path | None, typer.Option("--property", help="VNN-LIB file.", metavar="FILE")
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Lines network,property,timeout, relative to it.", metavar="FILE"),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="With --csv: where the verdicts go.", metavar="FILE")
+    ] = None,
+    timeout: Seconds = 60.0,
+    engine: EngineName = "ladder",
+    seed: Annotated[int, typer.Option(help="Of the attack's starts.", min=0)] = 0,
+    workers: Workers = None,
+    fresh: Fresh = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Decide properties of a model: sat (with a counterexample), unsat, unknown or timeout."""
+    if (prop is None) == (csv is None):
+        raise typer.BadParameter("give either --model with --property, or --csv with --results")
+    if prop is not None and model is None:
+        raise typer.BadParameter("--property needs --model")
+    if csv is not None and (results is None or model is not None):
+        raise typer.BadParameter("--csv needs --results, and names the models itself")
+    environment.prepare(verbose=verbose)
+    for option, path in (("--json", json), ("--results", results)):
+        if path is not None:
+            _check_writable(option, path)
+
+    from flows import verify_command
+
+    effort = verify_command.Effort(engine, seed, fresh, workers or os.cpu_count() or 1)
+    if prop is not None and model is not None:
+        verify_command.verify_one(model, prop, timeout, effort, json)
+    elif csv is not None and results is not None:
+        verify_command.verify_csv(csv, results, effort, json)
+
+
+@reproduce.command()
+def reluplex(
+    timeout: Seconds = 60.0, workers: Workers = None, fresh: Fresh = False, json: Json = None
+) -> None:
+    """The local robustness of ACAS Xu 1_1 in the Reluplex paper (CAV 2017), beside its table."""
+    environment.prepare(verbose=False)
+    if json is not None:
+        _check_writable("--json", json)
+
+    from flows import reproduce_command, verify_command
+
+    effort = verify_command.Effort("ladder", 0, fresh, workers or os.cpu_count() or 1)
+    reproduce_command.reluplex(timeout, effort, json)
+
+
+@reproduce.callback()
+def experiments() -> None:
+    """Holds the experiments, so that `reluplex` stays one of several."""
 
 
 @app.command()
@@ -105,7 +182,7 @@ def _run_flow(settings: Settings, *, verbose: bool) -> Summary:
         return robustness_flow(settings)
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(option: str, path: Path) -> None:
     """Before minutes of work, not after them."""
     existed = path.exists()
     try:
@@ -114,7 +191,7 @@ def _check_writable(path: Path) -> None:
         if not existed:
             path.unlink()
     except OSError as error:
-        raise CertiflowError(f"--json {path}: {error.strerror}: choose another file") from error
+        raise CertiflowError(f"{option} {path}: {error.strerror}: choose another file") from error
 
 
 def main() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import getpass
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 LOCAL_STORE = "sqlite:///mlflow.db"
 LOCAL_ARTIFACTS = Path("mlartifacts")
+MODEL_SUFFIXES = (".keras", ".onnx")
 LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves the local store
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
@@ -155,6 +159,32 @@ class Run:
     def finish(self, status: str) -> None:
         """Ends the run as FAILED or KILLED."""
         self._client.set_terminated(self.ref.run_id, status)
+
+
+def downloaded_model(uri: str) -> Path:
+    """The model file behind `models:/name@alias`, `models:/name/3` or `runs:/…`, in a copy.
+
+    The copy is removed when this process ends. Raises `CertiflowError` when the store does not
+    answer, has no such model, or holds no single Keras or ONNX file under it.
+    """
+    open_store()
+    folder = Path(tempfile.mkdtemp(prefix="certiflow-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except Exception as error:  # unknown URI, gone files and dead servers share no class
+        raise CertiflowError(
+            f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give this model "
+            f"({_first_line(error)}); give models:/name@alias or models:/name/version"
+        ) from error
+    files = [found] if found.is_file() else sorted(found.rglob("*"))
+    models = [path for path in files if path.suffix in MODEL_SUFFIXES]
+    if len(models) != 1:
+        names = ", ".join(path.name for path in models) or "none"
+        raise CertiflowError(
+            f"{uri}: expected one {' or '.join(MODEL_SUFFIXES)} file, found {names}"
+        )
+    return models[0]
 
 
 def mark_killed(invocation: str) -> list[str]:

@@ -4,12 +4,14 @@ Complete but for time and rounding: a split adds z >= 0 or z <= 0 to a subproble
 unit linear, and its constraint enters the bound through a multiplier (Wang et al. 2021,
 "Beta-CROWN"). The subproblem with the least bound goes first. Units are chosen by filtered strong
 branching (De Palma et al. 2021, "Improved Branch and Bound for Neural Network Verification via
-Lagrangian Decomposition"): the best few by what their chords cost are tried with one pass each.
+Lagrangian Decomposition"): in every layer the few whose relaxation costs most are tried with one
+pass each. Where many levels are still to come, the hidden bounds are tightened by the splits.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +21,19 @@ from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds
 from tasks.core.dual_bounds import Choices, DualProblem, Optimised, SignArray, Subproblems
-from tasks.core.tightening import Tightening
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
+from tasks.core.tightening import Tightening
 
 BATCH = 64
-CANDIDATES = 4  # units tried with a pass each
+CANDIDATES = 16  # units tried with a pass each, over all layers, at most half of them in one
+FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
 STEPS = 10
+# A tightening costs as much as some thirty subproblems.
+TIGHTENING_STEPS = 6
+LEVELS_BETWEEN = 6
+LEVELS_AHEAD = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,25 +44,29 @@ class Search:
         proved: whether every subproblem was closed: no region is reached.
         candidate: a point whose float64 outputs reach a region, shape (inputs,), or None.
         lower: the least proved bound over all open and closed subproblems.
-        domains: how many subproblems were bounded.
+        subproblems: how many were bounded.
+        reason: why it ended with neither.
     """
 
     proved: bool
     candidate: FloatArray | None
     lower: float
-    domains: int
+    subproblems: int
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
-class _Domain:
+class _Node:
+    """An open subproblem; `bounds` and `choices` are batches of one."""
+
     region: int
     signs: SignArray
-    bounds: Bounds  # (1, units)
-    depth: int
-    parent_lower: float
-    tight_depth: int
-    choices: Choices  # a batch of one
+    bounds: Bounds
+    choices: Choices
     scores: NDArray[np.float32]
+    lower: float
+    depth: int
+    tightened_at: int
 
 
 class PhaseSearch:
@@ -71,101 +82,88 @@ class PhaseSearch:
         self.network, self.box, self.regions = network, box, regions
         self.problem = DualProblem(network, box, hidden)
         self.tightening = Tightening(network, box, hidden)
-        self.ntight=0; self.ttight=0
-        self.heap: list[tuple[float, int, _Domain]] = []
-        self.domains = 0
-        self.closed = np.inf
+        self.root_lower = np.full(len(regions), -np.inf)
+        self.heap: list[tuple[float, int, _Node]] = []
+        self.order = itertools.count()  # ties go first in, first out
+        self.subproblems = 0
+        self.stuck = 0
+        self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
 
     def run(self, deadline: float) -> Search:
         """Bounds and splits until all is closed, a point is found, or the deadline passes."""
         self._bound_roots()
         while self.heap and self.candidate is None and time.monotonic() < deadline:
-            batch = [heapq.heappop(self.heap) for _ in range(min(BATCH, len(self.heap)))]
-            parents = self._tighten([(low, domain) for low, _, domain in batch])
-            if not parents: continue
-            units = self._branching_units(parents)
-            self._bound_children(parents, units)
+            count = min(BATCH, len(self.heap))
+            nodes = [heapq.heappop(self.heap)[-1] for _ in range(count)]
+            nodes = self._without_empty([self._tightened(node) for node in nodes])
+            units = self._branching_units(nodes) if nodes else np.zeros(0, dtype=np.intp)
+            nodes, units = self._without_stuck(nodes, units)
+            if nodes:
+                self._bound_children(nodes, units)
+        return self._summary()
+
+    def _summary(self) -> Search:
         open_lower = min((entry[0] for entry in self.heap), default=np.inf)
+        proved = not self.heap and self.candidate is None and not self.stuck
+        reason = "" if proved else f"branch and bound: {len(self.heap)} open of {self.subproblems}"
+        if self.stuck:
+            reason += f", {self.stuck} without a unit to split"
         return Search(
-            proved=not self.heap and self.candidate is None,
+            proved=proved,
             candidate=self.candidate,
-            lower=float(min(open_lower, self.closed)),
-            domains=self.domains,
+            lower=float(min(open_lower, self.closed_lower)),
+            subproblems=self.subproblems,
+            reason=reason,
         )
 
     def _bound_roots(self) -> None:
-        signs = np.zeros((len(self.regions), self.problem.num_units), dtype=np.int8)
-        self.root_lower = []
         for index in range(len(self.regions)):
-            problems = self._subproblems([index], signs[:1], self.problem.bounds)
+            signs = np.zeros((1, self.problem.num_units), dtype=np.int8)
+            problems = self._problems([index], signs, self.problem.bounds)
             start = self.problem.initial_choices(problems)
             found = self.problem.optimise(problems, start, ROOT_STEPS)
-            self._file([index], found, problems, None)
-            self.root_lower.append(float(found.lower[0]))
+            self.root_lower[index] = found.lower[0]
+            self._file(problems, found, [index], depth=[0], tightened_at=[0])
 
-    def _subproblems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
+    def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows by repeating their last."""
-        most = max(len(self.regions[index].rows) for index in regions)
-        places = [
-            np.minimum(np.arange(most), len(self.regions[index].rows) - 1) for index in regions
-        ]
-        return Subproblems(
-            np.stack([self.regions[i].rows[at] for i, at in zip(regions, places, strict=True)]),
-            np.stack([self.regions[i].offsets[at] for i, at in zip(regions, places, strict=True)]),
-            signs,
-            bounds,
-        )
+        most = max(len(self.regions[index].rows) for index in set(regions))
+        rows, offsets = [], []
+        for index in regions:
+            region = self.regions[index]
+            places = np.minimum(np.arange(most), len(region.rows) - 1)
+            rows.append(region.rows[places])
+            offsets.append(region.offsets[places])
+        return Subproblems(np.stack(rows), np.stack(offsets), signs, bounds)
 
     def _file(
         self,
-        regions: Sequence[int],
-        found: Optimised,
         problems: Subproblems,
-        parents,
+        found: Optimised,
+        regions: Sequence[int],
+        depth: Sequence[int],
+        tightened_at: Sequence[int],
     ) -> None:
         """Closed subproblems are dropped, open ones queued, their points tried."""
-        self.domains += len(regions)
+        self.subproblems += len(regions)
         self._try_points(found, problems)
-        for row, lower in enumerate(found.lower):
+        for row, lower in enumerate(found.lower.tolist()):
             if lower > 0:
-                self.closed = min(self.closed, float(lower))
+                self.closed_lower = min(self.closed_lower, lower)
                 continue
             at = slice(row, row + 1)
-            domain = _Domain(regions[row], problems.signs[row], problems.bounds[at], 0 if parents is None else parents[row//2].depth+1, 0, 0 if parents is None else parents[row//2].tight_depth, found.choices[at], found.scores[row])
-            heapq.heappush(self.heap, (float(lower), self.domains + row, domain))
-
-    def _tighten(self, batch):
-        out = []
-        for low, d in batch:
-            gain = max((low - self.root_lower[d.region]) / max(d.depth, 1), 1e-9)
-            if d.depth - d.tight_depth >= EVERY and -low / gain > LEVELS:
-                t = time.monotonic()
-                b = self.tightening.tightened(d.bounds, d.signs[None], d.scores > 0, TSTEPS)
-                self.ntight += 1
-                self.ttight += time.monotonic() - t
-                if (b.lower > b.upper).any():
-                    continue
-                d = replace(d, bounds=b, tight_depth=d.depth)
-            out.append(d)
-        return out
-
-    def _refresh(self, bounds, split):
-        from tasks.core.bounds import linear_lower_bounds
-        net = self.network
-        for row in range(len(bounds.lower)):
-            layer = next(k for k, at in enumerate(self.problem.layers) if at.start <= split[row] < at.stop)
-            for k in range(layer + 1, len(self.problem.layers)):
-                at = self.problem.layers[k]
-                hidden = [Bounds(bounds.lower[row:row+1, a], bounds.upper[row:row+1, a]) for a in self.problem.layers[:k]]
-                cur = Bounds(bounds.lower[row:row+1, at], bounds.upper[row:row+1, at])
-                units = np.flatnonzero(cur.unstable(net.linear[k])[0])
-                if not len(units): continue
-                eye = np.eye(at.stop-at.start)[units]
-                both = linear_lower_bounds(net, k, np.vstack([eye, -eye]), hidden, self.box)[0]
-                n = len(units); idx = at.start + units
-                bounds.lower[row, idx] = np.maximum(bounds.lower[row, idx], both[:n])
-                bounds.upper[row, idx] = np.minimum(bounds.upper[row, idx], -both[n:])
+            node = _Node(
+                regions[row],
+                problems.signs[row],
+                problems.bounds[at],
+                found.choices[at],
+                found.scores[row],
+                lower,
+                depth[row],
+                tightened_at[row],
+            )
+            heapq.heappush(self.heap, (lower, next(self.order), node))
 
     def _try_points(self, found: Optimised, problems: Subproblems) -> None:
         points = np.clip(found.points.astype(np.float64), self.box.lower, self.box.upper)
@@ -174,72 +172,114 @@ class PhaseSearch:
         if excess.min() <= 0:
             self.candidate = points[excess.argmin()]
 
-    def _branching_units(self, parents: Sequence[_Domain]) -> NDArray[np.intp]:
-        """The unit to split, for each parent."""
-        scores = np.stack([domain.scores for domain in parents])
-        if REFRESH:
-            for k in range(len(self.problem.layers)-1):
-                first = scores[:, self.problem.layers[k]]
-                has = (first > 0).any(axis=1)
-                for later in range(k+1, len(self.problem.layers)):
-                    scores[has, self.problem.layers[later]] *= FACTOR
-        if PERLAYER:
-            picks = []
-            for at in self.problem.layers:
-                c = min(CANDIDATES // len(self.problem.layers), at.stop - at.start)
-                picks.append(at.start + np.argpartition(-scores[:, at], c - 1, axis=1)[:, :c])
-            units = np.concatenate(picks, axis=1)
-            count = units.shape[1]
-        else:
-            count = min(CANDIDATES, scores.shape[1])
-            units = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-        repeated = np.repeat(np.arange(len(parents)), count)
-        worst = []
+    def _tightened(self, node: _Node) -> _Node:
+        """With bounds tightened by its splits, if it is due and much is still to be split."""
+        gained = max((node.lower - self.root_lower[node.region]) / max(node.depth, 1), 1e-9)
+        due = node.depth - node.tightened_at >= LEVELS_BETWEEN
+        if not due or -node.lower / gained <= LEVELS_AHEAD:
+            return node
+        bounds = self.tightening.tightened(
+            node.bounds, node.signs[None], node.scores > 0, TIGHTENING_STEPS
+        )
+        return replace(node, bounds=bounds, tightened_at=node.depth)
+
+    def _without_empty(self, nodes: Sequence[_Node]) -> list[_Node]:
+        """Bounds that cross show that no input satisfies the splits."""
+        return [node for node in nodes if not (node.bounds.lower > node.bounds.upper).any()]
+
+    def _without_stuck(
+        self, nodes: list[_Node], units: NDArray[np.intp]
+    ) -> tuple[list[_Node], NDArray[np.intp]]:
+        """Nodes with no unit left to split stay open for good: their bound is exact but for steps."""
+        keep = [row for row, unit in enumerate(units) if unit >= 0]
+        self.stuck += len(nodes) - len(keep)
+        return [nodes[row] for row in keep], units[keep]
+
+    def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:
+        """The unit to split, for each node; -1 where none is left."""
+        units = self._candidate_units(np.stack([node.scores for node in nodes]))
+        count = units.shape[1]
+        repeated = np.repeat(np.arange(len(nodes)), count)
+        regions = [nodes[row].region for row in repeated]
+        choices = _joined_choices([node.choices for node in nodes])[repeated]
+        bounds = _joined_bounds([node.bounds for node in nodes])[repeated]
+        parent_signs = np.stack([node.signs for node in nodes])
+        sides = []
         for sign in (1, -1):
-            signs = np.stack([domain.signs for domain in parents])[repeated]
+            signs = parent_signs[repeated]
             signs[np.arange(len(signs)), units.ravel()] = sign
-            problems = self._subproblems([parents[i].region for i in repeated], signs, clipped(_joined([d.bounds for d in parents])[repeated], signs))
-            choices = _stacked([domain.choices for domain in parents])[repeated]
-            worst.append(self.problem.quick(problems, choices).reshape(units.shape))
-        possible = np.take_along_axis(scores, units, axis=1) > 0
-        gain = np.where(possible, np.minimum(*worst) + 0.1*np.maximum(*worst), -np.inf)
+            problems = self._problems(regions, signs, _clipped(bounds, signs))
+            sides.append(self.problem.estimated(problems, choices).reshape(units.shape))
+        unstable = bounds.unstable(self.problem.linear)
+        possible = unstable[np.arange(len(repeated)), units.ravel()].reshape(units.shape)
+        gain = np.minimum(*sides) + 0.1 * np.maximum(*sides)
+        gain = np.where(possible & np.isfinite(gain), gain, -np.inf)
         chosen = gain.argmax(axis=1)
-        LOG.append((units[np.arange(len(parents)), chosen] >= self.problem.layers[0].stop).mean())
-        return units[np.arange(len(parents)), chosen]
+        rows = np.arange(len(nodes))
+        return np.where(possible.any(axis=1), units[rows, chosen], -1)
 
-    def _bound_children(self, parents: Sequence[_Domain], units: NDArray[np.intp]) -> None:
-        signs = np.repeat(np.stack([domain.signs for domain in parents]), 2, axis=0)
-        signs[0::2][np.arange(len(parents)), units] = 1
-        signs[1::2][np.arange(len(parents)), units] = -1
-        regions = np.repeat([domain.region for domain in parents], 2).tolist()
-        split = np.repeat(units, 2)
-        bounds = clipped(_joined([d.bounds for d in parents])[np.repeat(np.arange(len(parents)), 2)], signs)
-        if REFRESH:
-            self._refresh(bounds, split)
-        problems = self._subproblems(regions, signs, bounds)
-        choices = _stacked([domain.choices for domain in parents])
-        start = choices[np.repeat(np.arange(len(parents)), 2)]
+    def _candidate_units(self, scores: NDArray[np.float32]) -> NDArray[np.intp]:
+        """In every layer the units whose relaxation costs most, (nodes, candidates)."""
+        layers = self.problem.layers
+        share = min(CANDIDATES // 2, max(CANDIDATES // len(layers), FEWEST_CANDIDATES))
+        picks = []
+        for at in layers:
+            count = min(share, at.stop - at.start)
+            best = np.argpartition(-scores[:, at], count - 1, axis=1)[:, :count]
+            picks.append(at.start + best)
+        return np.concatenate(picks, axis=1)
+
+    def _bound_children(self, nodes: Sequence[_Node], units: NDArray[np.intp]) -> None:
+        rows = np.arange(len(nodes))
+        twice = np.repeat(rows, 2)
+        signs = np.stack([node.signs for node in nodes])[twice]
+        signs[2 * rows, units], signs[2 * rows + 1, units] = 1, -1
+        bounds = _clipped(_joined_bounds([node.bounds for node in nodes])[twice], signs)
+        regions = [nodes[row].region for row in twice]
+        problems = self._problems(regions, signs, bounds)
+        start = _joined_choices([node.choices for node in nodes])[twice]
         found = self.problem.optimise(problems, start, STEPS)
-        self._file(regions, found, problems, parents)
+        depth = [nodes[row].depth + 1 for row in twice]
+        self._file(problems, found, regions, depth, [nodes[row].tightened_at for row in twice])
 
 
-REFRESH = False
-EVERY=4
-LEVELS=6
-TSTEPS=12
-PERLAYER=0
-LOG=[]
-FACTOR = 0.01
+def optimised_root(
+    network: ReluNetwork,
+    box: LinfBall,
+    regions: Sequence[UnsafeRegion],
+    hidden: Sequence[Bounds],
+    num_steps: int,
+) -> tuple[list[Bounds], FloatArray]:
+    """α-CROWN: hidden bounds, and bounds (regions,) on the excess, by optimised slopes."""
+    problem = DualProblem(network, box, hidden)
+    signs = np.zeros((1, problem.num_units), dtype=np.int8)
+    every = np.ones(problem.num_units, dtype=bool)
+    bounds = Tightening(network, box, hidden).tightened(problem.bounds, signs, every, num_steps)
+    tightened = [Bounds(bounds.lower[:, at], bounds.upper[:, at]) for at in problem.layers]
+    search = PhaseSearch(network, box, regions, tightened)
+    search._bound_roots()
+    return tightened, search.root_lower
 
-def clipped(bounds, signs):
-    return Bounds(np.where(signs > 0, np.maximum(bounds.lower, 0), bounds.lower), np.where(signs < 0, np.minimum(bounds.upper, 0), bounds.upper))
 
-def _joined(parts):
-    return Bounds(np.concatenate([p.lower for p in parts]), np.concatenate([p.upper for p in parts]))
+def _clipped(bounds: Bounds, signs: SignArray) -> Bounds:
+    """The bounds where the splits hold."""
+    lower = np.where(signs > 0, np.maximum(bounds.lower, 0), bounds.lower)
+    return Bounds(lower, np.where(signs < 0, np.minimum(bounds.upper, 0), bounds.upper))
 
-def _stacked(choices: Sequence[Choices]) -> Choices:
+
+def _joined_bounds(parts: Sequence[Bounds]) -> Bounds:
+    return Bounds(
+        np.concatenate([part.lower for part in parts]),
+        np.concatenate([part.upper for part in parts]),
+    )
+
+
+def _joined_choices(parts: Sequence[Choices]) -> Choices:
+    """Weights padded with zeros to one number of rows."""
+    most = max(part.weights.shape[1] for part in parts)
+    pad = [np.pad(part.weights, ((0, 0), (0, most - part.weights.shape[1]))) for part in parts]
     return Choices(
-        np.concatenate([choice.slopes for choice in choices]),
-        np.concatenate([choice.multipliers for choice in choices]),
-        np.concatenate([choice.weights for choice in choices]),
+        np.concatenate([part.slopes for part in parts]),
+        np.concatenate([part.multipliers for part in parts]),
+        np.concatenate(pad),
     )

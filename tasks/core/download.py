@@ -1,16 +1,20 @@
-"""Downloads of dataset files into a cache: checked, resumable, safe for parallel runs."""
+"""Downloads of files into a cache: checked, resumable, safe for parallel runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 from filelock import FileLock
 
-from tasks.core.datasets import SOURCES, IdxFile
+from tasks.core.datasets import SOURCES
 from tasks.core.errors import CertiflowError
+from tasks.core.files import sha256_of
 
 MIRROR_VARIABLE = "CERTIFLOW_DATASET_MIRROR"
 CONNECT_SECONDS = 5.0
@@ -18,6 +22,33 @@ READ_SECONDS = 30.0
 LOCK_SECONDS = 600.0
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
+
+
+class CheckedFile(Protocol):
+    """A file whose content is known beforehand."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, in the cache and on every source."""
+
+    def read(self, path: Path, /) -> object:
+        """The content of the file at `path`; raises `CertiflowError` when it is another."""
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """A file and the SHA-256 of its bytes."""
+
+    name: str
+    sha256: str
+
+    def read(self, path: Path) -> bytes:
+        """The bytes; raises `CertiflowError` when they are others."""
+        content = path.read_bytes()
+        found = sha256_of(content)
+        if found != self.sha256:
+            raise CertiflowError(f"{path}: expected SHA-256 {self.sha256}, found {found}")
+        return content
 
 
 class DatasetUnavailableError(CertiflowError):
@@ -53,34 +84,56 @@ def fetch(
     """
     if name not in SOURCES:  # digits come with scikit-learn
         return
+    mirror = mirror_url()
+    sources = [f"{mirror}/{name}"] if mirror else []
+    sources += SOURCES[name].mirrors
     folder = cache / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-            for file in SOURCES[name].files:
-                _fetch_file(file, folder, _sources(name), on_progress, on_warning)
-    except OSError as error:
-        raise CertiflowError(
-            f"{folder}: {error.strerror or error}: make it writable, free some space, "
-            "or choose another folder with data.cache"
-        ) from error
+    with _locked(folder, "choose another folder with data.cache"):
+        for file in SOURCES[name].files:
+            remedy = f"that holds {name}/{file.name}, or choose another data.dataset"
+            _fetch_file(file, folder, sources, remedy, on_progress, on_warning)
 
 
-def _sources(name: str) -> list[str]:
+def fetch_file(file: CheckedFile, folder: Path, sources: Sequence[str], *, remedy: str) -> Path:
+    """The file in `folder`, brought there from the first of `sources` that has it, as `fetch` does.
+
+    `remedy` says what a folder named by the mirror variable must be like. Raises the same errors.
+    """
+    with _locked(folder, "run the command in another folder"):
+        _fetch_file(file, folder, sources, remedy)
+    return folder / file.name
+
+
+def mirror_url() -> str | None:
+    """What the mirror variable holds; raises `CertiflowError` when that is not a URL."""
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip().rstrip("/")
     if mirror and not mirror.startswith(("file://", "http://", "https://")):
         raise CertiflowError(
             f"{MIRROR_VARIABLE} is '{mirror}': expected a URL that starts with file:// or http://"
         )
-    return ([f"{mirror}/{name}"] if mirror else []) + list(SOURCES[name].mirrors)
+    return mirror or None
+
+
+@contextmanager
+def _locked(folder: Path, remedy: str) -> Iterator[None]:
+    """The folder is made and this process alone writes to it; says what the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+            yield
+    except OSError as error:
+        raise CertiflowError(
+            f"{folder}: {error.strerror or error}: make it writable, free some space, or {remedy}"
+        ) from error
 
 
 def _fetch_file(
-    file: IdxFile,
+    file: CheckedFile,
     folder: Path,
-    sources: list[str],
-    on_progress: Progress,
-    on_warning: Callable[[str], None],
+    sources: Sequence[str],
+    remedy: str,
+    on_progress: Progress = lambda file, done, total: None,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> None:
     target, failures = folder / file.name, []
     if target.exists():
@@ -109,8 +162,7 @@ def _fetch_file(
     raise DatasetUnavailableError(
         f"{folder.name} cannot be had: no source gave {file.name} ("
         + "; ".join(failures)
-        + f"). Set {MIRROR_VARIABLE} to a file:// or http:// folder that holds "
-        f"{folder.name}/{file.name}, or choose another data.dataset",
+        + f"). Set {MIRROR_VARIABLE} to a file:// or http:// folder {remedy}",
         transient=transient,
     )
 

@@ -30,7 +30,7 @@ SignArray = NDArray[np.int8]
 
 LEARNING_RATE = 0.25
 LEARNING_RATE_DECAY = 0.95
-LINE = 1.0
+LINE_COST = np.float32(1e-6)
 ADAM_BETAS = (0.8, 0.99)
 
 
@@ -172,9 +172,9 @@ class DualProblem:
         )
         return lower[:, 0] + offsets[:, 0, 0]
 
-    def quick(self, problems: Subproblems, choices: Choices) -> Float32Array:
-        """What `choices` give in float32, (batch,): to compare, not to prove."""
-        return self._pass(*self._data(problems, choices)).lower
+    def estimated(self, problems: Subproblems, choices: Choices) -> Float32Array:
+        """The bounds that `choices` give in float32, (batch,): to compare, not to prove."""
+        return self._backward(*self._data(problems, choices)).lower
 
     def optimise(
         self, problems: Subproblems, start: Choices, num_steps: int, *, stop_above: float = 0.0
@@ -192,7 +192,7 @@ class DualProblem:
             if step == num_steps or (best_lower > stop_above).all():
                 break
             current = ascent.step(current, found)
-        scores = self._scores(data, found, problems)
+        scores = self._scores(data, found)
         return Optimised(self.certified(problems, best), best, found.points, scores)
 
     def _data(self, problems: Subproblems, choices: Choices) -> tuple[_PassData, Choices]:
@@ -212,58 +212,65 @@ class DualProblem:
 
     def _pass(self, data: _PassData, choices: Choices) -> _Pass:
         """The bound and, from its minimiser forwards, its gradients (Danskin's theorem)."""
-        rows = (choices.weights[:, None, :] @ data.rows)[:, 0]
+        found = self._backward(data, choices)
+        values, outputs = self._forward(found, data)
+        return _Pass(
+            lower=found.lower,
+            points=found.points,
+            slopes=np.maximum(found.coefficients, 0) * values * data.unstable,
+            multipliers=-data.signs * values,
+            rows=(data.rows @ outputs[:, :, None])[..., 0] + data.offsets,
+            coefficients=found.coefficients,
+        )
+
+    def _backward(self, data: _PassData, choices: Choices) -> _Backward:
+        current = (choices.weights[:, None, :] @ data.rows)[:, 0]
         constant = (choices.weights * data.offsets).sum(axis=1)
         split_terms = data.signs * choices.multipliers
-        coefficients = np.empty_like(choices.slopes)
-        slopes, intercepts = np.empty_like(choices.slopes), data.intercepts
-        current = rows
+        coefficients, slopes = np.empty_like(choices.slopes), np.empty_like(choices.slopes)
         for index in range(len(self.layers), 0, -1):
             at = self.layers[index - 1]
             constant = constant + current @ self.biases[index]
             current = current @ self.weights[index]
             coefficients[:, at] = current
             slopes[:, at] = np.where(current > 0, choices.slopes[:, at], data.upper_slopes[:, at])
-            constant += np.einsum("bn,bn->b", np.minimum(current, 0), intercepts[:, at])
+            negative = np.minimum(current, 0)
+            constant += (negative * data.intercepts[:, at]).sum(axis=1)
             current = current * slopes[:, at] - split_terms[:, at]
         constant = constant + current @ self.biases[0]
         current = current @ self.weights[0]
         points = self.center - np.copysign(self.radius, current)
         lower = constant + np.einsum("bn,bn->b", current, points)
-        values, outputs = self._forward(points, coefficients, slopes, intercepts)
-        return _Pass(
-            lower=lower,
-            points=points,
-            slopes=np.maximum(coefficients, 0) * values * data.unstable,
-            multipliers=-data.signs * values,
-            rows=(data.rows @ outputs[:, :, None])[..., 0] + data.offsets,
-            coefficients=coefficients,
-        )
+        return _Backward(lower, points, coefficients, slopes)
 
-    def _forward(
-        self,
-        points: Float32Array,
-        coefficients: Float32Array,
-        slopes: Float32Array,
-        intercepts: Float32Array,
-    ) -> tuple[Float32Array, Float32Array]:
+    def _forward(self, found: _Backward, data: _PassData) -> tuple[Float32Array, Float32Array]:
         """Pre-activations and outputs of the relaxed network: each ReLU is the line in use."""
-        values = np.empty_like(coefficients)
-        activations = points
+        values = np.empty_like(found.coefficients)
+        activations = found.points
         for index, at in enumerate(self.layers):
             values[:, at] = activations @ self.weights[index].T + self.biases[index]
-            upper_line = np.where(coefficients[:, at] > 0, 0, intercepts[:, at])
-            activations = values[:, at] * slopes[:, at] + upper_line
+            upper_line = np.where(found.coefficients[:, at] > 0, 0, data.intercepts[:, at])
+            activations = values[:, at] * found.slopes[:, at] + upper_line
         return values, activations @ self.weights[-1].T + self.biases[-1]
 
-    def _scores(self, data: _PassData, found: _Pass, problems: Subproblems) -> Float32Array:
-        """What the chords cost (the intercept's part of the bound): BaBSR's main term.
+    def _scores(self, data: _PassData, found: _Pass) -> Float32Array:
+        """What the chords cost: BaBSR's main term.
 
-        Bunel et al. 2020, "Branch and Bound for Piecewise Linear Neural Network Verification".
+        Bunel et al. 2020, "Branch and Bound for Piecewise Linear Neural Network Verification". A
+        lower line costs nothing where its slope is optimal, so it counts only to break ties.
         """
-        chord = -np.minimum(found.coefficients, 0) * data.intercepts
-        line = np.maximum(found.coefficients, 0) * data.intercepts * 0.5
-        return np.where(data.unstable, chord + LINE * line, 0)
+        cost = np.where(found.coefficients < 0, -found.coefficients, LINE_COST)
+        return np.where(data.unstable, cost * data.intercepts, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Backward:
+    """A backward pass: bounds, their minimisers, coefficients of activations, slopes in use."""
+
+    lower: Float32Array
+    points: Float32Array
+    coefficients: Float32Array
+    slopes: Float32Array
 
 
 @dataclass(frozen=True, eq=False)

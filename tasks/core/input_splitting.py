@@ -1,74 +1,161 @@
-"""Branch and bound on the inputs, for networks with few of them (ACAS Xu has five)."""
+"""Branch and bound on the inputs, for networks with few of them (ACAS Xu has five).
+
+Complete but for time and rounding: a box whose bounds leave a region open is halved along the input
+on which its loosest relaxations depend most (after ReluVal's and Neurify's sensitivity, Wang et al.
+2018); the box with the least bound goes first.
+"""
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.core.bounds import preactivation_bounds, rounding_scales
-from tasks.core.box_kernel import bound_boxes
+from tasks.core.bounds import Bounds, rounding_scales
+from tasks.core.branch_and_bound import Search
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import LinfBall, UnsafeRegion
+from tasks.core.specification import BoolArray, FloatArray, LinfBall, UnsafeRegion
 
 BATCH = 256
 
+
 class InputSearch:
-    def __init__(self, network, box, regions):
+    """The search over one box and the regions that share it."""
+
+    def __init__(
+        self,
+        network: ReluNetwork,
+        box: LinfBall,
+        regions: Sequence[UnsafeRegion],
+        hidden: Sequence[Bounds],
+    ) -> None:
         self.network, self.box, self.regions = network, box, regions
+        self.padded = _Padded(network, box, regions, hidden)
+        # (bound, order, box's lower and upper, phases, open regions, input to split)
+        self.heap: list[tuple[float, int, LinfBall, FloatArray, BoolArray, int]] = []
+        self.order = itertools.count()
+        self.boxes = 0
+        self.stuck = 0
+        self.closed_lower = np.inf
+        self.candidate: FloatArray | None = None
+
+    def run(self, deadline: float) -> Search:
+        """Bounds and halves until all is closed, a point is found, or the deadline passes."""
+        alive = np.ones((1, len(self.regions)), dtype=bool)
+        self._bound(self.box, self.padded.phases[None], alive)
+        while self.heap and self.candidate is None and time.monotonic() < deadline:
+            self._bound(*self._halves())
+        proved = not self.heap and self.candidate is None and not self.stuck
+        reason = "" if proved else f"input splitting: {len(self.heap)} open of {self.boxes} boxes"
+        if self.stuck:
+            reason += f", {self.stuck} too thin to split"
+        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
+        lower = float(min(open_lower, self.closed_lower))
+        return Search(proved, self.candidate, lower, self.boxes, reason)
+
+    def _halves(self) -> tuple[LinfBall, FloatArray, BoolArray]:
+        """Both halves of the boxes with the least bounds."""
+        batch = [heapq.heappop(self.heap) for _ in range(min(BATCH, len(self.heap)))]
+        lower = np.repeat(np.concatenate([box.lower for _, _, box, *_ in batch]), 2, axis=0)
+        upper = np.repeat(np.concatenate([box.upper for _, _, box, *_ in batch]), 2, axis=0)
+        phases = np.repeat(np.stack([entry[3] for entry in batch]), 2, axis=0)
+        alive = np.repeat(np.stack([entry[4] for entry in batch]), 2, axis=0)
+        rows, split = 2 * np.arange(len(batch)), np.array([entry[5] for entry in batch])
+        middle = (lower[rows, split] + upper[rows, split]) / 2
+        thin = (middle <= lower[rows, split]) | (middle >= upper[rows, split])
+        self.stuck += int(thin.sum())
+        upper[rows, split], lower[rows + 1, split] = middle, middle
+        keep = np.repeat(~thin, 2)
+        return LinfBall(lower[keep], upper[keep]), phases[keep], alive[keep]
+
+    def _bound(self, boxes: LinfBall, phases: FloatArray, alive: BoolArray) -> None:
+        """Queues the boxes that stay open; `alive` marks regions open in the parent box."""
+        lower, split, points = self.padded.bounds(boxes, phases, alive)
+        self.boxes += len(boxes)
+        # NaN is not above zero: such a box stays open, and nothing is proved of it
+        is_open = alive.any(axis=1)
+        self.closed_lower = min(self.closed_lower, float(lower[~is_open].min(initial=np.inf)))
+        rows = np.flatnonzero(is_open)
+        self._try_points(np.concatenate([points[rows], (boxes.lower + boxes.upper)[rows] / 2]))
+        for row in rows.tolist():
+            one = boxes[slice(row, row + 1)]
+            entry = (phases[row].copy(), alive[row].copy(), int(split[row]))
+            heapq.heappush(self.heap, (float(lower[row]), next(self.order), one, *entry))
+
+    def _try_points(self, points: FloatArray) -> None:
+        if len(points) == 0:
+            return
+        points = np.clip(points, self.box.lower, self.box.upper)
+        outputs = self.network(points)
+        for region in self.regions:
+            excess = region.excess(outputs)
+            if excess.min() <= 0:
+                self.candidate = points[excess.argmin()]
+
+
+class _Padded:
+    """The network, its rounding scales and the regions in arrays of one width, for the kernel."""
+
+    def __init__(
+        self,
+        network: ReluNetwork,
+        box: LinfBall,
+        regions: Sequence[UnsafeRegion],
+        hidden: Sequence[Bounds],
+    ) -> None:
         depth = len(network.layers)
-        widths = [network.num_inputs, *(len(a.bias) for a in network.layers)]
-        w = max(widths)
-        self.weights = np.zeros((depth, w, w)); self.biases = np.zeros((depth, w))
-        for k, a in enumerate(network.layers):
-            self.weights[k, :a.weight.shape[0], :a.weight.shape[1]] = a.weight
-            self.biases[k, :len(a.bias)] = a.bias
-        self.widths = np.array(widths)
-        hidden = preactivation_bounds(network, box, "crown")
-        sc = rounding_scales(network, depth - 1, hidden, box)
-        self.linear = np.zeros((max(depth-1,1), w), bool); self.rs = np.zeros((max(depth-1,1), w)); self.as_ = np.zeros((depth, w))
-        for k in range(depth-1):
-            self.linear[k,:widths[k+1]] = network.linear[k]; self.rs[k,:widths[k+1]] = sc.relu[k][0]
-        for k in range(depth): self.as_[k,:widths[k+1]] = sc.affine[k][0]
-        self.ins = sc.inputs[0]
-        self.rows = np.concatenate([r.rows for r in regions]); self.offsets = np.concatenate([r.offsets for r in regions])
-        self.reg = np.repeat(np.arange(len(regions)), [len(r.rows) for r in regions])
-        self.phase0 = np.zeros((1,)+self.linear.shape, np.int8)
-        for k in range(depth-1):
-            self.phase0[0,k,:widths[k+1]] = np.where(hidden[k].lower[0]>=0,1,np.where(hidden[k].upper[0]<=0,-1,0))
-            self.phase0[0,k,:widths[k+1]][network.linear[k]]=1
-        self.domains=0
+        self.widths = np.array([network.num_inputs, *(len(a.bias) for a in network.layers)])
+        width = int(self.widths.max())
+        scales = rounding_scales(network, depth - 1, hidden, box)
+        self.weights = np.zeros((depth, width, width))
+        self.biases, self.affine_scales = np.zeros((depth, width)), np.zeros((depth, width))
+        for index, layer in enumerate(network.layers):
+            outputs, inputs = layer.weight.shape
+            self.weights[index, :outputs, :inputs] = layer.weight
+            self.biases[index, :outputs] = layer.bias
+            self.affine_scales[index, :outputs] = scales.affine[index][0]
+        shape = (max(depth - 1, 1), width)
+        self.linear, self.relu_scales = np.zeros(shape, dtype=bool), np.zeros(shape)
+        self.phases = np.zeros(shape, dtype=np.int8)
+        for index, (bounds, linear) in enumerate(zip(hidden, network.linear, strict=True)):
+            units = slice(0, len(linear))
+            self.linear[index, units] = linear
+            self.relu_scales[index, units] = scales.relu[index][0]
+            active, inactive = (bounds.lower[0] >= 0) | linear, bounds.upper[0] <= 0
+            self.phases[index, units] = np.where(active, 1, np.where(inactive, -1, 0))
+        self.input_scales = scales.inputs[0]
+        self.rows = np.concatenate([region.rows for region in regions])
+        self.offsets = np.concatenate([region.offsets for region in regions])
+        self.places = np.repeat(np.arange(len(regions)), [len(region.rows) for region in regions])
 
-    def bound(self, lower, upper, phases, alive):
-        n = len(lower)
-        out = np.empty(n), np.zeros(n, np.int64), np.zeros((n, lower.shape[1]))
-        bound_boxes(self.weights, self.biases, self.widths, self.linear, self.as_, self.rs, self.ins, self.rows, self.offsets, self.reg, lower, upper, phases, alive, *out)
-        self.domains += n
-        return out
+    def bounds(
+        self, boxes: LinfBall, phases: FloatArray, alive: BoolArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """See `box_kernel.bound_boxes`: bounds, inputs to split and candidates."""
+        from tasks.core.box_kernel import bound_boxes
 
-    def run(self, deadline):
-        lower, upper = self.box.lower.copy(), self.box.upper.copy()
-        phases, alive = self.phase0.copy(), np.ones((1, len(self.regions)), bool)
-        heap=[]; count=0
-        while True:
-            low, split, point = self.bound(lower, upper, phases, alive)
-            open_ = np.flatnonzero(low < np.inf)
-            if len(open_):
-                pts = np.clip(np.concatenate([point[open_], (lower[open_]+upper[open_])/2]), self.box.lower, self.box.upper)
-                out = self.network(pts)
-                for r in self.regions:
-                    ex = r.excess(out)
-                    if ex.min() <= 0: return 'sat', pts[ex.argmin()]
-            for i in open_:
-                count += 1
-                heapq.heappush(heap, (low[i], count, lower[i], upper[i], phases[i], alive[i], split[i]))
-            if not heap: return 'proved', None
-            if time.monotonic() > deadline: return 'open', None
-            batch = [heapq.heappop(heap) for _ in range(min(BATCH, len(heap)))]
-            lower = np.repeat(np.stack([b[2] for b in batch]), 2, axis=0); upper = np.repeat(np.stack([b[3] for b in batch]), 2, axis=0)
-            phases = np.repeat(np.stack([b[4] for b in batch]), 2, axis=0); alive = np.repeat(np.stack([b[5] for b in batch]), 2, axis=0)
-            s = np.array([b[6] for b in batch]); idx = np.arange(len(batch))
-            mid = (lower[0::2][idx, s] + upper[0::2][idx, s]) / 2
-            upper[2*idx, s] = mid; lower[2*idx+1, s] = mid
+        count, inputs = boxes.lower.shape
+        lower, split = np.empty(count), np.zeros(count, dtype=np.int64)
+        points = np.zeros((count, inputs))
+        bound_boxes(
+            self.weights,
+            self.biases,
+            self.widths,
+            self.affine_scales,
+            self.relu_scales,
+            self.input_scales,
+            self.rows,
+            self.offsets,
+            self.places,
+            np.ascontiguousarray(boxes.lower),
+            np.ascontiguousarray(boxes.upper),
+            phases,
+            alive,
+            lower,
+            split,
+            points,
+        )
+        return lower, split, points

@@ -10,8 +10,8 @@ counterexample when weights, radii or neurons are small. Three things prevent th
 2. Neurons that cannot be positive are dropped and neurons that cannot be negative are linear. One
    that is barely unstable (|l| or h below `BARELY_UNSTABLE` of its range) would itself have a tiny
    range on one side: it is replaced by a free variable that over-approximates it.
-3. The question has a margin: is there a point with true logit - other <= `QUERY_MARGIN` of that
-   margin's range over the ball? `unsat` then holds in spite of Marabou's tolerances; `sat` is only
+3. The question has a margin: is there a point with every row of the region at most `QUERY_MARGIN`
+   of its range over the box? `unsat` then holds in spite of Marabou's tolerances; `sat` is only
    a candidate, to be replayed on the network. When its replay stops short of the boundary, the
    question is asked once more with the margin on the other side, for a point clearly beyond.
 """
@@ -19,40 +19,43 @@ counterexample when weights, radii or neurons are small. Three things prevent th
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.bounds import (
+    UNIT_ROUNDOFF,
     Bounds,
     evaluation_error,
     linear_lower_bounds,
     preactivation_bounds,
 )
+from tasks.core.falsification import descend
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, adversary_classes, margin_rows
+from tasks.core.specification import BoolArray, FloatArray, LinfBall, UnsafeRegion
 from tasks.core.verdicts import Verdict, combine
 
 QUERY_MARGIN = 1e-3  # of the margin's range; a hundred times Marabou's bound tolerance
 BARELY_UNSTABLE = 1e-3  # of a neuron's range; a hundred times Marabou's bound tolerance
-POLISH_STEPS = 50
+POLISH_STEPS = 100
 NEAR_BOUNDARY = "near_boundary"
 
 
 @dataclass(frozen=True, eq=False)
-class BallAnswer:
-    """What Marabou says of one ball.
+class MarabouAnswer:
+    """What Marabou says of the regions of one box.
 
     Attributes:
-        verdict: `falsified` only when a point of the ball has a negative margin in float64.
-        target: the class of the counterexample or the first class that stayed open.
+        verdict: `falsified` only when a point of the box reaches a region strictly in float64.
+        region: the place of the region reached, or of the first that stayed open.
         margin: with `robust`, the margin that was proved, at least.
         candidates: points, shape (n, inputs), to be replayed on the deployed model, best first.
     """
 
     verdict: Verdict
-    target: int | None
+    region: int | None
     margin: float | None
     reason: str
     candidates: FloatArray
@@ -60,58 +63,66 @@ class BallAnswer:
 
 def decide(
     network: ReluNetwork,
-    ball: LinfBall,
-    label: int,
+    box: LinfBall,
+    regions: Sequence[UnsafeRegion],
     *,
     timeout_seconds: float,
-    proved: NDArray[np.bool_] | None = None,
-) -> BallAnswer:
-    """Whether `label` wins strictly over the whole `ball` (one box): sound; complete but for time.
+    hidden: Sequence[Bounds] | None = None,
+) -> MarabouAnswer:
+    """Whether no region of `box` (one box) is reached: sound; complete but for time.
 
-    One query per adversary class, most threatening (lowest bound on the margin) first; the first
-    strict counterexample ends it. Classes marked in `proved` (`adversary_classes` order) are not
-    asked again.
+    One query per region, most threatening (lowest bound) first; the first strict counterexample
+    ends it. `hidden` may give sound bounds on the hidden layers that are already known.
     """
     deadline = time.monotonic() + timeout_seconds
-    hidden = preactivation_bounds(network, ball, "crown")
-    rows = margin_rows([label], network.num_outputs)
-    depth = len(network.layers) - 1
-    lower = linear_lower_bounds(network, depth, rows, hidden, ball)[0]
-    upper = -linear_lower_bounds(network, depth, -rows, hidden, ball)[0]
-    error = evaluation_error(network, rows[0], hidden, ball)[0]
-    targets = adversary_classes([label], network.num_outputs)[0]
-    skip = np.zeros(len(targets), dtype=bool) if proved is None else proved
-
-    if not np.isfinite([lower, upper, error]).all():
+    hidden = list(hidden or preactivation_bounds(network, box, "crown"))
+    questions = [_Question.of(network, box, region, hidden) for region in regions]
+    if not all(question.is_finite for question in questions):
         nothing = np.empty((0, network.num_inputs))
-        return BallAnswer(Verdict.UNKNOWN, None, None, "bounds overflow float64", nothing)
-    query = _Query.build(network, ball, hidden)
-    known = [_ClassAnswer(Verdict.ROBUST, "", float(bound), None) for bound in lower[skip]]
-    answers: dict[int, _ClassAnswer] = {}
-    for index in (index for index in np.argsort(lower) if not skip[index]):
-        question = _Question(
-            rows[0, index], float(lower[index]), float(upper[index]), float(error[index])
-        )
-        answer = _decide_class(network, ball, query, question, deadline)
-        answers[int(targets[index])] = answer
+        return MarabouAnswer(Verdict.UNKNOWN, None, None, "bounds overflow float64", nothing)
+    query = _Query.build(network, box, hidden)
+    answers: dict[int, _RegionAnswer] = {}
+    for index in np.argsort([question.lower.max() for question in questions]):
+        answer = _decide_region(network, box, query, questions[index], deadline)
+        answers[int(index)] = answer
         if answer.verdict is Verdict.FALSIFIED:
             break
-    return _summary(answers, known, network.num_inputs)
+    return _summary(answers, network.num_inputs)
 
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """May `row @ logits`, which lies in [lower, upper] up to `error`, be zero or less?"""
+    """May every row of `region`, between `lower` and `upper` up to `error`, be zero or less?"""
 
-    row: FloatArray
-    lower: float
-    upper: float
-    error: float
+    region: UnsafeRegion
+    lower: FloatArray
+    upper: FloatArray
+    error: FloatArray
+
+    @classmethod
+    def of(
+        cls, network: ReluNetwork, box: LinfBall, region: UnsafeRegion, hidden: list[Bounds]
+    ) -> _Question:
+        rows, depth = region.rows, len(network.layers) - 1
+        both = linear_lower_bounds(network, depth, np.vstack([rows, -rows]), hidden, box)[0]
+        error = evaluation_error(network, rows, hidden, box)[0]
+        # the offset is one more sum
+        error = error + UNIT_ROUNDOFF * 4 * (np.abs(both).max(initial=0) + np.abs(region.offsets))
+        lower, upper = both[: len(rows)] + region.offsets, -both[len(rows) :] + region.offsets
+        return cls(region, lower, upper, error)
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite([self.lower, self.upper, self.error]).all())
+
+    @property
+    def span(self) -> FloatArray:
+        return self.upper - self.lower
 
 
 @dataclass(frozen=True, eq=False)
-class _ClassAnswer:
-    """One adversary class: a verdict, the margin proved, and the solver's point if it gave one."""
+class _RegionAnswer:
+    """One region: a verdict, the margin proved, and the solver's point if it gave one."""
 
     verdict: Verdict
     reason: str
@@ -119,91 +130,70 @@ class _ClassAnswer:
     candidate: FloatArray | None
 
 
-def _decide_class(
-    network: ReluNetwork, ball: LinfBall, query: _Query, question: _Question, deadline: float
-) -> _ClassAnswer:
-    span = question.upper - question.lower
-    threshold = max(QUERY_MARGIN * span, 4 * question.error)
-    if threshold >= 0.1 * span:  # the margin is constant up to rounding: nothing to search
-        if question.lower > 0:
-            return _ClassAnswer(Verdict.ROBUST, "", question.lower, None)
-        return _replayed(network, ball, question, (ball.lower[0] + ball.upper[0]) / 2)
-    answer = _ask(network, ball, query, question, threshold, deadline)
+def _decide_region(
+    network: ReluNetwork, box: LinfBall, query: _Query, question: _Question, deadline: float
+) -> _RegionAnswer:
+    limits = np.maximum(QUERY_MARGIN * question.span, 4 * question.error)
+    if (limits >= 0.1 * question.span).all():  # constant up to rounding: nothing to search
+        if question.lower.max() > 0:
+            return _RegionAnswer(Verdict.ROBUST, "", float(question.lower.max()), None)
+        return _replayed(network, box, question, (box.lower[0] + box.upper[0]) / 2)
+    answer = _ask(network, box, query, question, limits, deadline)
     if answer.reason != NEAR_BOUNDARY:
         return answer
-    beyond = _ask(network, ball, query, question, -threshold, deadline)
+    beyond = _ask(network, box, query, question, -limits, deadline)
     return answer if beyond.verdict is Verdict.ROBUST else beyond
 
 
 def _ask(
     network: ReluNetwork,
-    ball: LinfBall,
+    box: LinfBall,
     query: _Query,
     question: _Question,
-    limit: float,
+    limits: FloatArray,
     deadline: float,
-) -> _ClassAnswer:
-    """Marabou on `row @ logits <= limit`: `robust` when it says that no point is there."""
+) -> _RegionAnswer:
+    """Marabou on `rows @ outputs + offsets <= limits`: `robust` when it says no point is there."""
     seconds = deadline - time.monotonic()
     if seconds <= 0:
-        return _ClassAnswer(Verdict.TIMEOUT, "no time left for this class", None, None)
-    span = question.upper - question.lower
-    code, inputs = query.ask_at_most(question.row, limit, question.lower, span, seconds)
+        return _RegionAnswer(Verdict.TIMEOUT, "no time left for this region", None, None)
+    code, inputs = query.ask_at_most(question, limits, seconds)
     match code:
         case "sat":
-            return _replayed(network, ball, question, inputs)
+            return _replayed(network, box, question, inputs)
         case "unsat":  # half of the limit is left to the solver's tolerances
-            return _ClassAnswer(Verdict.ROBUST, "", limit / 2, None)
+            return _RegionAnswer(Verdict.ROBUST, "", float(limits.min()) / 2, None)
         case "TIMEOUT":
-            return _ClassAnswer(Verdict.TIMEOUT, "solver time limit", None, None)
+            return _RegionAnswer(Verdict.TIMEOUT, "solver time limit", None, None)
         case "UNKNOWN":
-            return _ClassAnswer(Verdict.UNKNOWN, "solver answered UNKNOWN", None, None)
-    return _ClassAnswer(Verdict.ERROR, f"solver answered {code}", None, None)
+            return _RegionAnswer(Verdict.UNKNOWN, "solver answered UNKNOWN", None, None)
+    return _RegionAnswer(Verdict.ERROR, f"solver answered {code}", None, None)
 
 
 def _replayed(
-    network: ReluNetwork, ball: LinfBall, question: _Question, inputs: FloatArray
-) -> _ClassAnswer:
-    """`falsified` if the polished point is strictly on the other side, beyond rounding."""
-    point = polish(network, ball, question.row, inputs)
-    if float(question.row @ network(point[None])[0]) < -question.error:
-        return _ClassAnswer(Verdict.FALSIFIED, "", None, point)
-    return _ClassAnswer(Verdict.UNKNOWN, NEAR_BOUNDARY, None, point)
+    network: ReluNetwork, box: LinfBall, question: _Question, inputs: FloatArray
+) -> _RegionAnswer:
+    """`falsified` if the polished point is strictly inside the region, beyond rounding.
 
-
-def _summary(
-    asked: dict[int, _ClassAnswer], proved: list[_ClassAnswer], num_inputs: int
-) -> BallAnswer:
-    """One answer for the ball; the newest candidate comes first."""
-    answers = [*proved, *asked.values()]
-    points = [a.candidate for a in reversed(answers) if a.candidate is not None]
-    candidates = np.array(points).reshape(-1, num_inputs)
-    verdict = combine(answer.verdict for answer in answers)
-    if verdict is Verdict.ROBUST:
-        margin = min(answer.margin for answer in answers if answer.margin is not None)
-        return BallAnswer(verdict, None, margin, "", candidates)
-    target, answer = next((t, a) for t, a in asked.items() if a.verdict is verdict)
-    return BallAnswer(verdict, target, None, answer.reason, candidates)
-
-
-def polish(network: ReluNetwork, ball: LinfBall, row: FloatArray, start: FloatArray) -> FloatArray:
-    """The point of least `row @ logits` that sign-gradient descent from `start` finds in the ball.
-
-    Solver points often sit exactly on the decision boundary; a few steps further they are strict.
+    Solver points often sit exactly on the boundary; a few steps further they are strict.
     """
-    lower, upper = ball.lower[0], ball.upper[0]
-    step = (upper - lower) / 4
-    best = point = np.clip(start, lower, upper)
-    best_value = float(row @ network(best[None])[0])
-    for _ in range(POLISH_STEPS):
-        gradient = network.gradient(point[None], row[None])[0]
-        point = np.clip(point - step * np.sign(gradient), lower, upper)
-        value = float(row @ network(point[None])[0])
-        if value < best_value:
-            best, best_value = point, value
-        else:
-            point, step = best, step / 2
-    return best
+    points, _ = descend(network, box, question.region, inputs[None], num_steps=POLISH_STEPS)
+    values = (network(points) @ question.region.rows.T)[0] + question.region.offsets
+    if (values < -question.error).all():
+        return _RegionAnswer(Verdict.FALSIFIED, "", None, points[0])
+    return _RegionAnswer(Verdict.UNKNOWN, NEAR_BOUNDARY, None, points[0])
+
+
+def _summary(answers: dict[int, _RegionAnswer], num_inputs: int) -> MarabouAnswer:
+    """One answer for the box; the newest candidate comes first."""
+    points = [a.candidate for a in reversed(answers.values()) if a.candidate is not None]
+    candidates = np.array(points).reshape(-1, num_inputs)
+    verdict = combine(answer.verdict for answer in answers.values())
+    if verdict is Verdict.ROBUST:
+        margin = min(answer.margin for answer in answers.values() if answer.margin is not None)
+        return MarabouAnswer(verdict, None, margin, "", candidates)
+    region, answer = next((r, a) for r, a in answers.items() if a.verdict is verdict)
+    return MarabouAnswer(verdict, region, None, answer.reason, candidates)
 
 
 @dataclass
@@ -225,9 +215,9 @@ class _Query:
     slacks: list[int] = field(default_factory=list)  # marked as inputs, else Marabou fails
 
     @classmethod
-    def build(cls, network: ReluNetwork, ball: LinfBall, hidden: list[Bounds]) -> _Query:
-        center = (ball.lower[0] + ball.upper[0]) / 2
-        radius = (ball.upper[0] - ball.lower[0]) / 2
+    def build(cls, network: ReluNetwork, box: LinfBall, hidden: list[Bounds]) -> _Query:
+        center = (box.lower[0] + box.upper[0]) / 2
+        radius = (box.upper[0] - box.lower[0]) / 2
         free = np.flatnonzero(radius > 0)
         first = network.layers[0]
         query = cls(
@@ -239,19 +229,22 @@ class _Query:
             radius=radius,
             free_inputs=free,
         )
-        for layer, bounds in zip(network.layers[1:], hidden, strict=True):
-            query._apply_relu(bounds.lower[0], bounds.upper[0])
+        for layer, linear, bounds in zip(
+            network.layers[1:], network.linear, hidden, strict=True
+        ):
+            query._apply_relu(bounds.lower[0], bounds.upper[0], linear)
             query.constants = layer.weight @ query.constants + layer.bias
             query.coefficients = layer.weight @ query.coefficients
         return query
 
-    def _apply_relu(self, lower: FloatArray, upper: FloatArray) -> None:
+    def _apply_relu(self, lower: FloatArray, upper: FloatArray, linear: BoolArray) -> None:
         """Replaces pre-activations by their ReLUs, exactly but for barely unstable units."""
         span = upper - lower
-        dead = upper <= 0
-        barely_positive = ~dead & (lower < 0) & (upper < BARELY_UNSTABLE * span)
-        barely_negative = (lower < 0) & (upper > 0) & (-lower < BARELY_UNSTABLE * span)
-        exact = (lower < 0) & (upper > 0) & ~barely_positive & ~barely_negative
+        dead = (upper <= 0) & ~linear
+        unstable = (lower < 0) & (upper > 0) & ~linear
+        barely_positive = unstable & (upper < BARELY_UNSTABLE * span)
+        barely_negative = unstable & ~barely_positive & (-lower < BARELY_UNSTABLE * span)
+        exact = unstable & ~barely_positive & ~barely_negative
         self._add_exact_relus(np.flatnonzero(exact), lower, upper)
         constant = dead | barely_positive
         self.coefficients[constant] = 0
@@ -293,28 +286,36 @@ class _Query:
         self.coefficients = np.pad(self.coefficients, ((0, 0), (0, missing)))
 
     def ask_at_most(
-        self, row: FloatArray, threshold: float, lower: float, span: float, timeout_seconds: float
+        self, question: _Question, limits: FloatArray, timeout_seconds: float
     ) -> tuple[str, FloatArray]:
-        """Is there an input with `row @ logits <= threshold`, asked in units of `span`?
+        """Is there an input with `rows @ outputs + offsets <= limits`, each in units of its span?
 
-        Returns Marabou's code, and for `sat` the inputs, shape (inputs,), inside the ball. The
-        lower bound on the answer lies at least one unit below the threshold, since Marabou answers
+        Returns Marabou's code, and for `sat` the inputs, shape (inputs,), inside the box. The
+        lower bound on an answer lies at least one unit below the limit, since Marabou answers
         `sat` to contradictory bounds.
         """
         from maraboupy import MarabouCore
 
-        limit = threshold / span
-        answer = len(self.lower)
+        region, spans = question.region, np.maximum(question.span, np.finfo(float).tiny)
+        first, rows = len(self.lower), len(region.rows)
         query = MarabouCore.InputQuery()
-        query.setNumberOfVariables(answer + 1)
-        for variable, bound in enumerate([*self.lower, min(lower / span, limit - 1)]):
+        query.setNumberOfVariables(first + rows)
+        least = np.minimum(question.lower / spans, limits / spans - 1)
+        for variable, bound in enumerate([*self.lower, *least.tolist()]):
             query.setLowerBound(variable, bound)
-        for variable, bound in enumerate([*self.upper, limit]):
+        for variable, bound in enumerate([*self.upper, *(limits / spans).tolist()]):
             query.setUpperBound(variable, bound)
         for index, variable in enumerate([*range(len(self.free_inputs)), *self.slacks]):
             query.markInputVariable(variable, index)
-        question = (row @ self.coefficients / span, -float(row @ self.constants) / span, answer)
-        for coefficients, constant, variable in [*self.equations, question]:
+        answers = [
+            (
+                region.rows[row] @ self.coefficients / spans[row],
+                -float(region.rows[row] @ self.constants + region.offsets[row]) / spans[row],
+                first + row,
+            )
+            for row in range(rows)
+        ]
+        for coefficients, constant, variable in [*self.equations, *answers]:
             equation = MarabouCore.Equation()
             for column in np.flatnonzero(coefficients):
                 equation.addAddend(float(coefficients[column]), int(column))

@@ -67,7 +67,7 @@ def _bounds_of(
     both = np.concatenate([rows, -rows])[:, None, :]
     problems = Subproblems(both, np.zeros((len(both), 1)), signs, bounds)
     start = problem.initial_choices(problems)
-    found = problem.optimise(problems, start, num_steps, ).lower
+    found = problem.optimise(problems, start, num_steps).lower
     return Bounds(found[: len(units)], -found[len(units) :])
 
 

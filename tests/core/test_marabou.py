@@ -11,8 +11,9 @@ import pytest
 
 from tasks.core import datasets, marabou
 from tasks.core.bounds import margin_lower_bounds, preactivation_bounds
+from tasks.core.falsification import descend
 from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, margin_rows
+from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion, margin_rows
 from tasks.core.verdicts import Verdict
 from tests import raw_marabou
 from tests.networks import box, hand_computed, random_case, random_network, sampled_points
@@ -24,8 +25,18 @@ AMBIGUOUS = 1e-5  # margins at which the oracle's own tolerance decides
 Case = tuple[ReluNetwork, LinfBall, int]
 
 
-def decide(network: ReluNetwork, ball: LinfBall, label: int) -> marabou.BallAnswer:
-    return marabou.decide(network, ball, label, timeout_seconds=TIMEOUT_SECONDS)
+def decide(
+    network: ReluNetwork, ball: LinfBall, label: int, timeout_seconds: float = TIMEOUT_SECONDS
+) -> marabou.MarabouAnswer:
+    regions = Property.robustness(ball, label, network.num_outputs).unsafe
+    return marabou.decide(network, ball, regions, timeout_seconds=timeout_seconds)
+
+
+def polish(
+    network: ReluNetwork, ball: LinfBall, row: FloatArray, start: FloatArray
+) -> FloatArray:
+    region = UnsafeRegion(ball, row[None], np.zeros(1))
+    return descend(network, ball, region, start[None], num_steps=100)[0][0]
 
 
 def margin_at(network: ReluNetwork, point: FloatArray, label: int) -> float:
@@ -37,7 +48,7 @@ def test_hand_computed_network() -> None:
     assert decide(hand_computed(), box([0.0, 0.0], [1.0, 0.5]), 0).verdict is Verdict.ROBUST
     answer = decide(hand_computed(), box([-1.0, -1.0], [1.0, 0.5]), 0)
     assert answer.verdict is Verdict.FALSIFIED
-    assert answer.target == 1
+    assert answer.region == 0
     assert margin_at(hand_computed(), answer.candidates[0], 0) < 0
 
 
@@ -60,7 +71,7 @@ def test_agrees_with_the_exact_oracle() -> None:
             assert answer.margin is not None
             assert answer.margin <= exact + 1e-6
             attacks = [
-                marabou.polish(network, ball, row, start)
+                polish(network, ball, row, start)
                 for row in margin_rows([label], 3)[0]
                 for start in sampled_points(generator, ball, 4)
             ]
@@ -97,14 +108,6 @@ def test_barely_unstable_neurons_are_not_made_stable(first: Affine, second: Affi
     assert decide(network, ball, 0).verdict is not Verdict.ROBUST
 
 
-def test_classes_proved_before_are_not_asked_again() -> None:
-    network, ball = hand_computed(), box([-1.0, -1.0], [1.0, 0.5])
-    answer = marabou.decide(
-        network, ball, 0, timeout_seconds=TIMEOUT_SECONDS, proved=np.array([True])
-    )
-    assert answer.verdict is Verdict.ROBUST  # the caller vouches for its proof
-
-
 def test_overflow_proves_nothing() -> None:
     """Weights whose products leave float64: bounds and solver see infinities and NaNs."""
     generator = np.random.default_rng(0)
@@ -128,7 +131,7 @@ def test_tie_everywhere_is_not_robust() -> None:
 
 def test_no_time_is_a_timeout_and_no_proof() -> None:
     network, ball = hand_computed(), box([0.0, 0.0], [1.0, 0.5])
-    assert marabou.decide(network, ball, 0, timeout_seconds=0).verdict is Verdict.TIMEOUT
+    assert decide(network, ball, 0, timeout_seconds=0).verdict is Verdict.TIMEOUT
 
 
 @pytest.mark.parametrize(
@@ -189,7 +192,7 @@ def broken_balls(network: ReluNetwork, count: int) -> Iterator[tuple[LinfBall, i
         for epsilon in (0.1, 0.2):
             ball = LinfBall.around(image[None], epsilon)
             rows = margin_rows([label], 10)[0]
-            points = [marabou.polish(network, ball, row, image.ravel()) for row in rows]
+            points = [polish(network, ball, row, image.ravel()) for row in rows]
             values = [
                 row @ network(point[None])[0] for row, point in zip(rows, points, strict=True)
             ]
@@ -233,7 +236,7 @@ def with_gap(network: ReluNetwork, ball: LinfBall, label: int, gap: float) -> Re
     """The true logit's bias moved so that the least margin descent finds is exactly -gap."""
     rows = margin_rows([label], network.num_outputs)[0]
     center = (ball.lower[0] + ball.upper[0]) / 2
-    points = [marabou.polish(network, ball, row, center) for row in rows]
+    points = [polish(network, ball, row, center) for row in rows]
     least = min(row @ network(p[None])[0] for row, p in zip(rows, points, strict=True))
     *rest, last = network.layers
     bias = last.bias.copy()
@@ -290,7 +293,7 @@ def test_never_robust_when_a_counterexample_is_known(kind: str, size: float) -> 
     for network, ball, label in hard_cases(kind, size):
         rows = margin_rows([label], 4)[0]
         center = (ball.lower[0] + ball.upper[0]) / 2
-        points = [marabou.polish(network, ball, row, center) for row in rows]
+        points = [polish(network, ball, row, center) for row in rows]
         if min(margin_at(network, point, label) for point in points) >= 0:
             continue  # no counterexample is known here
         verdict = decide(network, ball, label).verdict

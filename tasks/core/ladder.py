@@ -1,0 +1,269 @@
+"""The ladder that decides a property: bounds, attack, optimised bounds, branch and bound, Marabou.
+
+Each stage takes what the one before left open; the plain bounds go first, since they cost
+milliseconds and spare the attack what they exclude. Attacks only reach unsafe regions, bounds only
+exclude them; what neither settles within the time is `unknown` or `timeout`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from tasks.core import falsification, marabou
+from tasks.core.bounds import Bounds, linear_lower_bounds, preactivation_bounds
+from tasks.core.network import ReluNetwork
+from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
+from tasks.core.verdicts import DecidedBy, Verdict, combine
+
+Engine = Literal["ladder", "marabou", "bounds"]
+
+ENGINE_VERSION = "1"  # changes whenever a verdict or its time could: stored ones are then not used
+FEW_INPUTS = 12  # up to which inputs are split instead of phases
+ATTACK_STEPS = 40
+ATTACK_RESTARTS = 10
+SLOPE_STEPS = 20
+BRANCHING_SHARE = 0.85  # of the time; the rest is Marabou's
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is known of a property.
+
+    Attributes:
+        verdict: `robust` (VNN-COMP `unsat`): no unsafe region is reached, in exact arithmetic for
+            the float64 network. `falsified` (`sat`): the first candidate reaches one in float64.
+        decided_by: the stage that gave the verdict, or the last one that tried.
+        region: place in `Property.unsafe` of the region reached or left open.
+        margin: with `robust`, the proved lower bound on the least excess over all regions.
+        candidates: points, shape (n, inputs), to be replayed on the deployed model, best first.
+        stage_seconds: by stage: attack, interval, crown, alpha_crown, branch_and_bound, marabou.
+    """
+
+    verdict: Verdict
+    decided_by: DecidedBy
+    candidates: FloatArray
+    region: int | None = None
+    margin: float | None = None
+    reason: str = ""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def decide(
+    network: ReluNetwork,
+    prop: Property,
+    *,
+    engine: Engine = "ladder",
+    timeout_seconds: float,
+    seed: int = 0,
+) -> Answer:
+    """Whether `prop` holds: sound; complete but for time, near-boundary cases and the engine.
+
+    The time limit is kept by every stage but Marabou's own, which can overshoot: run this in a
+    process that can be ended from outside.
+    """
+    if prop.unsafe and prop.unsafe[0].rows.shape[1] > network.num_outputs:
+        network = network.with_inputs()
+    deadline = time.monotonic() + timeout_seconds
+    seconds: dict[str, float] = {}
+    answers: list[Answer] = []
+    for places in _by_box(prop):
+        search = _BoxLadder(network, [prop.unsafe[i] for i in places], deadline, seed, seconds)
+        answer = search.run(engine)
+        region = None if answer.region is None else places[answer.region]
+        answers.append(_replaced(answer, region, seconds))
+        if answer.verdict is Verdict.FALSIFIED:
+            break
+    return _combined(answers, network.num_inputs, seconds)
+
+
+def _by_box(prop: Property) -> list[list[int]]:
+    """Places of the regions that share a box, box after box."""
+    groups: dict[tuple[bytes, bytes], list[int]] = {}
+    for index, region in enumerate(prop.unsafe):
+        key = (region.box.lower.tobytes(), region.box.upper.tobytes())
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+def _replaced(answer: Answer, region: int | None, seconds: dict[str, float]) -> Answer:
+    return Answer(
+        answer.verdict,
+        answer.decided_by,
+        answer.candidates,
+        region,
+        answer.margin,
+        answer.reason,
+        seconds,
+    )
+
+
+def _combined(answers: Sequence[Answer], num_inputs: int, seconds: dict[str, float]) -> Answer:
+    """One answer for all boxes: the weakest; of proofs, the stage furthest down the ladder."""
+    verdict = combine(answer.verdict for answer in answers)
+    alike = [answer for answer in answers if answer.verdict is verdict]
+    if not alike:
+        nothing = np.empty((0, num_inputs))
+        return Answer(verdict, DecidedBy.INTERVAL, nothing, reason="no unsafe region is given")
+    if verdict is not Verdict.ROBUST:
+        return alike[0]
+    stages = list(DecidedBy)
+    last = max(alike, key=lambda answer: stages.index(answer.decided_by))
+    margin = min(answer.margin for answer in alike if answer.margin is not None)
+    return Answer(verdict, last.decided_by, last.candidates, None, margin, "", seconds)
+
+
+class _BoxLadder:
+    """The stages for the regions of one box; `seconds` gathers each stage's time."""
+
+    def __init__(
+        self,
+        network: ReluNetwork,
+        regions: list[UnsafeRegion],
+        deadline: float,
+        seed: int,
+        seconds: dict[str, float],
+    ) -> None:
+        self.network, self.regions, self.box = network, regions, regions[0].box
+        self.deadline, self.seed, self.seconds = deadline, seed, seconds
+        self.lower = np.full(len(regions), -np.inf)  # proved so far, on each region's excess
+        self.hidden: list[Bounds] = []
+        self.reason = ""
+
+    def run(self, engine: Engine) -> Answer:
+        """Down the ladder until all regions are excluded, one is reached, or nothing is left."""
+        if engine == "marabou":
+            return self._marabou()
+        for stage, bound in (
+            (DecidedBy.INTERVAL, self._interval),
+            (DecidedBy.CROWN, self._crown),
+            (DecidedBy.ATTACK, self._attack),
+            (DecidedBy.CROWN, self._alpha_crown),
+        ):
+            point = bound()
+            if point is not None:
+                return self._falsified(point, stage)
+            if (self.lower > 0).all():
+                return self._robust(stage)
+        if engine == "bounds":
+            return self._open(DecidedBy.CROWN, Verdict.UNKNOWN, "bounds are too loose")
+        point = self._branch_and_bound()
+        if point is not None:
+            return self._falsified(point, DecidedBy.BRANCH_AND_BOUND)
+        if (self.lower > 0).all():
+            return self._robust(DecidedBy.BRANCH_AND_BOUND)
+        return self._marabou()
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+    @property
+    def _left(self) -> list[int]:
+        return [int(index) for index in np.flatnonzero(~(self.lower > 0))]
+
+    def _attack(self) -> FloatArray | None:
+        with self._timed("attack"):
+            return falsification.search(
+                self.network,
+                self.box,
+                [self.regions[index] for index in self._left],
+                num_steps=ATTACK_STEPS,
+                num_restarts=ATTACK_RESTARTS,
+                seed=self.seed,
+            )
+
+    def _interval(self) -> None:
+        with self._timed("interval"):
+            self.hidden = preactivation_bounds(self.network, self.box, "interval")
+            self._bound_regions()
+
+    def _crown(self) -> None:
+        with self._timed("crown"):
+            self.hidden = preactivation_bounds(self.network, self.box, "crown")
+            self._bound_regions()
+
+    def _bound_regions(self) -> None:
+        """The greatest bound of any row of each region still open."""
+        depth = len(self.network.layers) - 1
+        for index in self._left:
+            region = self.regions[index]
+            bounds = linear_lower_bounds(self.network, depth, region.rows, self.hidden, self.box)
+            excess = bounds[0] + region.offsets
+            excess = excess - np.abs(excess) * 2.0**-52  # the sum's own rounding
+            self.lower[index] = max(self.lower[index], excess.max())
+
+    def _alpha_crown(self) -> None:
+        from tasks.core.branch_and_bound import optimised_root
+
+        if self.network.num_inputs <= FEW_INPUTS:
+            return  # splitting an input is worth more, and is as fast
+        with self._timed("alpha_crown"):
+            self.hidden, lower = optimised_root(
+                self.network,
+                self.box,
+                [self.regions[index] for index in self._left],
+                self.hidden,
+                SLOPE_STEPS,
+            )
+            self.lower[self._left] = np.maximum(self.lower[self._left], lower)
+
+    def _branch_and_bound(self) -> FloatArray | None:
+        from tasks.core.branch_and_bound import PhaseSearch
+        from tasks.core.input_splitting import InputSearch
+
+        with self._timed("branch_and_bound"):
+            left = self._left
+            regions = [self.regions[index] for index in left]
+            kind = InputSearch if self.network.num_inputs <= FEW_INPUTS else PhaseSearch
+            searcher = kind(self.network, self.box, regions, self.hidden)
+            now = time.monotonic()
+            found = searcher.run(now + BRANCHING_SHARE * (self.deadline - now))
+            if found.proved:
+                self.lower[left] = found.lower
+            self.reason = found.reason
+            return found.candidate
+
+    def _marabou(self) -> Answer:
+        with self._timed("marabou"):
+            left = self._left
+            answer = marabou.decide(
+                self.network,
+                self.box,
+                [self.regions[index] for index in left],
+                timeout_seconds=self.deadline - time.monotonic(),
+                hidden=self.hidden or None,
+            )
+        if answer.verdict is Verdict.ROBUST:
+            self.lower[left] = answer.margin
+            return self._robust(DecidedBy.MARABOU)
+        return Answer(
+            answer.verdict,
+            DecidedBy.MARABOU,
+            answer.candidates,
+            None if answer.region is None else left[answer.region],
+            None,
+            "; ".join(part for part in (self.reason, answer.reason) if part),
+        )
+
+    def _robust(self, stage: DecidedBy) -> Answer:
+        nothing = np.empty((0, self.network.num_inputs))
+        return Answer(Verdict.ROBUST, stage, nothing, None, float(self.lower.min()))
+
+    def _falsified(self, point: FloatArray, stage: DecidedBy) -> Answer:
+        outputs = self.network(point[None])
+        excess = [float(region.excess(outputs)[0]) for region in self.regions]
+        return Answer(Verdict.FALSIFIED, stage, point[None], int(np.argmin(excess)))
+
+    def _open(self, stage: DecidedBy, verdict: Verdict, reason: str) -> Answer:
+        nothing = np.empty((0, self.network.num_inputs))
+        return Answer(verdict, stage, nothing, self._left[0], None, reason)
