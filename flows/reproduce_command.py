@@ -26,26 +26,16 @@ def reluplex(timeout: float, effort: Effort, json_file: Path | None) -> None:
     instances = [Instance(model, cell.property(model), timeout) for cell in table]
     results = verified(instances, effort)
     if json_file is not None:
-        rows = [_row(cell, found) for cell, found in _pairs(table, results)]
-        write_json(json_file, rows)
+        pairs = zip(table, results, strict=True)
+        write_json(json_file, [asdict(cell) | asdict(found) for cell, found in pairs])
     _show(table, results)
-
-
-def _pairs(
-    table: Sequence[Cell], results: Sequence[InstanceResult]
-) -> list[tuple[Cell, InstanceResult]]:
-    return list(zip(table, results, strict=True))
-
-
-def _row(cell: Cell, found: InstanceResult) -> dict[str, object]:
-    return asdict(cell) | asdict(found)
 
 
 def _show(table: Sequence[Cell], results: Sequence[InstanceResult]) -> None:
     shown = Table(title="Reluplex, CAV 2017: local robustness, ACAS Xu 1_1", title_justify="left")
     for column in ("point", "delta", "verdict", "decided by", "seconds", "paper", "its seconds"):
         shown.add_column(column, justify="left" if column in {"verdict", "paper"} else "right")
-    for cell, found in _pairs(table, results):
+    for cell, found in zip(table, results, strict=True):
         mark = " *" if cell.remark else ""
         shown.add_row(
             str(cell.point),
@@ -65,7 +55,7 @@ def _show(table: Sequence[Cell], results: Sequence[InstanceResult]) -> None:
         if cell.remark:
             note = f"* established at point {cell.point}, delta {cell.delta:g}: {cell.established}"
             output.print(f"{note}, not {cell.paper_verdict}: {cell.remark}", soft_wrap=True)
-    for cell, found in _pairs(table, results):
+    for cell, found in zip(table, results, strict=True):
         if {found.verdict, cell.established} == {"sat", "unsat"}:
             console.warn(
                 f"point {cell.point}, delta {cell.delta:g}: {cell.established} is expected"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tasks.core.architectures import Architecture, describe
-from tasks.core.verification import Engine
+from tasks.core.ladder import Engine
 
 DatasetName = Literal["mnist", "fashion_mnist", "digits"]
 Radius = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -75,6 +75,7 @@ class VerificationSettings(_Section):
     epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
     timeout_seconds: float = Field(default=20, gt=0, allow_inf_nan=False)
     memory_limit_mb: int = Field(default=4096, ge=256)
+    witness_share: float = Field(default=0.1, ge=0, le=1)
     workers: int | None = Field(default=None, ge=1)
 
     @property

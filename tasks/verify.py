@@ -11,14 +11,17 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
-from tasks.core import metrics
+from tasks.core import figures, metrics
 from tasks.core.datasets import stratified_sample
 from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.verdict_store import VerdictStore
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.data import DatasetRef, load
 from tasks.settings import AttackSettings, VerificationSettings, decimal
 from tasks.tracking import Run, RunRef
 from tasks.train import ModelRef, load_classifier
+
+STORE = Path("verdicts.db")  # of this project folder, shared by all commands
 
 
 @task(name="verify", cache_policy=NO_CACHE)
@@ -45,20 +48,23 @@ def verify(
             counts[result.verdict] += 1
             progress.advance(note=" · ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]))
 
-        results = verification.verify(
-            classifier,
-            network,
-            verification.Sample(indices, data.test_images[indices], data.test_labels[indices]),
-            settings.epsilons,
-            engine=settings.engine,
-            attack=verification.AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
-            limits=verification.SolverLimits(
-                settings.num_workers,
-                settings.timeout_seconds,
-                settings.memory_limit_mb * 2**20,
-            ),
-            on_result=on_result,
-        )
+        with VerdictStore(STORE) as store:
+            results = verification.verify(
+                classifier,
+                network,
+                verification.Sample(indices, data.test_images[indices], data.test_labels[indices]),
+                settings.epsilons,
+                engine=settings.engine,
+                attack=verification.AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
+                limits=verification.SolverLimits(
+                    settings.num_workers,
+                    settings.timeout_seconds,
+                    settings.memory_limit_mb * 2**20,
+                ),
+                witness_share=settings.witness_share,
+                store=store,
+                on_result=on_result,
+            )
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": network.sha256})
     return _log_results(log, results, run.folder)
@@ -69,6 +75,21 @@ def _log_results(log: Run, results: list[VerificationResult], folder: Path) -> A
     with written_atomically(path) as temporary:
         table.to_csv(temporary, index=False)
     log.files("tables", path)
+    figure = folder / "figures" / "decided_by.png"
+    points = table["sample_index"].nunique()
+    title = f"Which stage decided what, {points} sampled points"
+    figures.decided_by(metrics.decided_by_counts(table), points, title, figure)
+    log.files("figures", figure)
+    log.metrics(
+        {
+            f"verification/seconds/{stage}": float(table[f"seconds_{stage}"].sum())
+            for stage in metrics.STAGES
+        }
+        | {
+            f"verification/witness_{word}": float((table["witness"] == word).sum())
+            for word in ("confirmed", "undecided")
+        }
+    )
     log.files("counterexamples", *_save_counterexamples(results, folder / "counterexamples"))
     summary = metrics.verification_summary(table).set_index("epsilon")
     for verdict in Verdict:

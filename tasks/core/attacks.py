@@ -15,6 +15,8 @@ from tasks.core.specification import FloatArray, IntArray, LinfBall, margins
 if TYPE_CHECKING:
     import keras
 
+    from tasks.core.models import Runtime
+
 Images = NDArray[np.float32]
 
 
@@ -243,7 +245,7 @@ def fgsm_points_batched(
 
 
 def replayed_margin(
-    classifier: Classifier, ball: LinfBall, point: Images | FloatArray, label: int
+    runtime: Runtime, ball: LinfBall, point: Images | FloatArray, label: int
 ) -> tuple[Images, float, int]:
     """A point as the deployed model sees it, alone in its batch: (float32 point, margin, label).
 
@@ -251,9 +253,9 @@ def replayed_margin(
     the ball is broken, a margin of zero or more shows nothing.
     """
     lower, upper = ball.float32_bounds()
-    shape = classifier.model.input_shape[1:]
+    shape = runtime.input_shape
     inside = np.clip(np.asarray(point, dtype=np.float32).reshape(1, -1), lower, upper)
     inside = inside.reshape(1, *shape)
-    logits = classifier.logits(inside)
+    logits = runtime.logits(inside)
     margin = float(margins(logits.astype(np.float64), [label]).min())
     return inside[0], margin, int(logits[0].argmax())

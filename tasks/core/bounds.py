@@ -189,15 +189,11 @@ def rounding_scales(
     extra = 2 * (depth + 1) + 8
     for index, layer in enumerate(network.layers[: depth + 1]):
         width = sum(layer.weight.shape)
-        affine.append(
-            (values @ np.abs(layer.weight).T + np.abs(layer.bias)) * gamma(width + extra)
-        )
+        affine.append((values @ np.abs(layer.weight).T + np.abs(layer.bias)) * gamma(width + extra))
         if index < depth:
             bounds = hidden[index]
             relu.append(bounds.magnitude * gamma(len(layer.bias) + extra))
-            values = np.where(
-                network.linear[index], bounds.magnitude, np.maximum(bounds.upper, 0)
-            )
+            values = np.where(network.linear[index], bounds.magnitude, np.maximum(bounds.upper, 0))
     return RoundingScales(affine, relu, inputs)
 
 

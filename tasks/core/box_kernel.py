@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.specification import BoolArray, FloatArray, IntArray
 
@@ -50,7 +51,7 @@ def bound_boxes(
     regions: IntArray,
     box_lower: FloatArray,
     box_upper: FloatArray,
-    phases: FloatArray,
+    phases: NDArray[np.int8],
     alive: BoolArray,
     out_lower: FloatArray,
     out_split: IntArray,
@@ -222,7 +223,7 @@ def _row_bound(
     next_one: FloatArray,
     coefficients: FloatArray,
 ) -> float:
-    """Lower bound of `one @ outputs`; leaves the activations' and, in `one`, inputs' coefficients."""
+    """Lower bound of `one @ outputs`; leaves coefficients: activations', and in `one` inputs'."""
     bound = 0.0
     for index in range(lines.weights.shape[0] - 1, -1, -1):
         before = lines.widths[index]

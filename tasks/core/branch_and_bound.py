@@ -1,4 +1,4 @@
-"""Branch and bound on the phases of unstable ReLUs, with β-CROWN bounds.
+"""Branch and bound on the phases of unstable ReLUs, with beta-CROWN bounds.
 
 Complete but for time and rounding: a split adds z >= 0 or z <= 0 to a subproblem, which makes that
 unit linear, and its constraint enters the bound through a multiplier (Wang et al. 2021,
@@ -190,7 +190,7 @@ class PhaseSearch:
     def _without_stuck(
         self, nodes: list[_Node], units: NDArray[np.intp]
     ) -> tuple[list[_Node], NDArray[np.intp]]:
-        """Nodes with no unit left to split stay open for good: their bound is exact but for steps."""
+        """Nodes with no unit left to split stay open: their bound is exact but for ascent steps."""
         keep = [row for row, unit in enumerate(units) if unit >= 0]
         self.stuck += len(nodes) - len(keep)
         return [nodes[row] for row in keep], units[keep]
@@ -200,7 +200,7 @@ class PhaseSearch:
         units = self._candidate_units(np.stack([node.scores for node in nodes]))
         count = units.shape[1]
         repeated = np.repeat(np.arange(len(nodes)), count)
-        regions = [nodes[row].region for row in repeated]
+        regions = [nodes[row].region for row in repeated.tolist()]
         choices = _joined_choices([node.choices for node in nodes])[repeated]
         bounds = _joined_bounds([node.bounds for node in nodes])[repeated]
         parent_signs = np.stack([node.signs for node in nodes])
@@ -235,12 +235,13 @@ class PhaseSearch:
         signs = np.stack([node.signs for node in nodes])[twice]
         signs[2 * rows, units], signs[2 * rows + 1, units] = 1, -1
         bounds = _clipped(_joined_bounds([node.bounds for node in nodes])[twice], signs)
-        regions = [nodes[row].region for row in twice]
+        regions = [nodes[row].region for row in twice.tolist()]
         problems = self._problems(regions, signs, bounds)
         start = _joined_choices([node.choices for node in nodes])[twice]
         found = self.problem.optimise(problems, start, STEPS)
-        depth = [nodes[row].depth + 1 for row in twice]
-        self._file(problems, found, regions, depth, [nodes[row].tightened_at for row in twice])
+        depth = [nodes[row].depth + 1 for row in twice.tolist()]
+        tightened_at = [nodes[row].tightened_at for row in twice.tolist()]
+        self._file(problems, found, regions, depth, tightened_at)
 
 
 def optimised_root(
@@ -250,7 +251,7 @@ def optimised_root(
     hidden: Sequence[Bounds],
     num_steps: int,
 ) -> tuple[list[Bounds], FloatArray]:
-    """α-CROWN: hidden bounds, and bounds (regions,) on the excess, by optimised slopes."""
+    """alpha-CROWN: hidden bounds, and bounds (regions,) on the excess, by optimised slopes."""
     problem = DualProblem(network, box, hidden)
     signs = np.zeros((1, problem.num_units), dtype=np.int8)
     every = np.ones(problem.num_units, dtype=bool)

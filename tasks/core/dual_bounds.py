@@ -1,4 +1,4 @@
-"""Lower bounds whose free choices are optimised: α-CROWN and β-CROWN.
+"""Lower bounds whose free choices are optimised: alpha-CROWN and beta-CROWN.
 
 A backward linear bound holds for every lower slope in [0, 1] of an unstable ReLU, every
 non-negative multiplier of a split's constraint and every convex weighting of a region's rows. The
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +73,7 @@ class Subproblems:
         return len(self.rows)
 
     def __getitem__(self, rows: NDArray[np.intp] | slice) -> Subproblems:
-        return Subproblems(
-            self.rows[rows], self.offsets[rows], self.signs[rows], self.bounds[rows]
-        )
+        return Subproblems(self.rows[rows], self.offsets[rows], self.signs[rows], self.bounds[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +109,7 @@ class DualProblem:
         self.network, self.box, self.hidden = network, box, list(hidden)
         widths = [len(layer.bias) for layer in network.layers[:-1]]
         ends = np.cumsum([0, *widths])
-        self.layers = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
+        self.layers = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         self.num_units = int(ends[-1])
         self.linear = np.concatenate([*network.linear, np.zeros(0, dtype=bool)])
         empty = np.zeros((1, 0))
@@ -148,11 +147,13 @@ class DualProblem:
             relaxation,
             lower_slope=np.where(bounds.unstable(self.linear), slopes, relaxation.lower_slope),
         )
-        terms = np.maximum(choices.multipliers.astype(np.float64), 0) * problems.signs
+        multipliers = np.maximum(choices.multipliers.astype(np.float64), 0)
+        terms: FloatArray = multipliers * problems.signs
         weights = np.maximum(choices.weights.astype(np.float64), 0)
         weights /= weights.sum(axis=1, keepdims=True)
-        rows, offsets = weights[:, None, :] @ problems.rows, weights[:, None, :] @ (
-            problems.offsets[:, :, None]
+        rows, offsets = (
+            weights[:, None, :] @ problems.rows,
+            weights[:, None, :] @ (problems.offsets[:, :, None]),
         )
         lower = backward_bounds(
             self.network,
@@ -296,9 +297,7 @@ class _Ascent:
     """Adam (Kingma and Ba 2015), with projection; multipliers step in units of the coefficients."""
 
     def __init__(self, choices: Choices) -> None:
-        shape = np.concatenate(
-            [choices.slopes, choices.multipliers, choices.weights], axis=1
-        ).shape
+        shape = np.concatenate([choices.slopes, choices.multipliers, choices.weights], axis=1).shape
         self.first = np.zeros(shape, dtype=np.float32)
         self.second = np.zeros(shape, dtype=np.float32)
         self.count = 0

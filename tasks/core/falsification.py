@@ -27,8 +27,9 @@ def search(
 ) -> FloatArray | None:
     """The point found deepest in the first region of `box` (one box) that is reached, or None.
 
-    Descends on each region's greatest row (Madry et al. 2018), from the center and from seeded uniform points; steps start at a quarter of the box and halve every few steps.
-    Shape (inputs,), float64, inside the box. Incomplete: None proves nothing.
+    Descends on each region's greatest row (Madry et al. 2018), from the center and from seeded
+    uniform points; steps start at a quarter of the box and halve every few steps. Shape (inputs,),
+    float64, inside the box. Incomplete: None proves nothing.
     """
     generator = np.random.default_rng(seed)
     width = box.upper - box.lower

@@ -109,6 +109,43 @@ def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
     _save(figure, path)
 
 
+DECIDED_COLORS = {
+    "interval robust": "#c7e9c0",
+    "crown robust": "#74c476",
+    "branch_and_bound robust": "#238b45",
+    "marabou robust": "#00441b",
+    "clean falsified": "#fdd0a2",
+    "attack falsified": "#fd8d3c",
+    "branch_and_bound falsified": "#d94801",
+    "marabou falsified": "#7f2704",
+}
+
+
+def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) -> None:
+    """A bar per radius: which stage decided how many points, proofs below, the undecided on top."""
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    places, bottom = np.arange(len(counts)), np.zeros(len(counts))
+    for name, color in DECIDED_COLORS.items():
+        if name in counts:
+            label = name.replace("_", " ").replace(" robust", ": proved")
+            label = label.replace(" falsified", ": broken")
+            axes.bar(places, counts[name], bottom=bottom, color=color, label=label)
+            bottom += counts[name].to_numpy()
+    left = num_points - bottom
+    if left.any():
+        axes.bar(places, left, bottom=bottom, color="0.85", hatch="//", label="undecided")
+    axes.set(
+        xticks=places,
+        xticklabels=[f"{epsilon:g}" for epsilon in counts.index],
+        xlabel="epsilon (L∞ radius, pixels in [0, 1])",
+        ylabel="points",
+        title=title,
+    )
+    figure.legend(fontsize=8, loc="outside right upper")
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     with written_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DPI)

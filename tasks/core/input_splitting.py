@@ -13,13 +13,16 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds, rounding_scales
 from tasks.core.branch_and_bound import Search
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import BoolArray, FloatArray, LinfBall, UnsafeRegion
+from tasks.core.specification import BoolArray, FloatArray, IntArray, LinfBall, UnsafeRegion
 
 BATCH = 256
+
+PhaseArray = NDArray[np.int8]
 
 
 class InputSearch:
@@ -35,7 +38,7 @@ class InputSearch:
         self.network, self.box, self.regions = network, box, regions
         self.padded = _Padded(network, box, regions, hidden)
         # (bound, order, box's lower and upper, phases, open regions, input to split)
-        self.heap: list[tuple[float, int, LinfBall, FloatArray, BoolArray, int]] = []
+        self.heap: list[tuple[float, int, LinfBall, PhaseArray, BoolArray, int]] = []
         self.order = itertools.count()
         self.boxes = 0
         self.stuck = 0
@@ -56,7 +59,7 @@ class InputSearch:
         lower = float(min(open_lower, self.closed_lower))
         return Search(proved, self.candidate, lower, self.boxes, reason)
 
-    def _halves(self) -> tuple[LinfBall, FloatArray, BoolArray]:
+    def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray]:
         """Both halves of the boxes with the least bounds."""
         batch = [heapq.heappop(self.heap) for _ in range(min(BATCH, len(self.heap)))]
         lower = np.repeat(np.concatenate([box.lower for _, _, box, *_ in batch]), 2, axis=0)
@@ -71,7 +74,7 @@ class InputSearch:
         keep = np.repeat(~thin, 2)
         return LinfBall(lower[keep], upper[keep]), phases[keep], alive[keep]
 
-    def _bound(self, boxes: LinfBall, phases: FloatArray, alive: BoolArray) -> None:
+    def _bound(self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray) -> None:
         """Queues the boxes that stay open; `alive` marks regions open in the parent box."""
         lower, split, points = self.padded.bounds(boxes, phases, alive)
         self.boxes += len(boxes)
@@ -132,8 +135,8 @@ class _Padded:
         self.places = np.repeat(np.arange(len(regions)), [len(region.rows) for region in regions])
 
     def bounds(
-        self, boxes: LinfBall, phases: FloatArray, alive: BoolArray
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
         """See `box_kernel.bound_boxes`: bounds, inputs to split and candidates."""
         from tasks.core.box_kernel import bound_boxes
 

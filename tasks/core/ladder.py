@@ -8,7 +8,7 @@ exclude them; what neither settles within the time is `unknown` or `timeout`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,7 +18,7 @@ import numpy as np
 from tasks.core import falsification, marabou
 from tasks.core.bounds import Bounds, linear_lower_bounds, preactivation_bounds
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
+from tasks.core.specification import FloatArray, Property, UnsafeRegion
 from tasks.core.verdicts import DecidedBy, Verdict, combine
 
 Engine = Literal["ladder", "marabou", "bounds"]
@@ -139,25 +139,21 @@ class _BoxLadder:
         """Down the ladder until all regions are excluded, one is reached, or nothing is left."""
         if engine == "marabou":
             return self._marabou()
-        for stage, bound in (
+        stages: list[tuple[DecidedBy, Callable[[], FloatArray | None]]] = [
             (DecidedBy.INTERVAL, self._interval),
             (DecidedBy.CROWN, self._crown),
             (DecidedBy.ATTACK, self._attack),
             (DecidedBy.CROWN, self._alpha_crown),
-        ):
+        ]
+        if engine == "ladder":
+            stages.append((DecidedBy.BRANCH_AND_BOUND, self._branch_and_bound))
+        for stage, bound in stages:
             point = bound()
             if point is not None:
                 return self._falsified(point, stage)
             if (self.lower > 0).all():
                 return self._robust(stage)
-        if engine == "bounds":
-            return self._open(DecidedBy.CROWN, Verdict.UNKNOWN, "bounds are too loose")
-        point = self._branch_and_bound()
-        if point is not None:
-            return self._falsified(point, DecidedBy.BRANCH_AND_BOUND)
-        if (self.lower > 0).all():
-            return self._robust(DecidedBy.BRANCH_AND_BOUND)
-        return self._marabou()
+        return self._marabou() if engine == "ladder" else self._open()
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -182,15 +178,17 @@ class _BoxLadder:
                 seed=self.seed,
             )
 
-    def _interval(self) -> None:
+    def _interval(self) -> FloatArray | None:
         with self._timed("interval"):
             self.hidden = preactivation_bounds(self.network, self.box, "interval")
             self._bound_regions()
+        return None
 
-    def _crown(self) -> None:
+    def _crown(self) -> FloatArray | None:
         with self._timed("crown"):
             self.hidden = preactivation_bounds(self.network, self.box, "crown")
             self._bound_regions()
+        return None
 
     def _bound_regions(self) -> None:
         """The greatest bound of any row of each region still open."""
@@ -202,11 +200,11 @@ class _BoxLadder:
             excess = excess - np.abs(excess) * 2.0**-52  # the sum's own rounding
             self.lower[index] = max(self.lower[index], excess.max())
 
-    def _alpha_crown(self) -> None:
+    def _alpha_crown(self) -> FloatArray | None:
         from tasks.core.branch_and_bound import optimised_root
 
         if self.network.num_inputs <= FEW_INPUTS:
-            return  # splitting an input is worth more, and is as fast
+            return None  # splitting an input is worth more, and is as fast
         with self._timed("alpha_crown"):
             self.hidden, lower = optimised_root(
                 self.network,
@@ -216,6 +214,7 @@ class _BoxLadder:
                 SLOPE_STEPS,
             )
             self.lower[self._left] = np.maximum(self.lower[self._left], lower)
+        return None
 
     def _branch_and_bound(self) -> FloatArray | None:
         from tasks.core.branch_and_bound import PhaseSearch
@@ -264,6 +263,7 @@ class _BoxLadder:
         excess = [float(region.excess(outputs)[0]) for region in self.regions]
         return Answer(Verdict.FALSIFIED, stage, point[None], int(np.argmin(excess)))
 
-    def _open(self, stage: DecidedBy, verdict: Verdict, reason: str) -> Answer:
+    def _open(self) -> Answer:
         nothing = np.empty((0, self.network.num_inputs))
-        return Answer(verdict, stage, nothing, self._left[0], None, reason)
+        reason = "bounds are too loose"
+        return Answer(Verdict.UNKNOWN, DecidedBy.CROWN, nothing, self._left[0], None, reason)

@@ -229,9 +229,7 @@ class _Query:
             radius=radius,
             free_inputs=free,
         )
-        for layer, linear, bounds in zip(
-            network.layers[1:], network.linear, hidden, strict=True
-        ):
+        for layer, linear, bounds in zip(network.layers[1:], network.linear, hidden, strict=True):
             query._apply_relu(bounds.lower[0], bounds.upper[0], linear)
             query.constants = layer.weight @ query.constants + layer.bias
             query.coefficients = layer.weight @ query.coefficients

@@ -14,6 +14,8 @@ from tasks.core.verdicts import Verdict, VerificationResult
 
 FIRST = 1000  # the reference experiment attacked the first 1,000 test images
 
+STAGES = ("attack", "interval", "crown", "alpha_crown", "branch_and_bound", "marabou")
+
 Mask = NDArray[np.bool_]
 
 
@@ -78,6 +80,11 @@ def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
                 "seconds": round(result.seconds, 4),
                 "margin": result.margin,
                 "reason": result.reason,
+                "witness": result.witness,
+                **{
+                    f"seconds_{stage}": round(result.stage_seconds.get(stage, 0.0), 4)
+                    for stage in STAGES
+                },
             }
             for result in results
         ]
@@ -99,3 +106,11 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
         seconds=table.groupby("epsilon")["seconds"].sum(),
     )
     return summary.reset_index()
+
+
+def decided_by_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Points that each stage decided, robust or falsified: radii by `stage verdict`."""
+    decided = table[table["verdict"].isin([Verdict.ROBUST.value, Verdict.FALSIFIED.value])]
+    what = decided["decided_by"] + " " + decided["verdict"]
+    counts = pd.crosstab(decided["epsilon"], what)
+    return counts.reindex(sorted(table["epsilon"].unique()), fill_value=0)

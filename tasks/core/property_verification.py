@@ -178,25 +178,10 @@ def replayed(
     return None
 
 
-def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceResult:
-    """The ladder's answer, its counterexample replayed on the deployed model."""
-    counterexample = None
-    if len(answer.candidates):
-        places = range(len(prop.unsafe)) if answer.region is None else [answer.region]
-        found = (_searched(model, prop.unsafe[index], answer.candidates) for index in places)
-        counterexample = next((point for point in found if point is not None), None)
-    if counterexample is not None:
-        return InstanceResult("sat", answer.decided_by, 0.0, counterexample)
-    if answer.verdict is Verdict.FALSIFIED:
-        return InstanceResult("unknown", answer.decided_by, 0.0, reason=NEAR_BOUNDARY)
-    word = WORDS.get(answer.verdict, answer.verdict.value)
-    return InstanceResult(word, answer.decided_by, 0.0, reason=answer.reason)
-
-
-def _searched(
+def confirmed(
     model: LoadedModel, region: UnsafeRegion, candidates: FloatArray
 ) -> dict[str, list[float]] | None:
-    """A counterexample among the candidates or, failing these, deeper in the region."""
+    """A counterexample among the candidates, as `replayed` says, else deeper in the region."""
     found = replayed(model, region, candidates)
     if found is not None:
         return found
@@ -207,6 +192,21 @@ def _searched(
         network, region.box, region, candidates, num_steps=POLISH_STEPS
     )
     return replayed(model, region, deeper)
+
+
+def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceResult:
+    """The ladder's answer, its counterexample replayed on the deployed model."""
+    counterexample = None
+    if len(answer.candidates):
+        places = range(len(prop.unsafe)) if answer.region is None else [answer.region]
+        found = (confirmed(model, prop.unsafe[index], answer.candidates) for index in places)
+        counterexample = next((point for point in found if point is not None), None)
+    if counterexample is not None:
+        return InstanceResult("sat", answer.decided_by, 0.0, counterexample)
+    if answer.verdict is Verdict.FALSIFIED:
+        return InstanceResult("unknown", answer.decided_by, 0.0, reason=NEAR_BOUNDARY)
+    word = WORDS.get(answer.verdict, answer.verdict.value)
+    return InstanceResult(word, answer.decided_by, 0.0, reason=answer.reason)
 
 
 def _result(outcome: Outcome[_Job, InstanceResult]) -> InstanceResult:

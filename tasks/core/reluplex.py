@@ -102,7 +102,8 @@ def load_network(cache: Path) -> LoadedModel:
         DatasetUnavailableError: names every source tried and why it failed.
         CertiflowError: the cache cannot be written.
     """
-    folder, mirror = cache / "acasxu", mirror_url()
+    folder = cache.absolute() / "acasxu"  # workers, who stand elsewhere, open the file again
+    mirror = mirror_url()
     remedy = f"that holds {ONNX_FOLDER}/{ONNX_FILE.name}"
     failure = ""
     if mirror is not None:

@@ -2,7 +2,7 @@
 
 A split's constraint cuts the box, so it also narrows what other units can reach; with its
 multiplier in the bounds of the hidden units themselves the chords of the whole subtree get shorter
-(the same dual as β-CROWN's, applied to intermediate bounds).
+(the same dual as beta-CROWN's, applied to intermediate bounds).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -59,7 +59,10 @@ class VerificationResult:
         margin: proved lower bound on the smallest margin, or the counterexample's margin on the
             deployed model; None where neither is known.
         seconds: time spent on this ball alone, the batched stages' time shared evenly.
+        stage_seconds: the ladder's time by stage, as far as it got.
         counterexample: float32, the image's shape; only with `falsified`.
+        witness: with a proof of the ladder, what Marabou said of it: `confirmed`, `undecided`, or
+            nothing where it was not asked.
     """
 
     sample_index: int
@@ -71,7 +74,9 @@ class VerificationResult:
     target: int | None = None
     margin: float | None = None
     reason: str = ""
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
     counterexample: NDArray[np.float32] | None = None
+    witness: str = ""
 
 
 def check_no_contradiction(results: Sequence[VerificationResult]) -> None:

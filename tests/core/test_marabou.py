@@ -32,9 +32,7 @@ def decide(
     return marabou.decide(network, ball, regions, timeout_seconds=timeout_seconds)
 
 
-def polish(
-    network: ReluNetwork, ball: LinfBall, row: FloatArray, start: FloatArray
-) -> FloatArray:
+def polish(network: ReluNetwork, ball: LinfBall, row: FloatArray, start: FloatArray) -> FloatArray:
     region = UnsafeRegion(ball, row[None], np.zeros(1))
     return descend(network, ball, region, start[None], num_steps=100)[0][0]
 

@@ -13,12 +13,12 @@ from tasks.core import architectures, verification
 from tasks.core.attacks import Classifier, pgd
 from tasks.core.datasets import Dataset
 from tasks.core.errors import ContradictionError
+from tasks.core.ladder import Answer, Engine
 from tasks.core.keras_network import relu_network
-from tasks.core.marabou import BallAnswer
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import LinfBall
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
-from tasks.core.verification import AttackStrength, Engine, Sample, SolverLimits, verify
+from tasks.core.verification import AttackStrength, Sample, SolverLimits, verify
 from tests.oracle import least_margin
 
 ATTACK = AttackStrength(num_steps=10, num_restarts=2, seed=0)
@@ -73,7 +73,9 @@ def test_every_verdict_has_its_evidence(
     if engine == "marabou":
         assert {result.decided_by for result in results} <= {DecidedBy.CLEAN, DecidedBy.MARABOU}
     else:
-        assert {DecidedBy.ATTACK, DecidedBy.CROWN} <= {result.decided_by for result in results}
+        stages = {result.decided_by for result in results}
+        assert DecidedBy.ATTACK in stages
+        assert stages & {DecidedBy.INTERVAL, DecidedBy.CROWN}
 
 
 def test_engines_never_contradict_each_other(classifier: Classifier, digits: Dataset) -> None:
@@ -143,7 +145,7 @@ def test_false_proof_stops_the_run(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A solver that calls everything robust is found out by the attack on its proofs."""
-    monkeypatch.setattr(verification, "MarabouSolver", Liar)
+    monkeypatch.setattr(verification, "LadderSolver", Liar)
     with pytest.raises(ContradictionError, match=r"Marabou proved it robust at epsilon 0\.5"):
         verified(classifier, take(digits, 3), [0.5], "marabou")
 
@@ -151,24 +153,27 @@ def test_false_proof_stops_the_run(
 class Liar:
     """Stands in for the solver in a worker process."""
 
-    def __init__(self, network: ReluNetwork, timeout_seconds: float) -> None:
+    def __init__(self, network: ReluNetwork, timeout_seconds: float, seed: int) -> None:
         self.inputs = network.num_inputs
 
-    def __call__(self, job: verification.SolverJob) -> BallAnswer:
-        return BallAnswer(Verdict.ROBUST, None, 1.0, "", np.empty((0, self.inputs)))
+    def __call__(self, job: verification.Job) -> Answer:
+        nothing = np.empty((0, self.inputs))
+        return Answer(Verdict.ROBUST, DecidedBy.MARABOU, nothing, margin=1.0)
 
 
 class OnTheBoundary(Liar):
     """Answers `falsified` with a point that the deployed model classifies right."""
 
-    def __call__(self, job: verification.SolverJob) -> BallAnswer:
-        return BallAnswer(Verdict.FALSIFIED, 0, None, "", job.image.reshape(1, -1).astype(float))
+    def __call__(self, job: verification.Job) -> Answer:
+        return Answer(
+            Verdict.FALSIFIED, DecidedBy.MARABOU, job.image.reshape(1, -1).astype(float), region=0
+        )
 
 
 def test_counterexample_that_does_not_replay_is_unknown(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "MarabouSolver", OnTheBoundary)
+    monkeypatch.setattr(verification, "LadderSolver", OnTheBoundary)
     right = classifier.predictions(digits.test_images) == digits.test_labels
     rows = np.flatnonzero(right)[:2]
     sample = Sample(rows, digits.test_images[rows], digits.test_labels[rows])
