@@ -30,6 +30,7 @@ lint: setup ## ruff and mypy
 
 bench: setup $(VENV)/.bench ## speed, beside plain loops and other libraries
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench_verification
 
 ui: setup ## MLflow's UI on 127.0.0.1:5000 (PORT=...)
 	@$(BIN)/certiflow ui --port $(PORT)

@@ -41,7 +41,9 @@ EngineName = Annotated[
     Literal["ladder", "marabou", "bounds"],
     typer.Option("--engine", help="All stages, the solver alone, or the bounds alone."),
 ]
-Seconds = Annotated[float, typer.Option("--timeout", help="Seconds for each question.", min=0.001)]
+Seconds = Annotated[
+    float, typer.Option("--timeout", help="Seconds for each question.", min=0.001, max=1e6)
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what verdicts.db holds.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Processes; all cores by default.", min=1)
@@ -110,10 +112,10 @@ def verify(
     """Decide properties of a model: sat (with a counterexample), unsat, unknown or timeout."""
     if (prop is None) == (csv is None):
         raise typer.BadParameter("give either --model with --property, or --csv with --results")
-    if prop is not None and model is None:
-        raise typer.BadParameter("--property needs --model")
-    if csv is not None and (results is None or model is not None):
-        raise typer.BadParameter("--csv needs --results, and names the models itself")
+    if (model is None) != (prop is None):
+        raise typer.BadParameter("--model and --property go together; --csv names models itself")
+    if (results is None) != (csv is None):
+        raise typer.BadParameter("--csv and --results go together")
     environment.prepare(verbose=verbose)
     for option, path in (("--json", json), ("--results", results)):
         if path is not None:
@@ -206,7 +208,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("The run is marked as ended, and what was done so far is kept.", file=sys.stderr)
+            print("Interrupted; what was done so far is kept.", file=sys.stderr)
         raise
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

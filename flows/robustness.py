@@ -24,14 +24,16 @@ def _flow_run_name() -> str:
 
 
 @flow(name="robustness", flow_run_name=_flow_run_name, validate_parameters=True)
-def robustness_flow(settings: Settings) -> Summary:
+def robustness_flow(settings: Settings, fresh: bool = False) -> Summary:
     """Trains a classifier and records how robust it is, and what of that is proved.
+
+    `fresh` ignores verdicts that were stored before.
 
     Raises:
         CertiflowError: one line saying what could not be done; the MLflow run is then FAILED and
             keeps what was done.
     """
-    with tracking.tracked_run(settings, _tags(settings)) as run:
+    with tracking.tracked_run(settings.slug, settings.tracking, _tags(settings)) as run:
         run.settings(settings)
         dataset = obtain_dataset(settings, run)
         model = train(dataset, settings.training, settings.seed, run.ref)
@@ -39,7 +41,13 @@ def robustness_flow(settings: Settings) -> Summary:
         pgd_file = pgd(dataset, model, fgsm_file, settings.attack, settings.seed, run.ref)
         bounds_file = bounds(dataset, model, fgsm_file, pgd_file, settings.attack, run.ref)
         verified_file = verify(
-            dataset, model, settings.verification, settings.attack, settings.seed, run.ref
+            dataset,
+            model.file,
+            settings.verification,
+            settings.attack,
+            settings.seed,
+            run.ref,
+            fresh,
         )
         attack_files = (fgsm_file, pgd_file, bounds_file)
         return report(dataset, model, attack_files, verified_file, settings, run.ref)

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +25,7 @@ from tasks.core.vnnlib import format_counterexample
 STORE = Path("verdicts.db")
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of each process
 COLUMNS = ("network", "property", "verdict", "decided_by", "seconds")
+MAX_TIMEOUT_SECONDS = 1e6
 MLFLOW_URIS = ("models:/", "runs:/")
 
 
@@ -132,12 +132,12 @@ def _row(path: Path, number: int, row: list[str]) -> tuple[str, str, float]:
     try:
         network, prop, text = fields
         timeout = float(text)
-        if not (network and prop and isfinite(timeout) and timeout > 0):
+        if not (network and prop and 0 < timeout <= MAX_TIMEOUT_SECONDS):
             raise ValueError
     except ValueError as error:
         raise CertiflowError(
             f"{path}, line {number}: '{','.join(fields)}': expected network,property,timeout with "
-            "the timeout in seconds"
+            f"the timeout in seconds, at most {MAX_TIMEOUT_SECONDS:,.0f}"
         ) from error
     return network, prop, timeout
 

@@ -91,7 +91,30 @@ class TrackingSettings(_Section):
     output: Path = Path("runs")
 
 
-class Settings(_Section):
+class _Command(_Section):
+    """All settings of a command."""
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted keys and plain values, as MLflow's params want them."""
+        return {
+            f"{section}.{key}" if isinstance(values, dict) else section: value
+            for section, values in self.model_dump(mode="json").items()
+            for key, value in (values if isinstance(values, dict) else {"": values}).items()
+        }
+
+
+class ModelSettings(_Command):
+    """Verification of a model that exists."""
+
+    model: str
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    data: DataSettings = DataSettings()
+    attack: AttackSettings = AttackSettings()
+    verification: VerificationSettings = VerificationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class Settings(_Command):
     """All settings of a run."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -110,14 +133,6 @@ class Settings(_Section):
     def slug(self) -> str:
         """The title for names of runs and folders, such as `mnist-dense-128`."""
         return self.title.replace(" ", "-")
-
-    def flat(self) -> dict[str, Any]:
-        """Dotted keys and plain values, as MLflow's params want them."""
-        return {
-            f"{section}.{key}" if isinstance(values, dict) else section: value
-            for section, values in self.model_dump(mode="json").items()
-            for key, value in (values if isinstance(values, dict) else {"": values}).items()
-        }
 
 
 def decimal(epsilon: float) -> str:

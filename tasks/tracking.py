@@ -30,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
-from tasks.settings import Settings, decimal
+from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
 
 if TYPE_CHECKING:
     import keras
@@ -85,7 +85,7 @@ class Run:
         tags = [RunTag(key, str(value)) for key, value in values.items()]
         self._client.log_batch(self.ref.run_id, tags=tags)
 
-    def settings(self, settings: Settings) -> None:
+    def settings(self, settings: Settings | ModelSettings) -> None:
         """The settings as params, and as the file that repeats the run."""
         params = [Param(key, str(value)) for key, value in settings.flat().items()]
         self._client.log_batch(self.ref.run_id, params=params)
@@ -207,7 +207,7 @@ def mark_killed(invocation: str) -> list[str]:
 
 
 @contextmanager
-def tracked_run(settings: Settings, tags: Mapping[str, Any]) -> Iterator[Run]:
+def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Iterator[Run]:
     """A run over the block: FINISHED after it, FAILED or KILLED when it raises.
 
     What was logged before a failure stays. Opens the store first, so that one that cannot be
@@ -216,7 +216,7 @@ def tracked_run(settings: Settings, tags: Mapping[str, Any]) -> Iterator[Run]:
     Raises:
         CertiflowError: the store does not answer, or the output folder cannot be written.
     """
-    run = _start(settings, tags)
+    run = _start(slug, settings, tags)
     try:
         # Logging a model needs the run to be this thread's active one.
         with mlflow.start_run(run_id=run.ref.run_id):
@@ -232,10 +232,10 @@ def tracked_run(settings: Settings, tags: Mapping[str, Any]) -> Iterator[Run]:
         raise
 
 
-def _start(settings: Settings, tags: Mapping[str, Any]) -> Run:
+def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Run:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    name = f"{settings.slug}-{stamp}"
-    folder = settings.tracking.output.absolute() / name
+    name = f"{slug}-{stamp}"
+    folder = settings.output.absolute() / name
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -247,7 +247,7 @@ def _start(settings: Settings, tags: Mapping[str, Any]) -> Run:
     uri = mlflow.get_tracking_uri()
     try:
         client = MlflowClient()
-        experiment = _experiment_id(client, settings.tracking.experiment)
+        experiment = _experiment_id(client, settings.experiment)
         origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "certiflow run"}
         run = client.create_run(
             experiment,

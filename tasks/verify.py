@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prefect import task
@@ -13,13 +14,18 @@ from prefect.cache_policies import NO_CACHE
 from tasks import console
 from tasks.core import figures, metrics
 from tasks.core.datasets import stratified_sample
+from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.core.verdict_store import VerdictStore
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.data import DatasetRef, load
 from tasks.settings import AttackSettings, VerificationSettings, decimal
 from tasks.tracking import Run, RunRef
-from tasks.train import ModelRef, load_classifier
+
+if TYPE_CHECKING:
+    from tasks.core.datasets import Dataset
+    from tasks.core.models import LoadedModel
+    from tasks.core.verification import Sample
 
 STORE = Path("verdicts.db")  # of this project folder, shared by all commands
 
@@ -27,22 +33,24 @@ STORE = Path("verdicts.db")  # of this project folder, shared by all commands
 @task(name="verify", cache_policy=NO_CACHE)
 def verify(
     dataset: DatasetRef,
-    model: ModelRef,
+    model: ArtifactRef,
     settings: VerificationSettings,
     attack: AttackSettings,
     seed: int,
     run: RunRef,
+    fresh: bool = False,
 ) -> ArtifactRef:
-    """A verdict for every sampled point at every radius: the table, with counterexamples."""
-    from tasks.core import verification
-    from tasks.core.keras_network import relu_network
+    """A verdict for every sampled point at every radius: the table, with counterexamples.
 
-    data, log, started = load(dataset), Run(run), monotonic()
-    classifier = load_classifier(model)
-    network = relu_network(classifier.model)
-    indices = stratified_sample(data.test_labels, settings.samples, seed)
+    `model` is a Keras, ONNX or `.nnet` file; `fresh` ignores verdicts stored before.
+    """
+    from tasks.core import models, verification
+
+    log, started = Run(run), monotonic()
+    loaded = models.load(model.verified_path())
+    sample = sample_for(loaded, load(dataset), settings.samples, seed)
     counts: Counter[Verdict] = Counter()
-    with console.stage("verify", len(indices) * len(settings.epsilons)) as progress:
+    with console.stage("verify", len(sample.labels) * len(settings.epsilons)) as progress:
 
         def on_result(result: VerificationResult) -> None:
             counts[result.verdict] += 1
@@ -50,9 +58,9 @@ def verify(
 
         with VerdictStore(STORE) as store:
             results = verification.verify(
-                classifier,
-                network,
-                verification.Sample(indices, data.test_images[indices], data.test_labels[indices]),
+                loaded.runtime,
+                loaded.network,
+                sample,
                 settings.epsilons,
                 engine=settings.engine,
                 attack=verification.AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
@@ -63,11 +71,32 @@ def verify(
                 ),
                 witness_share=settings.witness_share,
                 store=store,
+                fresh=fresh,
                 on_result=on_result,
             )
     log.metrics({"verification/seconds": monotonic() - started})
-    log.tags({"network.sha256": network.sha256})
+    log.tags({"network.sha256": loaded.network.sha256})
     return _log_results(log, results, run.folder)
+
+
+def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Sample:
+    """A stratified sample of the test set in the model's input shape.
+
+    Raises:
+        CertiflowError: the model's inputs or outputs do not fit the dataset.
+    """
+    from tasks.core.verification import Sample
+
+    network, shape = model.network, model.input_shape
+    if network.num_inputs != np.prod(data.image_shape) or network.num_outputs != data.num_classes:
+        raise CertiflowError(
+            f"the model has {network.num_inputs} inputs and {network.num_outputs} outputs: "
+            f"{data.name} needs {np.prod(data.image_shape)} and {data.num_classes}; "
+            "choose another model or --data"
+        )
+    indices = stratified_sample(data.test_labels, count, seed)
+    images = data.test_images[indices].reshape(count, *shape)
+    return Sample(indices, images, data.test_labels[indices])
 
 
 def _log_results(log: Run, results: list[VerificationResult], folder: Path) -> ArtifactRef:

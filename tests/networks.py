@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import numpy as np
 
+from tasks.core.lowering import Lowering, Tensor, convolved
 from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall
+from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
+from tasks.core.windows import Window
+
+Kind = Literal["dense", "convolutional", "residual"]
+KINDS: tuple[Kind, ...] = ("dense", "convolutional", "residual")
+IMAGE_SIZES = {  # of convolutional networks, by the number of inputs
+    "few": ((2, 2), (2, 3), (3, 3), (3, 4)),
+    "many": ((2, 7), (3, 5), (4, 4), (4, 5)),
+}
 
 
 def hand_computed() -> ReluNetwork:
@@ -46,6 +56,74 @@ def random_case(
     center = generator.uniform(0.2, 0.8, size=4)
     label = int(network(center[None]).argmax())
     return network, center, label, float(generator.uniform(0.02, 0.35))
+
+
+def random_network_of(
+    generator: np.random.Generator, kind: Kind, num_inputs: Literal["few", "many"]
+) -> ReluNetwork:
+    """One to five affine layers, 2 to 12 inputs (few) or 13 to 20 (many), 2 to 4 outputs."""
+    depth = int(generator.integers(0, 5))
+    outputs = int(generator.integers(2, 5))
+    if kind == "dense":
+        inputs = int(
+            generator.integers(2, 13) if num_inputs == "few" else generator.integers(13, 21)
+        )
+        hidden = (int(width) for width in generator.integers(2, 9, size=depth))
+        return random_network(generator, (inputs, *hidden, outputs))
+    sizes = IMAGE_SIZES[num_inputs]
+    height, width = sizes[generator.integers(len(sizes))]
+    lowering = Lowering((1, 1, height, width))
+    tensor = lowering.input
+    for layer in range(depth):
+        stride = 2 if layer == 0 else 1
+        after = lowering.relu(_random_convolution(generator, lowering, tensor, stride))
+        if kind == "residual" and layer > 0:
+            after = lowering.add(tensor, _random_convolution(generator, lowering, after, 1))
+        tensor = after
+    flat = tensor.taken(tensor.positions.reshape(1, -1))
+    before = flat.shape[1]
+    weight = generator.normal(size=(before, outputs)) / np.sqrt(before)
+    bias = lowering.constant(generator.normal(size=(1, outputs)) * 0.2)
+    return lowering.network(lowering.add(flat.times(weight), bias))
+
+
+def _random_convolution(
+    generator: np.random.Generator, lowering: Lowering, tensor: Tensor, stride: int
+) -> Tensor:
+    """2x2 kernels, two filters, padded to the same size."""
+    _, channels, height, width = tensor.shape
+    window = Window.same((height, width), (2, 2), (stride, stride), (1, 1))
+    kernel = generator.normal(size=(2, channels, 2, 2)) / np.sqrt(2 * channels)
+    bias = lowering.constant(generator.normal(size=(1, 2, 1, 1)) * 0.2)
+    return lowering.add(convolved(tensor, kernel, window, 1), bias)
+
+
+def random_property(generator: np.random.Generator, network: ReluNetwork) -> Property:
+    """One to three regions of one to three rows, in one or two boxes, close to being reached.
+
+    A quarter also constrain the inputs, and an eighth have a box of zero width in some inputs.
+    """
+    mixed = generator.random() < 0.25
+    whole = network.with_inputs() if mixed else network
+    inputs = network.num_inputs
+    boxes = []
+    for _ in range(int(generator.integers(1, 3))):
+        radius = np.full(inputs, generator.uniform(0.05, 0.8))
+        if generator.random() < 0.125:
+            radius[generator.random(inputs) < 0.5] = 0
+        center = generator.normal(size=inputs) * 0.5
+        boxes.append(LinfBall((center - radius)[None], (center + radius)[None]))
+    regions = []
+    for _ in range(int(generator.integers(1, 4))):
+        ball = boxes[generator.integers(len(boxes))]
+        rows = generator.normal(size=(int(generator.integers(1, 4)), whole.num_outputs))
+        rows[:, network.num_outputs :] *= 0.3
+        values = whole(sampled_points(generator, ball, 300)) @ rows.T
+        shifted = values - np.median(values, axis=0) * generator.random(len(rows))
+        gap = generator.uniform(-0.1, 0.4) * (np.ptp(shifted) + 1e-3)
+        offsets = (shifted - values)[0] - shifted.max(axis=1).min() + gap
+        regions.append(UnsafeRegion(ball, rows, offsets))
+    return Property(tuple(regions))
 
 
 def box(lower: list[float], upper: list[float]) -> LinfBall:

@@ -1,6 +1,6 @@
-"""The exact least margin of a small network over a box, by mixed-integer programming (HiGHS).
+"""The exact least excess or margin of a small network over a box, by mixed-integer programming.
 
-Exact up to HiGHS's feasibility tolerance of 1e-6.
+Exact up to HiGHS's feasibility tolerance of 1e-6; `linear` units of a network are respected.
 
 Independent of the product: its own bounds, its own encoding (Tjeng et al. 2019, "Evaluating
 Robustness of Neural Networks with Mixed Integer Programming", eq. 4).
@@ -8,11 +8,13 @@ Robustness of Neural Networks with Mixed Integer Programming", eq. 4).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall
+from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
 
 SLACK = 1e-3  # of the bounds in big-M: far from HiGHS's tolerance, at which it reports errors
 
@@ -20,7 +22,10 @@ SLACK = 1e-3  # of the bounds in big-M: far from HiGHS's tolerance, at which it 
 def least_margin(network: ReluNetwork, ball: LinfBall, label: int) -> float:
     """Minimum over the box and the other classes of true logit minus other logit."""
     others = [c for c in range(network.num_outputs) if c != label]
-    return min(_least(network, ball, _row(network, label, other)) for other in others)
+    return min(
+        least_excess(network, UnsafeRegion(ball, _row(network, label, other)[None], np.zeros(1)))
+        for other in others
+    )
 
 
 def _row(network: ReluNetwork, label: int, other: int) -> FloatArray:
@@ -29,63 +34,113 @@ def _row(network: ReluNetwork, label: int, other: int) -> FloatArray:
     return row
 
 
-def _least(network: ReluNetwork, ball: LinfBall, row: FloatArray) -> float:
-    hidden = network.layers[:-1]
-    widths = [len(layer.bias) for layer in hidden]
-    inputs = network.num_inputs
-    total = inputs + 2 * sum(widths)  # inputs, then per layer activations and phases
-    lower, upper = np.zeros(total), np.ones(total)
-    lower[:inputs], upper[:inputs] = ball.lower[0], ball.upper[0]
-    integrality = np.zeros(total)  # of the phases of unstable units alone
-    rows, least, most = [], [], []
-    before = slice(0, inputs)
-    low, high = ball.lower[0], ball.upper[0]
-    start = inputs
-    for layer, width in zip(hidden, widths, strict=True):
-        positive, negative = np.maximum(layer.weight, 0), np.minimum(layer.weight, 0)
-        z_low = positive @ low + negative @ high + layer.bias - SLACK
-        z_high = positive @ high + negative @ low + layer.bias + SLACK
-        for unit in range(width):
-            activation, phase = start + unit, start + width + unit
-            base = np.zeros(total)
-            base[activation] = 1
-            base[before] = -layer.weight[unit]
-            bias = layer.bias[unit]
-            if z_high[unit] <= 0:  # a = 0
-                upper[activation] = upper[phase] = 0
-                continue
-            if z_low[unit] >= 0:  # a = z
-                upper[activation], upper[phase] = z_high[unit], 0
-                rows.append(base)
-                least.append(bias)
-                most.append(bias)
-                continue
-            upper[activation] = z_high[unit]
-            integrality[phase] = 1
-            rows.append(base)  # a >= z
-            least.append(bias)
+def least_excess(network: ReluNetwork, region: UnsafeRegion) -> float:
+    """Minimum over the region's box (one box) of the greatest of `rows @ outputs + offsets`."""
+    return least_excess_at(network, region)[0]
+
+
+def least_excess_at(network: ReluNetwork, region: UnsafeRegion) -> tuple[float, FloatArray]:
+    """The least excess, and HiGHS's minimiser, shape (inputs,)."""
+    encoding = _Encoding.of(network, region.box)
+    last = network.layers[-1]
+    over_activations = region.rows @ last.weight
+    constants = region.rows @ last.bias + region.offsets
+    total = len(encoding.lower)
+    rows, least, most = list(encoding.rows), list(encoding.least), list(encoding.most)
+    objective = np.zeros(total + 1)
+    lower, upper = np.append(encoding.lower, -np.inf), np.append(encoding.upper, np.inf)
+    if len(region.rows) == 1:  # the last variable is not needed
+        objective[encoding.outputs] = over_activations[0]
+        lower[total], upper[total], constant = 0, 0, float(constants[0])
+    else:  # the last variable is above every row
+        objective[total], constant = 1, 0.0
+        for over, offset in zip(over_activations, constants, strict=True):
+            row = np.zeros(total + 1)
+            row[total], row[encoding.outputs] = 1, -over
+            rows.append(row)
+            least.append(float(offset))
             most.append(np.inf)
-            above = base.copy()
-            above[phase] = -z_low[unit]  # a <= z - l (1 - d)
-            rows.append(above)
-            least.append(-np.inf)
-            most.append(bias - z_low[unit])
-            capped = np.zeros(total)
-            capped[activation], capped[phase] = 1, -z_high[unit]  # a <= u d
-            rows.append(capped)
-            least.append(-np.inf)
-            most.append(0)
-        before = slice(start, start + width)
-        start += 2 * width
-        low, high = np.maximum(z_low, 0), np.maximum(z_high, 0)
-    objective = np.zeros(total)
-    objective[before] = row @ network.layers[-1].weight
+    padded = [np.append(row, 0.0) if len(row) == total else row for row in rows]
     result = milp(
         objective,
-        integrality=integrality,
+        integrality=np.append(encoding.integrality, 0),
         bounds=Bounds(lower, upper),
-        constraints=LinearConstraint(np.array(rows), least, most) if rows else (),
+        constraints=LinearConstraint(np.array(padded), least, most) if rows else (),
         options={"mip_rel_gap": 1e-9},
     )
     assert result.success, result.message
-    return float(result.fun + row @ network.layers[-1].bias)
+    return float(result.fun) + constant, result.x[: network.num_inputs]
+
+
+@dataclass
+class _Encoding:
+    """Variables: inputs, then per hidden layer activations and phases; and their constraints."""
+
+    lower: FloatArray
+    upper: FloatArray
+    integrality: FloatArray
+    outputs: slice  # the activations that the last layer reads
+    rows: list[FloatArray] = field(default_factory=list)
+    least: list[float] = field(default_factory=list)
+    most: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, network: ReluNetwork, ball: LinfBall) -> _Encoding:
+        hidden, inputs = network.layers[:-1], network.num_inputs
+        total = inputs + 2 * sum(len(layer.bias) for layer in hidden)
+        encoding = cls(np.zeros(total), np.ones(total), np.zeros(total), slice(0, inputs))
+        encoding.lower[:inputs], encoding.upper[:inputs] = ball.lower[0], ball.upper[0]
+        low, high = ball.lower[0], ball.upper[0]
+        start = inputs
+        for layer, linear in zip(hidden, network.linear, strict=True):
+            width = len(layer.bias)
+            positive, negative = np.maximum(layer.weight, 0), np.minimum(layer.weight, 0)
+            z_low = positive @ low + negative @ high + layer.bias - SLACK
+            z_high = positive @ high + negative @ low + layer.bias + SLACK
+            for unit in range(width):
+                affine = np.zeros(total)  # a - z
+                affine[start + unit] = 1
+                affine[encoding.outputs] = -layer.weight[unit]
+                encoding._add_unit(
+                    (start + unit, start + width + unit),
+                    affine,
+                    float(layer.bias[unit]),
+                    (float(z_low[unit]), float(z_high[unit])),
+                    bool(linear[unit]),
+                )
+            encoding.outputs = slice(start, start + width)
+            start += 2 * width
+            low = np.where(linear, z_low, np.maximum(z_low, 0))
+            high = np.where(linear, z_high, np.maximum(z_high, 0))
+        return encoding
+
+    def _add_unit(
+        self,
+        variables: tuple[int, int],
+        affine: FloatArray,
+        bias: float,
+        interval: tuple[float, float],
+        linear: bool,
+    ) -> None:
+        """`a = z` or `a = relu(z)` with z in the interval."""
+        (activation, phase), (low, high) = variables, interval
+        if linear or low >= 0:  # a = z
+            self.lower[activation], self.upper[activation], self.upper[phase] = low, high, 0
+            self._add(affine, bias, bias)
+            return
+        if high <= 0:  # a = 0
+            self.upper[activation] = self.upper[phase] = 0
+            return
+        self.upper[activation], self.integrality[phase] = high, 1
+        self._add(affine, bias, np.inf)  # a >= z
+        above = affine.copy()
+        above[phase] = -low
+        self._add(above, -np.inf, bias - low)  # a <= z - l (1 - d)
+        capped = np.zeros(len(affine))
+        capped[activation], capped[phase] = 1, -high
+        self._add(capped, -np.inf, 0)  # a <= u d
+
+    def _add(self, row: FloatArray, least: float, most: float) -> None:
+        self.rows.append(row)
+        self.least.append(least)
+        self.most.append(most)

@@ -166,6 +166,7 @@ def test_what_a_user_can_cause_is_one_line(
         (["--model", "model.onnx", "--property", "p", "--engine", "magic"], "magic"),
         (["--model", "model.onnx", "--property", "p", "--timeout", "-1"], "timeout"),
         (["--model", "model.onnx", "--property", "p", "--timeout", "nan"], "timeout"),
+        (["--model", "model.onnx", "--property", "p", "--timeout", "inf"], "timeout"),
         (["--model", "model.onnx", "--property", "p", "--workers", "0"], "workers"),
     ],
 )

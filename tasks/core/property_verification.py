@@ -217,7 +217,8 @@ def _result(outcome: Outcome[_Job, InstanceResult]) -> InstanceResult:
         limit = outcome.job.instance.timeout_seconds
         reason = f"time limit of {limit:g} s"
         return InstanceResult("timeout", DecidedBy.MARABOU, outcome.seconds, reason=reason)
-    return InstanceResult("error", None, outcome.seconds, reason=outcome.reason)
+    reason = " ".join(outcome.reason.split())
+    return InstanceResult("error", None, outcome.seconds, reason=reason)
 
 
 def _absolute(instance: Instance) -> Instance:

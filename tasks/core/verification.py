@@ -86,6 +86,7 @@ def verify(
     limits: SolverLimits,
     witness_share: float = 0.0,
     store: VerdictStore | None = None,
+    fresh: bool = False,
     on_result: Callable[[VerificationResult], None] = lambda result: None,
 ) -> list[VerificationResult]:
     """A verdict for every sampled point at every epsilon, ordered by sample and epsilon.
@@ -93,8 +94,8 @@ def verify(
     `ladder` and `bounds` take what attacks and CROWN leave open down `ladder.decide`; `marabou`
     gives every point that is classified right to the solver alone. `robust` is sound for
     `network`; `falsified` comes with a point that `runtime` mislabels. Verdicts in `store` are
-    taken from there, new ones are put there as they come. A seeded `witness_share` of the balls
-    that the ladder proved without Marabou is given to Marabou as well.
+    taken from there, unless `fresh`, and new ones are put there as they come. A seeded
+    `witness_share` of the balls that the ladder proved without Marabou is given to Marabou as well.
 
     Raises:
         ContradictionError: a ball was proved robust and is also broken.
@@ -102,7 +103,8 @@ def verify(
     results = _Recorder(runtime, network, sample, engine, attack, limits, store, on_result)
     right = runtime.logits(sample.images).argmax(axis=1) == sample.labels
     results.record(_misclassified(runtime, sample, np.flatnonzero(~right), epsilons))
-    results.recall(np.flatnonzero(right), epsilons)
+    if not fresh:
+        results.recall(np.flatnonzero(right), epsilons)
     jobs: list[tuple[float, Job]] = []
     broken: dict[int, Images] = {}
     for epsilon in sorted(epsilons):
