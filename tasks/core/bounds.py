@@ -129,6 +129,14 @@ def margin_lower_bounds(
     )
 
 
+def interval_lower_bounds(
+    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
+) -> FloatArray:
+    """Like `linear_lower_bounds` on the outputs, but from the last hidden layer's box alone."""
+    box = _activation_box(hidden[-1], network.linear[-1]) if hidden else ball
+    return linear_lower_bounds(ReluNetwork(network.layers[-1:]), 0, rows, [], box)
+
+
 def linear_lower_bounds(
     network: ReluNetwork, depth: int, rows: FloatArray, hidden: list[Bounds], ball: LinfBall
 ) -> FloatArray:

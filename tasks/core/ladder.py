@@ -16,7 +16,12 @@ from typing import Literal
 import numpy as np
 
 from tasks.core import falsification, marabou
-from tasks.core.bounds import Bounds, linear_lower_bounds, preactivation_bounds
+from tasks.core.bounds import (
+    Bounds,
+    interval_lower_bounds,
+    linear_lower_bounds,
+    preactivation_bounds,
+)
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, Property, UnsafeRegion
 from tasks.core.verdicts import DecidedBy, Verdict, combine
@@ -181,24 +186,27 @@ class _BoxLadder:
     def _interval(self) -> FloatArray | None:
         with self._timed("interval"):
             self.hidden = preactivation_bounds(self.network, self.box, "interval")
-            self._bound_regions()
+            for index in self._left:
+                rows = self.regions[index].rows
+                bounds = interval_lower_bounds(self.network, rows, self.hidden, self.box)
+                self._raise_lower(index, bounds[0])
         return None
 
     def _crown(self) -> FloatArray | None:
         with self._timed("crown"):
             self.hidden = preactivation_bounds(self.network, self.box, "crown")
-            self._bound_regions()
+            depth = len(self.network.layers) - 1
+            for index in self._left:
+                rows = self.regions[index].rows
+                bounds = linear_lower_bounds(self.network, depth, rows, self.hidden, self.box)
+                self._raise_lower(index, bounds[0])
         return None
 
-    def _bound_regions(self) -> None:
-        """The greatest bound of any row of each region still open."""
-        depth = len(self.network.layers) - 1
-        for index in self._left:
-            region = self.regions[index]
-            bounds = linear_lower_bounds(self.network, depth, region.rows, self.hidden, self.box)
-            excess = bounds[0] + region.offsets
-            excess = excess - np.abs(excess) * 2.0**-52  # the sum's own rounding
-            self.lower[index] = max(self.lower[index], excess.max())
+    def _raise_lower(self, index: int, bounds: FloatArray) -> None:
+        """With bounds on every row of a region: the greatest proves most."""
+        excess = bounds + self.regions[index].offsets
+        excess = excess - np.abs(excess) * 2.0**-52  # the sum's own rounding
+        self.lower[index] = max(self.lower[index], excess.max())
 
     def _alpha_crown(self) -> FloatArray | None:
         from tasks.core.branch_and_bound import optimised_root

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from tasks.core import ladder
 from tasks.core.attacks import Attacked, Classifier, Images, pgd, replayed_margin
-from tasks.core.bounds import Method, margin_lower_bounds, preactivation_bounds
+from tasks.core.bounds import (
+    Method,
+    interval_lower_bounds,
+    linear_lower_bounds,
+    preactivation_bounds,
+)
 from tasks.core.errors import ContradictionError
 from tasks.core.ladder import ENGINE_VERSION, Answer, Engine
 from tasks.core.marabou import NEAR_BOUNDARY
@@ -28,6 +33,7 @@ from tasks.core.specification import (
     LinfBall,
     Property,
     adversary_classes,
+    margin_rows,
 )
 from tasks.core.verdict_store import StoredVerdict, VerdictKey, VerdictStore
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult, check_no_contradiction
@@ -341,7 +347,11 @@ def _bound(
     started = monotonic()
     ball = LinfBall.around(sample.images[rows], epsilon)
     hidden = preactivation_bounds(network, ball, method)
-    lower = margin_lower_bounds(network, ball, sample.labels[rows], hidden)
+    margins = margin_rows(sample.labels[rows], network.num_outputs)
+    if method == "interval":
+        lower = interval_lower_bounds(network, margins, hidden, ball)
+    else:
+        lower = linear_lower_bounds(network, len(network.layers) - 1, margins, hidden, ball)
     seconds = (monotonic() - started) / len(rows)
     proved[rows], threat[rows] = lower > 0, lower.min(axis=1)
     stage = DecidedBy.INTERVAL if method == "interval" else DecidedBy.CROWN

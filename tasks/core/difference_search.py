@@ -1,0 +1,169 @@
+"""The search for one score's greatest difference over near pairs, in a worker's process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tasks.core import falsification
+from tasks.core.bisection import Reply, narrow
+from tasks.core.bounds import linear_lower_bounds, preactivation_bounds
+from tasks.core.errors import CertiflowError
+from tasks.core.ladder import Engine, decide
+from tasks.core.network import ReluNetwork
+from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
+from tasks.core.twin_network import twin_box
+from tasks.core.verdicts import DecidedBy, Verdict
+
+ATTACK_STEPS = 60
+ATTACK_RESTARTS = 50
+INNER_TOLERANCE = 0.9  # of the tolerance: the replay in float32 takes the rest
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every output, and with what effort.
+
+    Attributes:
+        epsilon: the difference that no pair may reach; None: find the least one.
+        tolerance: how near the least one is to be found, in units of the score.
+        timeout_seconds: for each output.
+
+    Raises:
+        CertiflowError: epsilon or the tolerance is not positive.
+    """
+
+    epsilon: float | None
+    tolerance: float
+    timeout_seconds: float
+    engine: Engine = "ladder"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and not self.epsilon > 0:
+            raise CertiflowError(f"epsilon is {self.epsilon:g}: expected a positive number")
+        if not self.tolerance > 0:
+            raise CertiflowError(f"the tolerance is {self.tolerance:g}: expected more than 0")
+
+
+@dataclass(frozen=True)
+class ClassJob:
+    """One output for a worker."""
+
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A difference that no pair reaches, and points (x, d), shape (n, 2 inputs), of great ones."""
+
+    proved: float = np.inf
+    decided_by: DecidedBy = DecidedBy.CLEAN
+    points: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class DifferenceSolver:
+    """A worker's solver, which holds the twin network."""
+
+    twin: ReluNetwork
+    domain: LinfBall
+    delta: float
+    question: Question
+
+    def __call__(self, job: ClassJob) -> Evidence:
+        box = twin_box(self.domain, self.delta)
+        return _Search(self.twin, box, self.question, job.label).run()
+
+
+class _Search:
+    """One score. Pairs can be swapped, so that only the second point's excess is looked at."""
+
+    def __init__(self, twin: ReluNetwork, box: LinfBall, question: Question, label: int) -> None:
+        self.twin, self.box, self.question = twin, box, question
+        self.row = np.eye(twin.num_outputs)[[label]]
+        self.deadline = time.monotonic() + question.timeout_seconds
+        self.proved, self.decided_by = np.inf, DecidedBy.CLEAN
+        self.found = 0.0
+        self.points: list[FloatArray] = []
+
+    def run(self) -> Evidence:
+        """Attack, linear bounds, then the ladder, within the time."""
+        if self.question.timeout_seconds <= 0:
+            return Evidence(reason="time limit of 0 s")
+        self._attack()
+        self._bound()
+        reason = self._find_least() if self.question.epsilon is None else self._decide()
+        points = np.array(self.points).reshape(-1, self.twin.num_inputs)
+        return Evidence(self.proved, self.decided_by, points, reason)
+
+    def _region(self, epsilon: float) -> UnsafeRegion:
+        return UnsafeRegion(self.box, -self.row, np.array([epsilon]))
+
+    def _attack(self) -> None:
+        """From random points of the domain with the greatest changes."""
+        generator = np.random.default_rng(self.question.seed)
+        spread = generator.random((ATTACK_RESTARTS, self.twin.num_inputs))
+        half = self.twin.num_inputs // 2
+        spread[:, half:] = spread[:, half:].round()
+        starts = self.box.lower + spread * (self.box.upper - self.box.lower)
+        points, excess = falsification.descend(
+            self.twin, self.box, self._region(0.0), starts, num_steps=ATTACK_STEPS
+        )
+        self._keep(points[int(np.argmin(excess))])
+
+    def _keep(self, point: FloatArray) -> float:
+        difference = float((self.twin(point[None]) @ self.row.T)[0, 0])
+        self.points.append(point)
+        self.found = max(self.found, difference)
+        return difference
+
+    def _bound(self) -> None:
+        """What backward linear bounds prove at once."""
+        hidden = preactivation_bounds(self.twin, self.box, "crown")
+        last = len(self.twin.layers) - 1
+        lower = linear_lower_bounds(self.twin, last, -self.row, hidden, self.box)
+        self.proved = float(np.nextafter(-lower[0, 0], np.inf))
+        self.decided_by = DecidedBy.CROWN
+
+    def _decide(self) -> str:
+        """Whether the epsilon asked is reached; the reason if that stays open."""
+        assert self.question.epsilon is not None
+        if self.found >= self.question.epsilon:
+            self.decided_by = DecidedBy.ATTACK
+            return ""
+        if self.proved <= self.question.epsilon:
+            return ""
+        return self._ask(self.question.epsilon, self.deadline - time.monotonic()).reason
+
+    def _find_least(self) -> str:
+        narrowed = narrow(
+            self._ask,
+            self.proved,
+            self.found,
+            0.0,
+            tolerance=INNER_TOLERANCE * self.question.tolerance,
+            deadline=self.deadline,
+        )
+        return narrowed.reason
+
+    def _ask(self, epsilon: float, seconds: float) -> Reply:
+        answer = decide(
+            self.twin,
+            Property((self._region(epsilon),)),
+            engine=self.question.engine,
+            timeout_seconds=seconds,
+            seed=self.question.seed,
+        )
+        if answer.verdict is Verdict.ROBUST:
+            self.proved, self.decided_by = epsilon, answer.decided_by
+            return Reply(proved=True)
+        if answer.verdict is Verdict.FALSIFIED:
+            if self.question.epsilon is not None:
+                self.decided_by = answer.decided_by
+            return Reply(broken=max(epsilon, self._keep(answer.candidates[0])))
+        self.points += list(answer.candidates)
+        return Reply(reason=f"{answer.verdict} at {epsilon:.5g}: {answer.reason}")
