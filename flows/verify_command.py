@@ -76,11 +76,9 @@ def verify_csv(instances: Path, results: Path, effort: Effort, json_file: Path |
     Console(highlight=False).print(_summary(found))
 
 
-def verified(
-    instances: Sequence[Instance], effort: Effort, *, names: str = "verify"
-) -> list[InstanceResult]:
-    """The results, stored in `verdicts.db` as they come; the stage is shown for several."""
-    with VerdictStore(STORE) as store, console.stage(names, len(instances)) as progress:
+def verified(instances: Sequence[Instance], effort: Effort) -> list[InstanceResult]:
+    """The results in order, stored in `verdicts.db` as they come."""
+    with VerdictStore(STORE) as store, console.stage("verify", len(instances)) as progress:
         counts: Counter[str] = Counter()
 
         def on_result(index: int, result: InstanceResult) -> None:

@@ -10,11 +10,15 @@ from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, LinfBall
 
 
-def twin_network(network: ReluNetwork, domain: LinfBall, delta: float) -> ReluNetwork:
+def twin_network(
+    network: ReluNetwork, domain: LinfBall, delta: float, *, clipped: bool = True
+) -> ReluNetwork:
     """The network from (x, d) to `network(clip(x + d, domain)) - network(x)`.
 
     Over `twin_box(domain, delta)` its inputs are exactly the pairs of points of `domain` (one box)
-    at an L-infinity distance of at most `delta`, and only there does the equality hold.
+    at an L-infinity distance of at most `delta`, and only there does the equality hold. If not
+    `clipped`, x + d itself is the second point: pairs that leave the domain by up to `delta` are
+    looked at as well, so that a proof counts, and is much easier, but a pair may not.
 
     The second copy is carried as its difference from the first, as in Wang et al. 2022 ("Efficient
     Global Robustness Certification of Neural Networks via Interleaving Twin-Network Encoding"), so
@@ -37,11 +41,18 @@ def twin_network(network: ReluNetwork, domain: LinfBall, delta: float) -> ReluNe
         )
     if not delta >= 0:
         raise CertiflowError(f"delta is {delta:g}: expected a number that is not negative")
-    builder = _Builder(domain, delta)
-    bounds = preactivation_bounds(network, domain, "crown")
+    builder = _Builder(domain, delta, clipped=clipped)
+    reach = domain if clipped else widened(domain, delta)
+    bounds = preactivation_bounds(network, reach, "crown")
     for layer, linear, bound in zip(network.layers[:-1], network.linear, bounds, strict=True):
         builder.hidden_layer(layer, bound[0], linear)
     return builder.finished(network.layers[-1])
+
+
+def widened(domain: LinfBall, delta: float) -> LinfBall:
+    """A box that holds x + d for every x of the domain, in exact arithmetic."""
+    lower, upper = domain.lower - delta, domain.upper + delta
+    return LinfBall(np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf))
 
 
 def twin_box(domain: LinfBall, delta: float) -> LinfBall:
@@ -56,9 +67,16 @@ class _Builder:
     `value` maps the activations to the first copy's, `change` to the second's less the first's.
     """
 
-    def __init__(self, domain: LinfBall, delta: float) -> None:
+    def __init__(self, domain: LinfBall, delta: float, *, clipped: bool) -> None:
         """x and d pass; clip(x + d) - x = d - relu(x + d - hi) + relu(lo - x - d)."""
         lower, upper = domain.lower[0], domain.upper[0]
+        if not clipped:
+            self.layers: list[Affine] = []
+            self.linear: list[BoolArray] = []
+            each, zero = np.eye(len(lower)), np.zeros((len(lower), len(lower)))
+            self.value = Affine(np.hstack([each, zero]), np.zeros(len(lower)))
+            self.change = np.hstack([zero, each])
+            return
         size, free = len(lower), np.flatnonzero((lower < upper) & (delta > 0))
         each, none = np.eye(size), np.zeros(size)
         moved, still = each[free], np.zeros((len(free), size))
