@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from flows import environment
 from tasks.core.errors import CertiflowError
 
-if TYPE_CHECKING:
-    from tasks.report import Summary
-    from tasks.settings import Settings
+DatasetName = Literal["mnist", "fashion_mnist", "digits"]
 
 INTERRUPTED = 130  # as shells count SIGINT
 
@@ -62,6 +62,7 @@ def certiflow() -> None:
 def run(
     conf: Configuration = Path("conf/default.yaml"),
     overrides: Overrides = None,
+    fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
 ) -> None:
@@ -76,7 +77,10 @@ def run(
         console.warn(note)
     if json is not None:
         _check_writable("--json", json)
-    summary = _run_flow(settings, verbose=verbose)
+    with _prefect(verbose=verbose):
+        from flows.robustness import robustness_flow
+
+        summary = robustness_flow(settings, fresh)
     if json is not None:
         json.write_text(summary.model_dump_json(indent=2))
 
@@ -105,17 +109,32 @@ def verify(
     engine: EngineName = "ladder",
     seed: Annotated[int, typer.Option(help="Of the attack's starts.", min=0)] = 0,
     workers: Workers = None,
+    data: Annotated[
+        DatasetName | None, typer.Option(help="Local robustness on this dataset's test points.")
+    ] = None,
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="With --data: radius; may be given several times.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="With --data: test points.", min=1)] = 20,
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
 ) -> None:
-    """Decide properties of a model: sat (with a counterexample), unsat, unknown or timeout."""
-    if (prop is None) == (csv is None):
-        raise typer.BadParameter("give either --model with --property, or --csv with --results")
-    if (model is None) != (prop is None):
-        raise typer.BadParameter("--model and --property go together; --csv names models itself")
+    """Decide properties of a model, or its local robustness at the test points of a dataset.
+
+    With --property or --csv the verdict is VNN-COMP's: sat (with a counterexample), unsat, unknown,
+    timeout. With --data the verdicts are logged to MLflow, like the main flow's.
+    """
+    if sum(option is not None for option in (prop, csv, data)) != 1:
+        raise typer.BadParameter(
+            "give --model with --property, or --model with --data, or --csv with --results"
+        )
+    if (model is None) != (csv is not None):
+        raise typer.BadParameter("--property and --data need --model; --csv names models itself")
     if (results is None) != (csv is None):
         raise typer.BadParameter("--csv and --results go together")
+    if (epsilon is None) != (data is None):
+        raise typer.BadParameter("--data and --epsilon go together")
     environment.prepare(verbose=verbose)
     for option, path in (("--json", json), ("--results", results)):
         if path is not None:
@@ -123,8 +142,14 @@ def verify(
 
     from flows import verify_command
 
-    effort = verify_command.Effort(engine, seed, fresh, workers or os.cpu_count() or 1)
-    if prop is not None and model is not None:
+    num_workers = workers or len(os.sched_getaffinity(0))
+    effort = verify_command.Effort(engine, seed, fresh, num_workers)
+    if data is not None and model is not None:
+        from flows import model_command
+
+        with _prefect(verbose=verbose):
+            model_command.verify_sample(model, data, epsilon or [], samples, timeout, effort, json)
+    elif prop is not None and model is not None:
         verify_command.verify_one(model, prop, timeout, effort, json)
     elif csv is not None and results is not None:
         verify_command.verify_csv(csv, results, effort, json)
@@ -141,7 +166,8 @@ def reluplex(
 
     from flows import reproduce_command, verify_command
 
-    effort = verify_command.Effort("ladder", 0, fresh, workers or os.cpu_count() or 1)
+    num_workers = workers or len(os.sched_getaffinity(0))
+    effort = verify_command.Effort("ladder", 0, fresh, num_workers)
     reproduce_command.reluplex(timeout, effort, json)
 
 
@@ -162,7 +188,9 @@ def ui(
     serve_ui(port)
 
 
-def _run_flow(settings: Settings, *, verbose: bool) -> Summary:
+@contextmanager
+def _prefect(*, verbose: bool) -> Iterator[None]:
+    """A Prefect API for the flows in the block, and a guardian for this process."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows import guardian, prefect_server
@@ -176,12 +204,10 @@ def _run_flow(settings: Settings, *, verbose: bool) -> Summary:
         if not verbose:
             keras.config.disable_interactive_logging()
         progress.advance()
-        from flows.robustness import robustness_flow
-
         api_url = wait_for_api()
         progress.advance()
     with temporary_settings({PREFECT_API_URL: api_url}):
-        return robustness_flow(settings)
+        yield
 
 
 def _check_writable(option: str, path: Path) -> None:

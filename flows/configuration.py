@@ -29,7 +29,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, 
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        details = "; ".join(_describe(detail) for detail in error.errors())
+        details = "; ".join(describe(detail) for detail in error.errors())
         raise CertiflowError(f"{path}: {details}") from error
     return settings, _grid_notes(values, settings)
 
@@ -79,7 +79,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise CertiflowError(f"--set {override}: the value cannot be read as YAML") from error
 
 
-def _describe(detail: ErrorDetails) -> str:
+def describe(detail: ErrorDetails) -> str:
+    """One error of pydantic's: the key, what it is, and what is allowed."""
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location) or "settings"
     if detail["type"] == "extra_forbidden":

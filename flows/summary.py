@@ -29,13 +29,13 @@ def show(summary: Summary) -> None:
             f"this is {summary.dataset}[/]"
         )
     console.print(_attacks(summary))
-    console.print(_verdicts(summary))
+    console.print(verdicts(summary.verification))
     if summary.reference:
         console.print(_reference(summary))
     local = summary.url.startswith(LOCAL_UI)
     where = {
-        "figure": _short(summary.figure),
-        "files": _short(summary.folder),
+        "figure": short(summary.figure),
+        "files": short(summary.folder),
         "MLflow run": summary.run_name,
         "model": f"certiflow-{summary.dataset} version {summary.model_version}",
         "look": f"make ui, then {summary.url}" if local else summary.url,
@@ -54,12 +54,13 @@ def _attacks(summary: Summary) -> Table:
     return table
 
 
-def _verdicts(summary: Summary) -> Table:
-    points = sum(int(summary.verification[0][column]) for column in VERDICT_COLUMNS)
+def verdicts(verification: list[dict[str, float]]) -> Table:
+    """One row per radius: how many points got which verdict."""
+    points = sum(int(verification[0][column]) for column in VERDICT_COLUMNS)
     table = Table(title=f"Verification, {points} sampled points", title_justify="left")
     for column in ("epsilon", *VERDICT_COLUMNS, "proved"):
         table.add_column(column, justify="right")
-    for row in summary.verification:
+    for row in verification:
         counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
         table.add_row(decimal(row["epsilon"]), *counts, f"{row['certified_accuracy']:.0%}")
     return table
@@ -74,6 +75,7 @@ def _reference(summary: Summary) -> Table:
     return table
 
 
-def _short(path: str) -> str:
+def short(path: str) -> str:
+    """Relative to this folder where it lies below it."""
     relative = os.path.relpath(path, Path.cwd())
     return path if relative.startswith("..") else relative
