@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -45,6 +45,7 @@ Seconds = Annotated[
     float, typer.Option("--timeout", help="Seconds for each question.", min=0.001, max=1e6)
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what verdicts.db holds.")]
+Model = Annotated[str, typer.Option(help="ONNX, Keras or .nnet file, or models:/name@alias.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Processes; all cores by default.", min=1)
 ]
@@ -145,14 +146,80 @@ def verify(
     num_workers = workers or len(os.sched_getaffinity(0))
     effort = verify_command.Effort(engine, seed, fresh, num_workers)
     if data is not None and model is not None:
-        from flows import model_command
-
-        with _prefect(verbose=verbose):
-            model_command.verify_sample(model, data, epsilon or [], samples, timeout, effort, json)
+        section = {
+            "engine": engine,
+            "samples": samples,
+            "epsilons": tuple(epsilon or ()),
+            "timeout_seconds": timeout,
+            "workers": workers,
+        }
+        _ask(model, data, seed, {"verification": section}, fresh, json, verbose)
     elif prop is not None and model is not None:
         verify_command.verify_one(model, prop, timeout, effort, json)
     elif csv is not None and results is not None:
         verify_command.verify_csv(csv, results, effort, json)
+
+
+@app.command()
+def radius(
+    model: Model,
+    data: Annotated[DatasetName, typer.Option(help="Whose test points.")],
+    samples: Annotated[int, typer.Option(help="Test points.", min=1)] = 20,
+    max_epsilon: Annotated[float, typer.Option(help="The greatest radius looked at.")] = 0.3,
+    tolerance: Annotated[float, typer.Option(help="How narrow a bracket is to be.")] = 0.001,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds for each point.", min=0.001, max=1e6)
+    ] = 20.0,
+    engine: EngineName = "ladder",
+    seed: Annotated[int, typer.Option(help="Of the sample and the attacks.", min=0)] = 0,
+    workers: Workers = None,
+    fresh: Fresh = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Bracket each test point's critical radius: proved up to here, broken from there."""
+    environment.prepare(verbose=verbose)
+    section = {
+        "engine": engine,
+        "samples": samples,
+        "max_epsilon": max_epsilon,
+        "tolerance": tolerance,
+        "timeout_seconds": timeout,
+        "workers": workers,
+    }
+    _ask(model, data, seed, {"radius": section}, fresh, json, verbose)
+
+
+@app.command()
+def global_robustness(
+    model: Model,
+    data: Annotated[DatasetName, typer.Option(help="Whose mean image the domain lies around.")],
+    delta: Annotated[float, typer.Option(help="L-infinity distance of two inputs.")] = 0.01,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Difference of a score; the least provable by default.")
+    ] = None,
+    domain_radius: Annotated[float, typer.Option(help="Half-width of the domain.")] = 0.1,
+    tolerance: Annotated[float, typer.Option(help="How near the least epsilon is found.")] = 0.05,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds for each class.", min=0.001, max=1e6)
+    ] = 20.0,
+    seed: Annotated[int, typer.Option(help="Of the attacks.", min=0)] = 0,
+    workers: Workers = None,
+    fresh: Fresh = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Bound how much any class's score changes between near inputs of a whole domain."""
+    environment.prepare(verbose=verbose)
+    section = {
+        "delta": delta,
+        "epsilon": epsilon,
+        "domain_radius": domain_radius,
+        "tolerance": tolerance,
+        "timeout_seconds": timeout,
+        "workers": workers,
+    }
+    _ask(model, data, seed, {"global_robustness": section}, fresh, json, verbose)
 
 
 @reproduce.command()
@@ -186,6 +253,23 @@ def ui(
     from tasks.tracking import serve_ui
 
     serve_ui(port)
+
+
+def _ask(
+    model: str,
+    data: str,
+    seed: int,
+    sections: dict[str, Any],
+    fresh: bool,
+    json: Path | None,
+    verbose: bool,
+) -> None:
+    if json is not None:
+        _check_writable("--json", json)
+    with _prefect(verbose=verbose):
+        from flows import model_command
+
+        model_command.ask(model, data, seed, sections, fresh, json)
 
 
 @contextmanager

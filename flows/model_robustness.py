@@ -1,9 +1,10 @@
-"""Local robustness of a model that exists, logged like the main flow's."""
+"""Questions about a model that exists, logged like the main flow's."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from prefect import flow, runtime
@@ -13,12 +14,13 @@ from tasks import tracking
 from tasks.core import metrics
 from tasks.core.files import ArtifactRef
 from tasks.data import download, load
+from tasks.radius import global_robustness, radius
 from tasks.settings import ModelSettings
 from tasks.verify import verify
 
 
 class ModelSummary(BaseModel):
-    """What was found; `--json` writes it."""
+    """What was found; `--json` writes it. Sections that were not asked are empty."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,16 +30,24 @@ class ModelSummary(BaseModel):
     folder: str
     model: str
     dataset: str
-    verification: list[dict[str, float]]
+    verification: list[dict[str, Any]] = []
+    radius: list[dict[str, Any]] = []
+    global_robustness: list[dict[str, Any]] = []
 
 
-@flow(name="verify-model", flow_run_name="{settings.data.dataset} {settings.model}")
-def verify_model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> ModelSummary:
-    """Verdicts for sampled test points of a dataset under the model in `file`.
+@flow(name="model", flow_run_name="{settings.data.dataset} {settings.model}")
+def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> ModelSummary:
+    """Verdicts, critical radii or global robustness of the model in `file`, as settings ask.
 
     Raises:
         CertiflowError: one line saying what could not be done; the MLflow run is then FAILED.
     """
+    asked = {
+        "verify": settings.verification,
+        "radius": settings.radius,
+        "global": settings.global_robustness,
+    }
+    name = "-".join(name for name, section in asked.items() if section is not None)
     tags = {
         "dataset": settings.data.dataset,
         "git.commit": tracking.git_commit(),
@@ -46,23 +56,25 @@ def verify_model_flow(settings: ModelSettings, file: Path, fresh: bool = False) 
         "model": settings.model,
         "invocation": os.environ.get("CERTIFLOW_INVOCATION", "none"),
     }
-    slug = f"verify-{settings.data.dataset}"
+    slug = f"{name}-{settings.data.dataset}"
     with tracking.tracked_run(slug, settings.tracking, tags) as run:
         run.settings(settings)
         dataset = download(settings.data.dataset, settings.data.cache.absolute())
         model = ArtifactRef.to(file)
         run.tags({"dataset.sha256": dataset.sha256, "model.sha256": model.sha256})
         run.dataset(load(dataset))
-        verified = verify(
-            dataset,
-            model,
-            settings.verification,
-            settings.attack,
-            settings.seed,
-            run.ref,
-            fresh,
-        )
-        summary = metrics.verification_summary(pd.read_csv(verified.verified_path()))
+        rest = (settings.seed, run.ref, fresh)
+        found: dict[str, Any] = {}
+        if settings.verification is not None:
+            table = verify(dataset, model, settings.verification, settings.attack, *rest)
+            summary = metrics.verification_summary(pd.read_csv(table.verified_path()))
+            found["verification"] = summary.to_dict("records")
+        if settings.radius is not None:
+            table = radius(dataset, model, settings.radius, *rest)
+            found["radius"] = pd.read_csv(table.verified_path()).to_dict("records")
+        if settings.global_robustness is not None:
+            table = global_robustness(dataset, model, settings.global_robustness, *rest)
+            found["global_robustness"] = pd.read_csv(table.verified_path()).to_dict("records")
         return ModelSummary(
             run_id=run.ref.run_id,
             run_name=run.ref.name,
@@ -70,5 +82,5 @@ def verify_model_flow(settings: ModelSettings, file: Path, fresh: bool = False) 
             folder=str(run.ref.folder),
             model=settings.model,
             dataset=dataset.name,
-            verification=summary.to_dict("records"),
+            **found,
         )

@@ -67,21 +67,52 @@ class AttackSettings(_Section):
     batch_size: int = Field(default=1000, ge=1)
 
 
-class VerificationSettings(_Section):
-    """Proofs for a stratified sample of test points over their own grid of radii."""
+class _Effort(_Section):
+    """What a question may cost."""
 
     engine: Engine = "ladder"
-    samples: int = Field(default=20, ge=1)
-    epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
     timeout_seconds: float = Field(default=20, gt=0, allow_inf_nan=False)
     memory_limit_mb: int = Field(default=4096, ge=256)
-    witness_share: float = Field(default=0.1, ge=0, le=1)
     workers: int | None = Field(default=None, ge=1)
 
     @property
     def num_workers(self) -> int:
         """As many as set, else one for every core this process may use."""
         return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """Of each solver process."""
+        return self.memory_limit_mb * 2**20
+
+
+class VerificationSettings(_Effort):
+    """Proofs for a stratified sample of test points over their own grid of radii."""
+
+    samples: int = Field(default=20, ge=1)
+    epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
+    witness_share: float = Field(default=0.1, ge=0, le=1)
+
+
+class RadiusSettings(_Effort):
+    """Critical radii of a stratified sample of test points."""
+
+    samples: int = Field(default=20, ge=1)
+    max_epsilon: float = Field(default=0.3, gt=0, le=1)
+    tolerance: float = Field(default=0.001, gt=0, le=1)
+
+
+class GlobalSettings(_Effort):
+    """How much any score may change between two inputs of a domain that lie near each other.
+
+    The domain is the box of half-width `domain_radius` around the mean training image, within
+    [0, 1]; `epsilon` None asks for the least one that can be proved.
+    """
+
+    delta: float = Field(default=0.01, gt=0, le=1)
+    epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    domain_radius: float = Field(default=0.1, gt=0, le=1)
+    tolerance: float = Field(default=0.05, gt=0, allow_inf_nan=False)
 
 
 class TrackingSettings(_Section):
@@ -104,13 +135,15 @@ class _Command(_Section):
 
 
 class ModelSettings(_Command):
-    """Verification of a model that exists."""
+    """What is asked of a model that exists; the sections that are not asked are None."""
 
     model: str
     seed: int = Field(default=0, ge=0, lt=2**32)
     data: DataSettings = DataSettings()
     attack: AttackSettings = AttackSettings()
-    verification: VerificationSettings = VerificationSettings()
+    verification: VerificationSettings | None = None
+    radius: RadiusSettings | None = None
+    global_robustness: GlobalSettings | None = None
     tracking: TrackingSettings = TrackingSettings()
 
 

@@ -67,7 +67,7 @@ def verify(
                 limits=verification.SolverLimits(
                     settings.num_workers,
                     settings.timeout_seconds,
-                    settings.memory_limit_mb * 2**20,
+                    settings.memory_limit_bytes,
                 ),
                 witness_share=settings.witness_share,
                 store=store,

@@ -1,0 +1,168 @@
+"""Critical radii of sampled points, and global robustness, of a model that exists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import console
+from tasks.core.files import ArtifactRef, written_atomically
+from tasks.data import DatasetRef, load
+from tasks.settings import GlobalSettings, RadiusSettings
+from tasks.tracking import Run, RunRef
+from tasks.verify import STORE, sample_for
+
+if TYPE_CHECKING:
+    from tasks.core.critical_radius import Bracket
+    from tasks.core.global_robustness import ClassResult
+
+
+@task(name="radius", cache_policy=NO_CACHE)
+def radius(
+    dataset: DatasetRef,
+    model: ArtifactRef,
+    settings: RadiusSettings,
+    seed: int,
+    run: RunRef,
+    fresh: bool = False,
+) -> ArtifactRef:
+    """A bracket around every sampled point's critical radius: the table, logged with its figure."""
+    from tasks.core import critical_radius, models, radius_figures
+    from tasks.core.radius_search import Question
+    from tasks.core.verdict_store import VerdictStore
+
+    loaded, log = models.load(model.verified_path()), Run(run)
+    sample = sample_for(loaded, load(dataset), settings.samples, seed)
+    question = Question(
+        settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
+    )
+    with console.stage("radius", settings.samples) as progress, VerdictStore(STORE) as store:
+
+        def on_result(bracket: Bracket) -> None:
+            progress.advance(note=f"[{bracket.proved:.4f}, {bracket.falsified:.4f}]")
+
+        brackets = critical_radius.critical_radii(
+            loaded.runtime,
+            loaded.network,
+            sample,
+            question,
+            num_workers=settings.num_workers,
+            memory_limit_bytes=settings.memory_limit_bytes,
+            store=store,
+            fresh=fresh,
+            on_result=on_result,
+        )
+    table = critical_radius.radius_table(brackets)
+    figure = run.folder / "figures" / "critical_radius.png"
+    radius_figures.radius_curves(
+        table, settings.max_epsilon, f"Critical radius, {settings.samples} points", figure
+    )
+    log.files("figures", figure)
+    _log_brackets(log, brackets, table)
+    return _logged_table(log, table, "critical_radius")
+
+
+def _log_brackets(log: Run, brackets: list[Bracket], table: pd.DataFrame) -> None:
+    from tasks.core.critical_radius import radius_summary
+
+    summary = radius_summary(table)
+    log.metrics(
+        {
+            "radius/proved_mean": summary.mean,
+            "radius/share_complete": summary.share_complete,
+            **{f"radius/proved_q{q:g}": v for q, v in summary.proved_quantiles.items()},
+            **{
+                f"radius/falsified_q{q:g}": v
+                for q, v in summary.falsified_quantiles.items()
+                if np.isfinite(v)
+            },
+            **{f"radius/proved_mean_class_{k}": v for k, v in summary.class_means.items()},
+        }
+    )
+    for bracket in brackets:
+        if bracket.counterexample is None:
+            continue
+        path = log.ref.folder / "counterexamples" / f"sample_{bracket.sample_index}.npz"
+        with written_atomically(path) as temporary:
+            np.savez_compressed(
+                temporary,
+                allow_pickle=False,
+                image=bracket.counterexample,
+                label=bracket.label,
+                epsilon=bracket.falsified,
+            )
+        log.files("counterexamples", path)
+
+
+@task(name="global robustness", cache_policy=NO_CACHE)
+def global_robustness(
+    dataset: DatasetRef,
+    model: ArtifactRef,
+    settings: GlobalSettings,
+    seed: int,
+    run: RunRef,
+    fresh: bool = False,
+) -> ArtifactRef:
+    """How much each class's score can change within delta, over a domain: the table."""
+    from tasks.core import global_robustness as core
+    from tasks.core import models
+    from tasks.core.difference_search import Question
+    from tasks.core.specification import LinfBall
+    from tasks.core.verdict_store import VerdictStore
+
+    loaded, log, data = models.load(model.verified_path()), Run(run), load(dataset)
+    sample_for(loaded, data, 1, seed)  # the shapes must fit
+    mean = data.train_images.mean(axis=0, dtype=np.float64)
+    question = Question(
+        settings.epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
+    )
+    with console.stage("global", data.num_classes) as progress, VerdictStore(STORE) as store:
+
+        def on_result(result: ClassResult) -> None:
+            progress.advance(note=f"class {result.label}: {result.epsilon:.3f} proved")
+
+        results = core.global_robustness(
+            loaded.network,
+            LinfBall.around(mean[None], settings.domain_radius),
+            settings.delta,
+            question,
+            num_workers=settings.num_workers,
+            memory_limit_bytes=settings.memory_limit_bytes,
+            runtime=loaded.runtime,
+            store=store,
+            fresh=fresh,
+            on_result=on_result,
+        )
+    table = pd.DataFrame(
+        {
+            "label": result.label,
+            "verdict": result.verdict.value,
+            "epsilon_proved": result.epsilon,
+            "largest_difference": result.largest_difference,
+            "decided_by": result.decided_by.value,
+            "seconds": round(result.seconds, 3),
+            "reason": result.reason,
+        }
+        for result in results
+    )
+    log.metrics(
+        {
+            f"global/{column}_class_{row['label']}": row[column]
+            for row in table.to_dict("records")
+            for column in ("epsilon_proved", "largest_difference")
+            if np.isfinite(row[column])
+        }
+    )
+    return _logged_table(log, table, "global_robustness")
+
+
+def _logged_table(log: Run, table: pd.DataFrame, name: str) -> ArtifactRef:
+    path = log.ref.folder / "tables" / f"{name}.csv"
+    with written_atomically(path) as temporary:
+        table.to_csv(temporary, index=False)
+    log.files("tables", path)
+    return ArtifactRef.to(path)
