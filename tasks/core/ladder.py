@@ -34,6 +34,7 @@ ATTACK_STEPS = 40
 ATTACK_RESTARTS = 10
 SLOPE_STEPS = 20
 BRANCHING_SHARE = 0.85  # of the time; the rest is Marabou's
+MARABOU_OVERSHOOT = 2.0  # by which its own time limit is often overrun
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ class _BoxLadder:
     def run(self, engine: Engine) -> Answer:
         """Down the ladder until all regions are excluded, one is reached, or nothing is left."""
         if engine == "marabou":
-            return self._marabou()
+            return self._marabou(share=1.0)
         stages: list[tuple[DecidedBy, Callable[[], FloatArray | None]]] = [
             (DecidedBy.INTERVAL, self._interval),
             (DecidedBy.CROWN, self._crown),
@@ -158,7 +159,9 @@ class _BoxLadder:
                 return self._falsified(point, stage)
             if (self.lower > 0).all():
                 return self._robust(stage)
-        return self._marabou() if engine == "ladder" else self._open()
+        if engine == "bounds":
+            return self._open()
+        return self._marabou(share=1 / MARABOU_OVERSHOOT)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -240,14 +243,14 @@ class _BoxLadder:
             self.reason = found.reason
             return found.candidate
 
-    def _marabou(self) -> Answer:
+    def _marabou(self, share: float) -> Answer:
         with self._timed("marabou"):
             left = self._left
             answer = marabou.decide(
                 self.network,
                 self.box,
                 [self.regions[index] for index in left],
-                timeout_seconds=self.deadline - time.monotonic(),
+                timeout_seconds=share * (self.deadline - time.monotonic()),
                 hidden=self.hidden or None,
             )
         if answer.verdict is Verdict.ROBUST:
