@@ -61,13 +61,16 @@ def least_excess_at(network: ReluNetwork, region: UnsafeRegion) -> tuple[float, 
             least.append(float(offset))
             most.append(np.inf)
     padded = [np.append(row, 0.0) if len(row) == total else row for row in rows]
-    result = milp(
-        objective,
-        integrality=np.append(encoding.integrality, 0),
-        bounds=Bounds(lower, upper),
-        constraints=LinearConstraint(np.array(padded), least, most) if rows else (),
-        options={"mip_rel_gap": 1e-9},
-    )
+    for presolve in (True, False):  # HiGHS 1.x now and then fails with its presolve
+        result = milp(
+            objective,
+            integrality=np.append(encoding.integrality, 0),
+            bounds=Bounds(lower, upper),
+            constraints=LinearConstraint(np.array(padded), least, most) if rows else (),
+            options={"mip_rel_gap": 1e-9, "presolve": presolve},
+        )
+        if result.success:
+            break
     assert result.success, result.message
     return float(result.fun) + constant, result.x[: network.num_inputs]
 

@@ -11,7 +11,7 @@ from tasks.core import falsification
 from tasks.core.bisection import Reply, narrow
 from tasks.core.bounds import linear_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
-from tasks.core.ladder import Engine, decide
+from tasks.core.ladder import Answer, Engine, decide
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
 from tasks.core.twin_network import twin_box
@@ -67,23 +67,31 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class DifferenceSolver:
-    """A worker's solver, which holds the twin network."""
+    """A worker's solver, which holds the twin network, and `loose`, the one that is not clipped."""
 
     twin: ReluNetwork
+    loose: ReluNetwork
     domain: LinfBall
     delta: float
     question: Question
 
     def __call__(self, job: ClassJob) -> Evidence:
         box = twin_box(self.domain, self.delta)
-        return _Search(self.twin, box, self.question, job.label).run()
+        return _Search(self.twin, self.loose, box, self.question, job.label).run()
 
 
 class _Search:
     """One score. Pairs can be swapped, so that only the second point's excess is looked at."""
 
-    def __init__(self, twin: ReluNetwork, box: LinfBall, question: Question, label: int) -> None:
-        self.twin, self.box, self.question = twin, box, question
+    def __init__(
+        self,
+        twin: ReluNetwork,
+        loose: ReluNetwork,
+        box: LinfBall,
+        question: Question,
+        label: int,
+    ) -> None:
+        self.twin, self.loose, self.box, self.question = twin, loose, box, question
         self.row = np.eye(twin.num_outputs)[[label]]
         self.deadline = time.monotonic() + question.timeout_seconds
         self.proved, self.decided_by = np.inf, DecidedBy.CLEAN
@@ -113,20 +121,19 @@ class _Search:
         points, excess = falsification.descend(
             self.twin, self.box, self._region(0.0), starts, num_steps=ATTACK_STEPS
         )
-        self._keep(points[int(np.argmin(excess))])
+        self.points.append(points[int(np.argmin(excess))])
+        self.found = max(0.0, self._difference(self.points[0]))
 
-    def _keep(self, point: FloatArray) -> float:
-        difference = float((self.twin(point[None]) @ self.row.T)[0, 0])
-        self.points.append(point)
-        self.found = max(self.found, difference)
-        return difference
+    def _difference(self, point: FloatArray) -> float:
+        return float((self.twin(point[None]) @ self.row.T)[0, 0])
 
     def _bound(self) -> None:
-        """What backward linear bounds prove at once."""
-        hidden = preactivation_bounds(self.twin, self.box, "crown")
-        last = len(self.twin.layers) - 1
-        lower = linear_lower_bounds(self.twin, last, -self.row, hidden, self.box)
-        self.proved = float(np.nextafter(-lower[0, 0], np.inf))
+        """What backward linear bounds prove at once, the better of both twins."""
+        for twin in (self.twin, self.loose):
+            hidden = preactivation_bounds(twin, self.box, "crown")
+            last = len(twin.layers) - 1
+            lower = linear_lower_bounds(twin, last, -self.row, hidden, self.box)
+            self.proved = min(self.proved, float(np.nextafter(-lower[0, 0], np.inf)))
         self.decided_by = DecidedBy.CROWN
 
     def _decide(self) -> str:
@@ -151,19 +158,26 @@ class _Search:
         return narrowed.reason
 
     def _ask(self, epsilon: float, seconds: float) -> Reply:
-        answer = decide(
-            self.twin,
-            Property((self._region(epsilon),)),
-            engine=self.question.engine,
-            timeout_seconds=seconds,
-            seed=self.question.seed,
-        )
+        """The easier question first: what holds of more pairs holds of those in the domain."""
+        deadline = time.monotonic() + seconds
+        answer = self._answer(self.loose, epsilon, seconds)
+        if answer.verdict in {Verdict.FALSIFIED, Verdict.UNKNOWN}:  # by a pair outside, perhaps
+            answer = self._answer(self.twin, epsilon, deadline - time.monotonic())
+            self.points += list(answer.candidates)
         if answer.verdict is Verdict.ROBUST:
             self.proved, self.decided_by = epsilon, answer.decided_by
             return Reply(proved=True)
         if answer.verdict is Verdict.FALSIFIED:
             if self.question.epsilon is not None:
                 self.decided_by = answer.decided_by
-            return Reply(broken=max(epsilon, self._keep(answer.candidates[0])))
-        self.points += list(answer.candidates)
+            return Reply(broken=max(epsilon, self._difference(answer.candidates[0])))
         return Reply(reason=f"{answer.verdict} at {epsilon:.5g}: {answer.reason}")
+
+    def _answer(self, twin: ReluNetwork, epsilon: float, seconds: float) -> Answer:
+        return decide(
+            twin,
+            Property((self._region(epsilon),)),
+            engine=self.question.engine,
+            timeout_seconds=seconds,
+            seed=self.question.seed,
+        )

@@ -78,6 +78,7 @@ def global_robustness(
             store cannot be used, or a process cannot start.
     """
     twin = twin_network(network, domain, delta)
+    loose = twin_network(network, domain, delta, clipped=False)
     score = _float64_scores(network) if runtime is None else _float32_scores(runtime)
     kind = np.float64 if runtime is None else np.float32
     results: dict[int, ClassResult] = {}
@@ -97,7 +98,7 @@ def global_robustness(
             arrived(label, _from_store(known), known.seconds)
     for outcome in run_jobs(
         DifferenceSolver,
-        (twin, domain, delta, question),
+        (twin, loose, domain, delta, question),
         waiting,
         num_workers=num_workers,
         timeout_seconds=lambda job: question.timeout_seconds + GRACE_SECONDS,

@@ -45,7 +45,7 @@ def results_of(
 
 
 def pairs(domain: LinfBall, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Points (x, d) of the twin's box, half of the changes extreme, and the pairs they stand for."""
+    """Points (x, d) of the twin's box, half of them corners, and their pairs."""
     generator = np.random.default_rng(7)
     twins = twin_box(domain, DELTA)
     spread = generator.random((count, twins.lower.shape[1]))
@@ -170,7 +170,7 @@ def test_a_pair_beyond_the_proof_stops_the_run(monkeypatch: pytest.MonkeyPatch) 
     point = np.array([[0.25, 0.5, 0.6, 0.0, DELTA, 0.0]])
     false = Evidence(proved=0.01, points=point)
     monkeypatch.setattr(subject, "_evidence", lambda outcome, question: false)
-    with pytest.raises(ContradictionError, match="output 0: proved to differ by less than 0.01"):
+    with pytest.raises(ContradictionError, match=r"output 0: proved to differ by less than 0\.01"):
         results_of(network, Question(None, 0.01, 9))
 
 

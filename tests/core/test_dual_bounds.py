@@ -1,0 +1,66 @@
+"""Whatever is chosen, the certified bound is sound: against samples, the oracle and fractions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tasks.core.bounds import preactivation_bounds
+from tasks.core.branch_and_bound import _clipped
+from tasks.core.dual_bounds import Choices, DualProblem, Subproblems
+from tasks.core.network import ReluNetwork
+from tasks.core.specification import LinfBall, UnsafeRegion
+from tests.networks import KINDS, Kind, random_network_of, sampled_points
+from tests.oracle import least_excess
+
+
+def random_region(generator: np.random.Generator, network: ReluNetwork) -> UnsafeRegion:
+    center = generator.normal(size=(1, network.num_inputs)) * 0.5
+    radius = generator.uniform(0.05, 0.8)
+    rows = generator.normal(size=(int(generator.integers(1, 4)), network.num_outputs))
+    return UnsafeRegion(LinfBall(center - radius, center + radius), rows, rows.sum(axis=1) * 0.1)
+
+
+def random_choices(generator: np.random.Generator, units: int, rows: int) -> Choices:
+    """Slopes and multipliers also out of their ranges, weights that do not sum to 1."""
+    return Choices(
+        generator.uniform(-0.5, 1.5, size=(1, units)).astype(np.float32),
+        (generator.normal(size=(1, units)) * generator.choice([0.1, 1.0])).astype(np.float32),
+        np.append(generator.uniform(-0.5, 2, size=rows - 1), 1.0)[None].astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_certified_is_sound_for_any_choices_and_splits(kind: Kind) -> None:
+    """Signs are those of a sampled point, so that some samples satisfy the splits."""
+    satisfied = 0
+    for case in range(40):
+        generator = np.random.default_rng([KINDS.index(kind), case])
+        network = random_network_of(generator, kind, "few")
+        region = random_region(generator, network)
+        problem = DualProblem(
+            network, region.box, preactivation_bounds(network, region.box, "crown")
+        )
+        points = sampled_points(generator, region.box, 400)
+        hidden = np.concatenate([np.zeros((400, 0)), *network.preactivations(points)[:-1]], axis=1)
+        excess = region.excess(network(points))
+        exact = least_excess(network, region)
+        for count in (0, 1, 2, 4):
+            signs = np.zeros((1, problem.num_units), dtype=np.int8)
+            split = generator.permutation(problem.num_units)[:count]
+            signs[0, split] = np.where(hidden[0, split] >= 0, 1, -1)
+            problems = Subproblems(
+                region.rows[None], region.offsets[None], signs, _clipped(problem.bounds, signs)
+            )
+            holds = (signs * hidden >= 0).all(axis=1)
+            satisfied += int(holds.sum())
+            for _ in range(5):
+                choices = random_choices(generator, problem.num_units, len(region.rows))
+                lower = problem.certified(problems, choices)[0]
+                assert lower <= excess[holds].min()
+                assert count > 0 or lower <= exact + 1e-6
+            start = problem.initial_choices(problems)
+            found = problem.optimise(problems, start, 10, stop_above=np.inf)
+            assert problem.certified(problems, start)[0] <= found.lower[0] + 1e-5  # float32 chose
+            assert found.lower[0] <= excess[holds].min()
+    assert satisfied > 5000

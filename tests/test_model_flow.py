@@ -1,0 +1,105 @@
+"""Questions about a model that exists: what MLflow and the folder hold afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from tasks.core.attacks import Classifier
+from tasks.core.datasets import Dataset
+from tests.test_cli import CERTIFLOW, ROOT
+
+FAST = ["--timeout", "5", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> Path:
+    """A folder with a model of the digits, and Prefect's files in a place of their own."""
+    folder = tmp_path_factory.mktemp("project")
+    classifier.model.save(folder / "digits.keras")
+    return folder
+
+
+def certiflow(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    unset = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"}
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return subprocess.run(
+        [*CERTIFLOW, *arguments],
+        cwd=project,
+        env=kept | {"PREFECT_HOME": str(project / "prefect"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_local_robustness_of_a_file_is_logged(project: Path) -> None:
+    arguments = ["verify", "--model", "digits.keras", "--data", "digits", "--samples", "6"]
+    result = certiflow(project, *arguments, "--epsilon", "0.02", "--epsilon", "0.1", *FAST)
+    assert result.returncode == 0, result.stderr
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("certiflow").experiment_id])
+    assert run.info.status == "FINISHED"
+    certified = [
+        run.data.metrics[f"verification/certified_accuracy/eps_{e}"] for e in ("0.02", "0.1")
+    ]
+    assert 1 >= certified[0] >= certified[1] >= 0
+    table = pd.read_csv(next(project.glob("runs/verify-*/tables/verification.csv")))
+    assert len(table) == 12
+
+
+def test_radius_brackets_are_tables_figures_and_metrics(project: Path) -> None:
+    arguments = ["radius", "--model", "digits.keras", "--data", "digits", "--samples", "4"]
+    result = certiflow(project, *arguments, "--tolerance", "0.01", *FAST)
+    assert result.returncode == 0, result.stderr
+    folder = next(project.glob("runs/radius-*"))
+    table = pd.read_csv(folder / "tables" / "critical_radius.csv")
+    assert (table["proved"] < table["falsified"]).all() or (table["falsified"] == 0).any()
+    assert (folder / "figures" / "critical_radius.png").stat().st_size > 10_000
+    for path in (folder / "counterexamples").glob("*.npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            assert arrays["image"].shape == (8, 8)
+
+
+def test_global_robustness_bounds_what_sampling_finds(
+    project: Path, classifier: Classifier, digits: Dataset
+) -> None:
+    arguments = ["global-robustness", "--model", "digits.keras", "--data", "digits"]
+    small = ["--delta", "0.01", "--domain-radius", "0.02"]
+    result = certiflow(project, *arguments, *small, *FAST)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(next(project.glob("runs/global-*/tables/global_robustness.csv")))
+    assert table["label"].tolist() == list(range(10))
+    mean = digits.train_images.mean(axis=0)
+    generator = np.random.default_rng(0)
+    first = np.clip(mean + generator.uniform(-0.02, 0.02, (500, 8, 8)), 0, 1).astype(np.float32)
+    second = np.clip(first + generator.choice([-0.0099, 0.0099], first.shape), mean - 0.02, None)
+    second = np.clip(second, 0, np.minimum(mean + 0.02, 1)).astype(np.float32)
+    change = np.abs(classifier.logits(first) - classifier.logits(second)).max(axis=0)
+    assert (change < table["epsilon_proved"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["radius", "--model", "none.keras", "--data", "digits"], "none.keras"),
+        (
+            ["radius", "--model", "digits.keras", "--data", "digits", "--max-epsilon", "2"],
+            "max_eps",
+        ),
+    ],
+)
+def test_what_a_user_can_cause_is_one_line(project: Path, arguments: list[str], said: str) -> None:
+    result = certiflow(project, *arguments)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert "Traceback" not in result.stderr
