@@ -46,6 +46,8 @@ def bound_boxes(
     affine_scales: FloatArray,
     relu_scales: FloatArray,
     input_scales: FloatArray,
+    root_lower: FloatArray,
+    root_upper: FloatArray,
     rows: FloatArray,
     offsets: FloatArray,
     regions: IntArray,
@@ -54,6 +56,7 @@ def bound_boxes(
     phases: NDArray[np.int8],
     alive: BoolArray,
     out_lower: FloatArray,
+    out_closed: FloatArray,
     out_split: IntArray,
     out_point: FloatArray,
 ) -> None:
@@ -62,12 +65,14 @@ def bound_boxes(
     Args:
         weights, biases, widths: (layers, w, w), (layers, w) and (layers + 1,), padded.
         affine_scales, relu_scales, input_scales: `bounds.RoundingScales` of a box around all.
+        root_lower, root_upper: (layers - 1, w), bounds on the units over a box around all, which
+            the scales were made with.
         rows, offsets, regions: (m, outputs), (m,) and the region of each row (m,), ascending.
         box_lower, box_upper: (boxes, inputs).
         phases: (boxes, layers - 1, w) int8: 1 active, -1 inactive, 0 unknown; updated.
         alive: (boxes, num_regions): which regions are open; updated.
-        out_lower: (boxes,): the least over open regions of the greatest row's bound; the least
-            over those closed here where none stays open.
+        out_lower: (boxes,): the least over open regions of the greatest row's bound.
+        out_closed: (boxes,): the same over the regions closed here.
         out_split: (boxes,): the input to split.
         out_point: (boxes, inputs): where the worst region's best row is least.
     """
@@ -112,6 +117,8 @@ def bound_boxes(
                         next_two,
                         sensitivity[layer, unit],
                     )
+                    low = max(low, root_lower[layer, unit])
+                    high = min(high, root_upper[layer, unit])
                     if low >= 0:
                         phases[box, layer, unit] = 1
                     elif high <= 0:
@@ -149,7 +156,7 @@ def bound_boxes(
                     closed = min(closed, greatest)
                 elif not greatest >= worst:
                     worst = greatest
-        out_lower[box] = worst if worst < np.inf else closed
+        out_lower[box], out_closed[box] = worst, closed
         most = -1.0
         for index in range(inputs):
             out_point[box, index] = center[index] - np.sign(slopes[index]) * radius[index]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds
 from tasks.core.dual_bounds import Choices, DualProblem, Optimised, SignArray, Subproblems
+from tasks.core.falsification import reaches
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
 from tasks.core.tightening import Tightening
@@ -128,7 +129,7 @@ class PhaseSearch:
 
     def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows by repeating their last."""
-        most = max(len(self.regions[index].rows) for index in set(regions))
+        most = max(len(region.rows) for region in self.regions)
         rows, offsets = [], []
         for index in regions:
             region = self.regions[index]
@@ -147,7 +148,7 @@ class PhaseSearch:
     ) -> None:
         """Closed subproblems are dropped, open ones queued, their points tried."""
         self.subproblems += len(regions)
-        self._try_points(found, problems)
+        self._try_points(found, problems, regions)
         for row, lower in enumerate(found.lower.tolist()):
             if lower > 0:
                 self.closed_lower = min(self.closed_lower, lower)
@@ -165,12 +166,13 @@ class PhaseSearch:
             )
             heapq.heappush(self.heap, (lower, next(self.order), node))
 
-    def _try_points(self, found: Optimised, problems: Subproblems) -> None:
+    def _try_points(self, found: Optimised, problems: Subproblems, regions: Sequence[int]) -> None:
         points = np.clip(found.points.astype(np.float64), self.box.lower, self.box.upper)
         outputs = self.network(points)
         excess = ((problems.rows @ outputs[:, :, None])[..., 0] + problems.offsets).max(axis=1)
-        if excess.min() <= 0:
-            self.candidate = points[excess.argmin()]
+        deepest = int(excess.argmin())
+        if reaches(self.network, self.regions[regions[deepest]], points[deepest]):
+            self.candidate = points[deepest]
 
     def _tightened(self, node: _Node) -> _Node:
         """With bounds tightened by its splits, if it is due and much is still to be split."""
@@ -197,6 +199,8 @@ class PhaseSearch:
 
     def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:
         """The unit to split, for each node; -1 where none is left."""
+        if self.problem.num_units == 0:
+            return np.full(len(nodes), -1)
         units = self._candidate_units(np.stack([node.scores for node in nodes]))
         count = units.shape[1]
         repeated = np.repeat(np.arange(len(nodes)), count)
@@ -213,7 +217,9 @@ class PhaseSearch:
         unstable = bounds.unstable(self.problem.linear)
         possible = unstable[np.arange(len(repeated)), units.ravel()].reshape(units.shape)
         gain = np.minimum(*sides) + 0.1 * np.maximum(*sides)
-        gain = np.where(possible & np.isfinite(gain), gain, -np.inf)
+        gain = np.where(
+            possible, np.nan_to_num(gain, nan=float(-np.finfo(np.float32).max)), -np.inf
+        )
         chosen = gain.argmax(axis=1)
         rows = np.arange(len(nodes))
         return np.where(possible.any(axis=1), units[rows, chosen], -1)
@@ -276,11 +282,8 @@ def _joined_bounds(parts: Sequence[Bounds]) -> Bounds:
 
 
 def _joined_choices(parts: Sequence[Choices]) -> Choices:
-    """Weights padded with zeros to one number of rows."""
-    most = max(part.weights.shape[1] for part in parts)
-    pad = [np.pad(part.weights, ((0, 0), (0, most - part.weights.shape[1]))) for part in parts]
     return Choices(
         np.concatenate([part.slopes for part in parts]),
         np.concatenate([part.multipliers for part in parts]),
-        np.concatenate(pad),
+        np.concatenate([part.weights for part in parts]),
     )

@@ -21,6 +21,7 @@ from tasks.core.bounds import (
     ReluRelaxation,
     RoundingScales,
     backward_bounds,
+    gamma,
     rounding_scales,
 )
 from tasks.core.network import ReluNetwork
@@ -151,10 +152,8 @@ class DualProblem:
         terms: FloatArray = multipliers * problems.signs
         weights = np.maximum(choices.weights.astype(np.float64), 0)
         weights /= weights.sum(axis=1, keepdims=True)
-        rows, offsets = (
-            weights[:, None, :] @ problems.rows,
-            weights[:, None, :] @ (problems.offsets[:, :, None]),
-        )
+        rows = weights[:, None, :] @ problems.rows
+        offsets = (weights * problems.offsets).sum(axis=1)
         lower = backward_bounds(
             self.network,
             rows,
@@ -171,7 +170,22 @@ class DualProblem:
             self.scales,
             [terms[:, at] for at in self.layers],
         )
-        return lower[:, 0] + offsets[:, 0, 0]
+        return self._outwards(lower[:, 0] + offsets, weights, problems)
+
+    def _outwards(
+        self, bounds: FloatArray, weights: FloatArray, problems: Subproblems
+    ) -> FloatArray:
+        """Less what rounding did to the weighted rows and offsets and to the last sums.
+
+        The weights are exact numbers whose sum is 1 up to rounding; the greatest row is at least
+        the weighted sum divided by theirs.
+        """
+        count = weights.shape[1]
+        rows = (weights[:, None, :] @ np.abs(problems.rows))[:, 0]
+        outputs = (count * rows) @ self.scales.affine[-1][0]  # gamma is in the scales
+        offsets = gamma(count + 8) * (weights * np.abs(problems.offsets)).sum(axis=1)
+        total: FloatArray = bounds - outputs - offsets - gamma(count + 8) * np.abs(bounds)
+        return total
 
     def estimated(self, problems: Subproblems, choices: Choices) -> Float32Array:
         """The bounds that `choices` give in float32, (batch,): to compare, not to prove."""

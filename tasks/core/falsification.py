@@ -38,9 +38,17 @@ def search(
     for region in regions:
         points, excess = descend(network, box, region, starts, num_steps=num_steps)
         deepest = int(np.argmin(excess))
-        if excess[deepest] <= 0:
+        if reaches(network, region, points[deepest]):
             return points[deepest]
     return None
+
+
+def reaches(network: ReluNetwork, region: UnsafeRegion, point: FloatArray) -> bool:
+    """Whether the float64 outputs of `point`, evaluated alone, are in the region.
+
+    In a batch a sum may round otherwise, which decides ties.
+    """
+    return bool(region.excess(network(point[None]))[0] <= 0)
 
 
 def descend(

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.bounds import Bounds, rounding_scales
+from tasks.core.bounds import Bounds, preactivation_bounds, rounding_scales
 from tasks.core.branch_and_bound import Search
-from tasks.core.network import ReluNetwork
+from tasks.core.falsification import reaches
+from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, IntArray, LinfBall, UnsafeRegion
 
 BATCH = 256
@@ -76,12 +77,11 @@ class InputSearch:
 
     def _bound(self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray) -> None:
         """Queues the boxes that stay open; `alive` marks regions open in the parent box."""
-        lower, split, points = self.padded.bounds(boxes, phases, alive)
+        lower, closed, split, points = self.padded.bounds(boxes, phases, alive)
         self.boxes += len(boxes)
+        self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
         # NaN is not above zero: such a box stays open, and nothing is proved of it
-        is_open = alive.any(axis=1)
-        self.closed_lower = min(self.closed_lower, float(lower[~is_open].min(initial=np.inf)))
-        rows = np.flatnonzero(is_open)
+        rows = np.flatnonzero(alive.any(axis=1))
         self._try_points(np.concatenate([points[rows], (boxes.lower + boxes.upper)[rows] / 2]))
         for row in rows.tolist():
             one = boxes[slice(row, row + 1)]
@@ -95,8 +95,18 @@ class InputSearch:
         outputs = self.network(points)
         for region in self.regions:
             excess = region.excess(outputs)
-            if excess.min() <= 0:
-                self.candidate = points[excess.argmin()]
+            deepest = int(excess.argmin())
+            if reaches(self.network, region, points[deepest]):
+                self.candidate = points[deepest]
+
+
+def warm_up() -> None:
+    """Compiles the kernel and leaves it in Numba's cache, so that no time limit pays for it."""
+    network = ReluNetwork((Affine(np.eye(2), np.zeros(2)), Affine(np.eye(2), np.zeros(2))))
+    box = LinfBall(np.full((1, 2), -1.0), np.ones((1, 2)))
+    region = UnsafeRegion(box, np.eye(2), np.ones(2))
+    hidden = preactivation_bounds(network, box, "crown")
+    InputSearch(network, box, [region], hidden).run(deadline=0.0)
 
 
 class _Padded:
@@ -121,12 +131,14 @@ class _Padded:
             self.biases[index, :outputs] = layer.bias
             self.affine_scales[index, :outputs] = scales.affine[index][0]
         shape = (max(depth - 1, 1), width)
-        self.linear, self.relu_scales = np.zeros(shape, dtype=bool), np.zeros(shape)
+        self.relu_scales = np.zeros(shape)
+        self.root_lower, self.root_upper = np.zeros(shape), np.zeros(shape)
         self.phases = np.zeros(shape, dtype=np.int8)
         for index, (bounds, linear) in enumerate(zip(hidden, network.linear, strict=True)):
             units = slice(0, len(linear))
-            self.linear[index, units] = linear
             self.relu_scales[index, units] = scales.relu[index][0]
+            self.root_lower[index, units] = bounds.lower[0]
+            self.root_upper[index, units] = bounds.upper[0]
             active, inactive = (bounds.lower[0] >= 0) | linear, bounds.upper[0] <= 0
             self.phases[index, units] = np.where(active, 1, np.where(inactive, -1, 0))
         self.input_scales = scales.inputs[0]
@@ -136,12 +148,13 @@ class _Padded:
 
     def bounds(
         self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray
-    ) -> tuple[FloatArray, IntArray, FloatArray]:
+    ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
         """See `box_kernel.bound_boxes`: bounds, inputs to split and candidates."""
         from tasks.core.box_kernel import bound_boxes
 
         count, inputs = boxes.lower.shape
-        lower, split = np.empty(count), np.zeros(count, dtype=np.int64)
+        lower, closed = np.empty(count), np.empty(count)
+        split = np.zeros(count, dtype=np.int64)
         points = np.zeros((count, inputs))
         bound_boxes(
             self.weights,
@@ -150,6 +163,8 @@ class _Padded:
             self.affine_scales,
             self.relu_scales,
             self.input_scales,
+            self.root_lower,
+            self.root_upper,
             self.rows,
             self.offsets,
             self.places,
@@ -158,7 +173,8 @@ class _Padded:
             phases,
             alive,
             lower,
+            closed,
             split,
             points,
         )
-        return lower, split, points
+        return lower, closed, split, points

@@ -155,7 +155,7 @@ class _BoxLadder:
             stages.append((DecidedBy.BRANCH_AND_BOUND, self._branch_and_bound))
         for stage, bound in stages:
             point = bound()
-            if point is not None:
+            if point is not None:  # reaches a region, evaluated alone
                 return self._falsified(point, stage)
             if (self.lower > 0).all():
                 return self._robust(stage)
