@@ -31,6 +31,7 @@ CANDIDATES = 16  # units tried with a pass each, over all layers, at most half o
 FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
 STEPS = 10
+LAST_STEPS = 300  # where nothing is left to split
 # A tightening costs as much as some thirty subproblems.
 TIGHTENING_STEPS = 6
 LEVELS_BETWEEN = 6
@@ -192,9 +193,15 @@ class PhaseSearch:
     def _without_stuck(
         self, nodes: list[_Node], units: NDArray[np.intp]
     ) -> tuple[list[_Node], NDArray[np.intp]]:
-        """Nodes with no unit left to split stay open: their bound is exact but for ascent steps."""
+        """Nodes with no unit left to split are bounded once more, with many steps, or stay open."""
         keep = [row for row, unit in enumerate(units) if unit >= 0]
-        self.stuck += len(nodes) - len(keep)
+        for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
+            problems = self._problems([node.region], node.signs[None], node.bounds)
+            lower = self.problem.optimise(problems, node.choices, LAST_STEPS).lower[0]
+            if lower > 0:
+                self.closed_lower = min(self.closed_lower, float(lower))
+            else:
+                self.stuck += 1
         return [nodes[row] for row in keep], units[keep]
 
     def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:

@@ -23,7 +23,7 @@ from tasks.core.verification import Sample
 from tasks.core.worker_pool import Ending, Outcome, run_jobs
 
 NEAR_BOUNDARY = "near_boundary"
-GRACE_SECONDS = 5.0  # for a solver's last step, before the process is ended from outside
+GRACE_SECONDS = 15.0  # for a solver's last step, before the process is ended from outside
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 

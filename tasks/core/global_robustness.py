@@ -25,7 +25,7 @@ from tasks.core.verdicts import DecidedBy, Verdict
 from tasks.core.worker_pool import Ending, Outcome, run_jobs
 
 NEAR_BOUNDARY = "near_boundary"
-GRACE_SECONDS = 5.0  # for a solver's last step, before the process is ended from outside
+GRACE_SECONDS = 15.0  # for a solver's last step, before the process is ended from outside
 
 Pair = tuple[FloatArray, FloatArray]
 

@@ -13,8 +13,8 @@ from tasks.core import architectures, verification
 from tasks.core.attacks import Classifier, pgd
 from tasks.core.datasets import Dataset
 from tasks.core.errors import ContradictionError
-from tasks.core.ladder import Answer, Engine
 from tasks.core.keras_network import relu_network
+from tasks.core.ladder import Answer, Engine
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import LinfBall
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult

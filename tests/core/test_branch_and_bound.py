@@ -1,0 +1,105 @@
+"""Branch and bound on phases: against the exact oracle, and the bounds that its splits tighten."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from tasks.core.bounds import Bounds, preactivation_bounds
+from tasks.core.branch_and_bound import PhaseSearch, optimised_root
+from tasks.core.network import ReluNetwork
+from tasks.core.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.tightening import Tightening
+from tests.networks import box, hand_computed, random_network, sampled_points
+from tests.oracle import least_margin
+
+SECONDS = 20.0
+
+
+def search(network: ReluNetwork, ball: LinfBall, regions: tuple[UnsafeRegion, ...]) -> PhaseSearch:
+    return PhaseSearch(network, ball, regions, preactivation_bounds(network, ball, "crown"))
+
+
+def case(seed: int) -> tuple[ReluNetwork, LinfBall, int]:
+    generator = np.random.default_rng(seed)
+    depth = int(generator.integers(1, 4))
+    widths = tuple(int(width) for width in generator.integers(5, 10, size=depth))
+    network = random_network(generator, (8, *widths, 3))
+    center = generator.uniform(0.2, 0.8, size=(1, 8))
+    ball = LinfBall.around(center, float(generator.uniform(0.05, 0.4)))
+    return network, ball, int(network(center).argmax())
+
+
+def test_agrees_with_the_exact_oracle() -> None:
+    proved = broken = 0
+    for seed in range(60):
+        network, ball, label = case(seed)
+        exact = least_margin(network, ball, label)
+        if abs(exact) < 1e-4:
+            continue
+        found = search(network, ball, Property.robustness(ball, label, 3).unsafe).run(
+            time.monotonic() + SECONDS
+        )
+        assert found.proved == (exact > 0)
+        assert (found.candidate is None) == found.proved
+        if found.proved:
+            assert found.lower <= exact + 1e-6
+        else:
+            assert ball.contains(found.candidate[None])[0]
+        proved, broken = proved + found.proved, broken + (not found.proved)
+    assert min(proved, broken) >= 10
+
+
+def test_best_bound_first_and_the_deadline_is_kept() -> None:
+    network, ball, label = case(0)
+    started = time.monotonic()
+    found = search(network, ball, Property.robustness(ball, label, 3).unsafe).run(started)
+    assert time.monotonic() - started < 2
+    assert not found.proved or found.lower > 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tightened_bounds_hold_where_the_splits_do(seed: int) -> None:
+    network, ball, _ = case(seed)
+    hidden = preactivation_bounds(network, ball, "crown")
+    tightening = Tightening(network, ball, hidden)
+    bounds = search(network, ball, ()).problem.bounds
+    generator = np.random.default_rng(seed)
+    points = sampled_points(generator, ball, 4000)
+    values = np.concatenate(network.preactivations(points)[:-1], axis=1)
+    narrowed = 0
+    for _ in range(5):
+        signs = np.zeros((1, values.shape[1]), dtype=np.int8)
+        split = generator.permutation(values.shape[1])[:3]
+        signs[0, split] = np.where(values[0, split] >= 0, 1, -1)
+        lower = np.where(signs > 0, np.maximum(bounds.lower, 0), bounds.lower)
+        upper = np.where(signs < 0, np.minimum(bounds.upper, 0), bounds.upper)
+        every = np.ones(values.shape[1], dtype=bool)
+        tight = tightening.tightened(Bounds(lower, upper), signs, every, 10)
+        holds = values[(signs * values >= 0).all(axis=1)]
+        assert (holds >= tight.lower).all()
+        assert (holds <= tight.upper).all()
+        assert (tight.lower >= lower).all()
+        assert (tight.upper <= upper).all()
+        narrowed += int((tight.upper - tight.lower < upper - lower - 1e-6).sum())
+    assert narrowed > 0 or not hidden[0].unstable(network.linear[0]).any()
+
+
+def test_optimised_root_is_below_the_exact_margin() -> None:
+    for seed in range(20):
+        network, ball, label = case(seed)
+        regions = Property.robustness(ball, label, 3).unsafe
+        hidden = preactivation_bounds(network, ball, "crown")
+        _, lower = optimised_root(network, ball, regions, hidden, 15)
+        assert lower.min() <= least_margin(network, ball, label) + 1e-7
+
+
+def test_hand_computed_network_is_settled() -> None:
+    ball = box([0.0, 0.0], [1.0, 0.5])
+    found = search(hand_computed(), ball, Property.robustness(ball, 0, 2).unsafe).run(
+        time.monotonic() + SECONDS
+    )
+    assert found.proved
+    assert 0 < found.lower <= 1  # y0 - y1 is least, 1, where both inputs are at 0 or x2 = 0
