@@ -160,7 +160,7 @@ def test_what_a_user_can_cause_is_one_line(
         (["--model", "model.onnx"], "--property"),
         (["--property", "sat.vnnlib"], "--model"),
         (["--csv", "i.csv"], "--results"),
-        (["--csv", "i.csv", "--results", "o.csv", "--property", "sat.vnnlib"], "either"),
+        (["--csv", "i.csv", "--results", "o.csv", "--property", "sat.vnnlib"], "give --model"),
         (["--csv", "i.csv", "--results", "o.csv", "--model", "model.onnx"], "--csv"),
         (["--model", "model.onnx", "--property", "p", "--results", "o.csv"], "--results"),
         (["--model", "model.onnx", "--property", "p", "--engine", "magic"], "magic"),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds
 from tasks.core.dual_bounds import Choices, DualProblem, Optimised, SignArray, Subproblems
-from tasks.core.falsification import reaches
+from tasks.core.falsification import descend, reaches
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
 from tasks.core.tightening import Tightening
@@ -197,11 +197,15 @@ class PhaseSearch:
         keep = [row for row, unit in enumerate(units) if unit >= 0]
         for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
             problems = self._problems([node.region], node.signs[None], node.bounds)
-            lower = self.problem.optimise(problems, node.choices, LAST_STEPS).lower[0]
-            if lower > 0:
-                self.closed_lower = min(self.closed_lower, float(lower))
-            else:
-                self.stuck += 1
+            found = self.problem.optimise(problems, node.choices, LAST_STEPS)
+            if found.lower[0] > 0:
+                self.closed_lower = min(self.closed_lower, float(found.lower[0]))
+                continue
+            self.stuck += 1
+            region, start = self.regions[node.region], found.points.astype(np.float64)
+            points, _ = descend(self.network, self.box, region, start, num_steps=LAST_STEPS)
+            if reaches(self.network, region, points[0]):
+                self.candidate = points[0]
         return [nodes[row] for row in keep], units[keep]
 
     def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:

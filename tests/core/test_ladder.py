@@ -111,7 +111,7 @@ def test_agrees_with_the_exact_oracle(kind: Kind, num_inputs: Literal["few", "ma
         verdicts[answers["ladder"].verdict] += 1
         stages[answers["ladder"].decided_by] += 1
     total = verdicts.total()
-    assert verdicts[Verdict.UNKNOWN] <= total / 50
+    assert verdicts[Verdict.UNKNOWN] <= max(1, total / 50)
     if total >= 30:  # the cases are worth something
         assert verdicts[Verdict.ROBUST] >= total / 5
         assert verdicts[Verdict.FALSIFIED] >= total / 5
