@@ -29,7 +29,7 @@ from tests.oracle import least_excess_at
 
 CASES = int(os.environ.get("CERTIFLOW_ORACLE_CASES", "200"))
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 10.0
 ORACLE_TOLERANCE = 1e-6
 NEAR_BOUNDARY = 1e-4
 
@@ -79,7 +79,7 @@ def check_answer(
         assert answer.margin is not None
         assert 0 < answer.margin <= exact + ORACLE_TOLERANCE
     else:
-        assert answer.verdict is Verdict.UNKNOWN, answer.reason
+        assert answer.verdict in {Verdict.UNKNOWN, Verdict.TIMEOUT}, answer.reason
 
 
 @pytest.mark.parametrize("num_inputs", ["few", "many"])
