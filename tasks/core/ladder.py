@@ -33,7 +33,7 @@ FEW_INPUTS = 12  # up to which inputs are split instead of phases
 ATTACK_STEPS = 40
 ATTACK_RESTARTS = 10
 SLOPE_STEPS = 20
-BRANCHING_SHARE = 0.85  # of the time; the rest is Marabou's
+BRANCHING_SHARE = 0.95  # of the time; the rest is Marabou's
 MARABOU_OVERSHOOT = 2.0  # by which its own time limit is often overrun
 
 
