@@ -54,8 +54,11 @@ class Bounds:
         return Bounds(np.maximum(self.lower, other.lower), np.minimum(self.upper, other.upper))
 
     def unstable(self, linear: BoolArray) -> BoolArray:
-        """Units whose ReLU is neither the identity nor zero, shape (batch, units)."""
-        return (self.lower < 0) & (self.upper > 0) & ~linear
+        """Units whose ReLU is not shown to be the identity or zero, shape (batch, units).
+
+        NaN shows nothing: such a unit gets NaN lines, and what depends on them is not proved.
+        """
+        return ~((self.lower >= 0) | (self.upper <= 0) | linear)
 
 
 @dataclass(frozen=True, eq=False)

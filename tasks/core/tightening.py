@@ -50,9 +50,9 @@ class Tightening:
             for start in range(0, len(chosen), MAX_ROWS // 2):
                 some = chosen[start : start + MAX_ROWS // 2]
                 found = _bounds_of(problem, some, current, signs[:, known], num_steps)
-                columns = at.start + some
-                lower[0, columns] = np.maximum(lower[0, columns], found.lower)
-                upper[0, columns] = np.minimum(upper[0, columns], found.upper)
+                columns = at.start + some  # where the new bound is NaN the old one stays
+                lower[0, columns] = np.fmax(lower[0, columns], found.lower)
+                upper[0, columns] = np.fmin(upper[0, columns], found.upper)
         return Bounds(lower, upper)
 
 

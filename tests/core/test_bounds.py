@@ -62,6 +62,17 @@ def test_relaxation_lines_enclose_relu(lower: float, upper: float) -> None:
     np.testing.assert_allclose(chord[[0, -1]], relu[[0, -1]], atol=1e-15)
 
 
+@pytest.mark.parametrize(("lower", "upper"), [(np.nan, 1.0), (-1.0, np.nan), (np.nan, np.nan)])
+def test_a_bound_that_is_nan_proves_nothing(lower: float, upper: float) -> None:
+    """A unit of which nothing is known must not be taken for one that is always off."""
+    network, ball = hand_computed(), box([0.0, 0.0], [1.0, 0.5])
+    hidden = [Bounds(np.array([[lower, -0.5]]), np.array([[upper, 1.0]]))]
+    relaxation = ReluRelaxation.of(hidden[0], network.linear[0])
+    assert np.isnan(relaxation.upper_slope[0, 0])
+    with np.errstate(invalid="ignore"):
+        assert not (margin_lower_bounds(network, ball, [0], hidden) > 0).any()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_never_above_the_exact_least_margin(method: Method) -> None:
     generator = np.random.default_rng(1)
