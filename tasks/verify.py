@@ -23,9 +23,9 @@ from tasks.settings import AttackSettings, VerificationSettings, decimal
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
+    from tasks.core.ball_sample import Sample
     from tasks.core.datasets import Dataset
     from tasks.core.models import LoadedModel
-    from tasks.core.verification import Sample
 
 STORE = Path("verdicts.db")  # of this project folder, shared by all commands
 
@@ -45,6 +45,7 @@ def verify(
     `model` is a Keras, ONNX or `.nnet` file; `fresh` ignores verdicts stored before.
     """
     from tasks.core import models, verification
+    from tasks.core.ball_sample import AttackStrength, SolverLimits
 
     log, started = Run(run), monotonic()
     loaded = models.load(model.verified_path())
@@ -63,8 +64,8 @@ def verify(
                 sample,
                 settings.epsilons,
                 engine=settings.engine,
-                attack=verification.AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
-                limits=verification.SolverLimits(
+                attack=AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
+                limits=SolverLimits(
                     settings.num_workers,
                     settings.timeout_seconds,
                     settings.memory_limit_bytes,
@@ -85,7 +86,7 @@ def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Samp
     Raises:
         CertiflowError: the model's inputs or outputs do not fit the dataset.
     """
-    from tasks.core.verification import Sample
+    from tasks.core.ball_sample import Sample
 
     network, shape = model.network, model.input_shape
     if network.num_inputs != np.prod(data.image_shape) or network.num_outputs != data.num_classes:

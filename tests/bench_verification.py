@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tasks.core import training, verification
 from tasks.core.attacks import Classifier
+from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
 from tasks.core.bounds import margin_lower_bounds, preactivation_bounds
 from tasks.core.datasets import Dataset
 from tasks.core.download import MIRROR_VARIABLE
@@ -98,8 +99,8 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
     """The same test points by the ladder and by Marabou alone."""
     network = relu_network(classifier.model)
     rows = np.arange(POINTS)
-    sample = verification.Sample(rows, data.test_images[rows], data.test_labels[rows])
-    limits = verification.SolverLimits(len(os.sched_getaffinity(0)), POINT_SECONDS, MEMORY)
+    sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
+    limits = SolverLimits(len(os.sched_getaffinity(0)), POINT_SECONDS, MEMORY)
     table = Table(title=f"{data.name}, first {POINTS} test points at {EPSILON:g}, 10 s a point")
     for column in ("engine", "decided", "robust", "falsified", "seconds"):
         table.add_column(column, justify="left" if column == "engine" else "right")
@@ -112,7 +113,7 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
             sample,
             [EPSILON],
             engine=engine,
-            attack=verification.AttackStrength(20, 1, 0),
+            attack=AttackStrength(20, 1, 0),
             limits=limits,
         )
         counts = Counter(result.verdict for result in results)

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.core.attacks import Images
+from tasks.core.ball_sample import Sample
 from tasks.core.errors import ContradictionError
 from tasks.core.ladder import ENGINE_VERSION
 from tasks.core.models import Runtime
@@ -19,7 +20,6 @@ from tasks.core.radius_search import PROBE, Findings, Job, Question, RadiusSolve
 from tasks.core.specification import FloatArray, LinfBall, margins
 from tasks.core.verdict_store import StoredVerdict, VerdictKey, VerdictStore
 from tasks.core.verdicts import Verdict
-from tasks.core.verification import Sample
 from tasks.core.worker_pool import Ending, Outcome, run_jobs
 
 NEAR_BOUNDARY = "near_boundary"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -82,7 +82,7 @@ def decide(
         search = _BoxLadder(network, [prop.unsafe[i] for i in places], deadline, seed, seconds)
         answer = search.run(engine)
         region = None if answer.region is None else places[answer.region]
-        answers.append(_replaced(answer, region, seconds))
+        answers.append(replace(answer, region=region, stage_seconds=seconds))
         if answer.verdict is Verdict.FALSIFIED:
             break
     return _combined(answers, network.num_inputs, seconds)
@@ -95,18 +95,6 @@ def _by_box(prop: Property) -> list[list[int]]:
         key = (region.box.lower.tobytes(), region.box.upper.tobytes())
         groups.setdefault(key, []).append(index)
     return list(groups.values())
-
-
-def _replaced(answer: Answer, region: int | None, seconds: dict[str, float]) -> Answer:
-    return Answer(
-        answer.verdict,
-        answer.decided_by,
-        answer.candidates,
-        region,
-        answer.margin,
-        answer.reason,
-        seconds,
-    )
 
 
 def _combined(answers: Sequence[Answer], num_inputs: int, seconds: dict[str, float]) -> Answer:

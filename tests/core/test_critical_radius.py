@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.core import critical_radius
+from tasks.core.ball_sample import Sample
 from tasks.core.critical_radius import Bracket, critical_radii, radius_summary, radius_table
 from tasks.core.errors import CertiflowError, ContradictionError
 from tasks.core.models import NumpyRuntime, Runtime
@@ -18,7 +19,6 @@ from tasks.core.radius_figures import radius_curves
 from tasks.core.radius_search import Question
 from tasks.core.specification import LinfBall
 from tasks.core.verdict_store import VerdictStore
-from tasks.core.verification import Sample
 from tests.networks import random_network
 from tests.oracle import least_margin
 

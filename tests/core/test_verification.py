@@ -9,8 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from tasks.core import architectures, verification
+from tasks.core import architectures, ball_jobs
 from tasks.core.attacks import Classifier, pgd
+from tasks.core.ball_jobs import Job
+from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
 from tasks.core.datasets import Dataset
 from tasks.core.errors import ContradictionError
 from tasks.core.keras_network import relu_network
@@ -18,7 +20,7 @@ from tasks.core.ladder import Answer, Engine
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import LinfBall
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
-from tasks.core.verification import AttackStrength, Sample, SolverLimits, verify
+from tasks.core.verification import verify
 from tests.oracle import least_margin
 
 ATTACK = AttackStrength(num_steps=10, num_restarts=2, seed=0)
@@ -145,7 +147,7 @@ def test_false_proof_stops_the_run(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A solver that calls everything robust is found out by the attack on its proofs."""
-    monkeypatch.setattr(verification, "LadderSolver", Liar)
+    monkeypatch.setattr(ball_jobs, "LadderSolver", Liar)
     with pytest.raises(ContradictionError, match=r"Marabou proved it robust at epsilon 0\.5"):
         verified(classifier, take(digits, 3), [0.5], "marabou")
 
@@ -156,7 +158,7 @@ class Liar:
     def __init__(self, network: ReluNetwork, timeout_seconds: float, seed: int) -> None:
         self.inputs = network.num_inputs
 
-    def __call__(self, job: verification.Job) -> Answer:
+    def __call__(self, job: Job) -> Answer:
         nothing = np.empty((0, self.inputs))
         return Answer(Verdict.ROBUST, DecidedBy.MARABOU, nothing, margin=1.0)
 
@@ -164,7 +166,7 @@ class Liar:
 class OnTheBoundary(Liar):
     """Answers `falsified` with a point that the deployed model classifies right."""
 
-    def __call__(self, job: verification.Job) -> Answer:
+    def __call__(self, job: Job) -> Answer:
         return Answer(
             Verdict.FALSIFIED, DecidedBy.MARABOU, job.image.reshape(1, -1).astype(float), region=0
         )
@@ -173,7 +175,7 @@ class OnTheBoundary(Liar):
 def test_counterexample_that_does_not_replay_is_unknown(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "LadderSolver", OnTheBoundary)
+    monkeypatch.setattr(ball_jobs, "LadderSolver", OnTheBoundary)
     right = classifier.predictions(digits.test_images) == digits.test_labels
     rows = np.flatnonzero(right)[:2]
     sample = Sample(rows, digits.test_images[rows], digits.test_labels[rows])
