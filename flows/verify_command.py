@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -43,7 +43,7 @@ def verify_one(
     model: str, prop: Path, timeout: float, effort: Effort, json_file: Path | None
 ) -> None:
     """Prints the verdict and, for `sat`, the counterexample; raises what an `error` says."""
-    (result,) = verified([Instance(model_path(model), prop, timeout)], effort)
+    (result,) = stored_or_verified([Instance(model_path(model), prop, timeout)], effort)
     if json_file is not None:
         write_json(json_file, asdict(result))
     if result.verdict == "error":
@@ -77,14 +77,24 @@ def verify_csv(instances: Path, results: Path, effort: Effort, json_file: Path |
 
 
 def verified(instances: Sequence[Instance], effort: Effort) -> list[InstanceResult]:
-    """The results in order, stored in `verdicts.db` as they come."""
-    with VerdictStore(STORE) as store, console.stage("verify", len(instances)) as progress:
+    """`stored_or_verified`, shown as a stage."""
+    with console.stage("verify", len(instances)) as progress:
         counts: Counter[str] = Counter()
 
         def on_result(index: int, result: InstanceResult) -> None:
             counts[result.verdict] += 1
             progress.advance(note=", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v]))
 
+        return stored_or_verified(instances, effort, on_result)
+
+
+def stored_or_verified(
+    instances: Sequence[Instance],
+    effort: Effort,
+    on_result: Callable[[int, InstanceResult], None] = lambda index, result: None,
+) -> list[InstanceResult]:
+    """The results, those that `verdicts.db` holds from there, the others stored as they come."""
+    with VerdictStore(STORE) as store:
         return verify_instances(
             instances,
             num_workers=effort.num_workers,
