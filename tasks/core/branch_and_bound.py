@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds
 from tasks.core.dual_bounds import Choices, DualProblem, Optimised, SignArray, Subproblems
-from tasks.core.falsification import descend, reaches
-from tasks.core.network import ReluNetwork
+from tasks.core.falsification import reaches
+from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
 from tasks.core.tightening import Tightening
 
@@ -202,11 +202,45 @@ class PhaseSearch:
                 self.closed_lower = min(self.closed_lower, float(found.lower[0]))
                 continue
             self.stuck += 1
-            region, start = self.regions[node.region], found.points.astype(np.float64)
-            points, _ = descend(self.network, self.box, region, start, num_steps=LAST_STEPS)
-            if reaches(self.network, region, points[0]):
-                self.candidate = points[0]
+            point = self._least_point(node)
+            if point is not None and reaches(self.network, self.regions[node.region], point):
+                self.candidate = point
         return [nodes[row] for row in keep], units[keep]
+
+    def _least_point(self, node: _Node) -> FloatArray | None:
+        """Where the greatest row is least, by linear programming: with no unit left all is affine.
+
+        A candidate only; None where HiGHS finds none.
+        """
+        from scipy.optimize import linprog
+
+        region, layers = self.regions[node.region], self.network.layers
+        current, splits = layers[0], []
+        for at, linear, layer in zip(
+            self.problem.layers, self.network.linear, layers[1:], strict=True
+        ):
+            signs = node.signs[at].astype(np.float64)
+            split = signs != 0
+            splits.append(
+                (-signs[split, None] * current.weight[split], (signs * current.bias)[split])
+            )
+            active = linear | (node.bounds.lower[0, at] >= 0)
+            current = layer.after(Affine(current.weight * active[:, None], current.bias * active))
+        weights = region.rows @ current.weight
+        limits = -(region.rows @ current.bias + region.offsets)
+        below = [np.append(row, -1.0) for row in weights]  # row @ x - greatest <= limit
+        held = [np.append(row, 0.0) for rows, _ in splits for row in rows]
+        inputs = np.stack([self.box.lower[0], self.box.upper[0]], axis=1)
+        result = linprog(
+            np.append(np.zeros(len(inputs)), 1.0),
+            A_ub=np.array([*below, *held]),
+            b_ub=np.concatenate([limits, *(bounds for _, bounds in splits)]),
+            bounds=[*inputs.tolist(), (None, None)],
+        )
+        if not result.success:
+            return None
+        point: FloatArray = np.clip(result.x[:-1], self.box.lower[0], self.box.upper[0])
+        return point
 
     def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:
         """The unit to split, for each node; -1 where none is left."""
