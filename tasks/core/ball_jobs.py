@@ -46,6 +46,9 @@ class LadderSolver:
     timeout_seconds: float
     seed: int
 
+    def __post_init__(self) -> None:
+        ladder.warm_up()
+
     def __call__(self, job: Job) -> Answer:
         ball = LinfBall.around(job.image[None], job.epsilon)
         whole = Property.robustness(ball, job.label, self.network.num_outputs)

@@ -10,7 +10,7 @@ over the steps is subtracted from the bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ from tasks.core.specification import BoolArray, FloatArray, LinfBall, margin_row
 Method = Literal["interval", "crown"]
 
 UNIT_ROUNDOFF = 2.0**-53
+PlaneTerms = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+
 CHUNK_ENTRIES = 2**22  # of a batch of coefficient matrices: 32 MB, and a few such live at once
 
 
@@ -216,22 +218,28 @@ def backward_bounds(
     ball: LinfBall,
     scales: RoundingScales,
     split_terms: Sequence[FloatArray] | None = None,
+    planes: PlaneTerms | None = None,
 ) -> FloatArray:
     """Rows (batch, m, units) over the outputs of layer `len(hidden)`, to bounds (batch, m).
 
     `hidden`, `ball` and `scales` may have a batch of 1 for all. `split_terms`, (batch, units) for
     each hidden layer, are multipliers of the constraints of split ReLUs times their signs: where
     `sign * z >= 0` holds and the multiplier is not negative, `f >= f - multiplier * sign * z`, so
-    the bound holds wherever the splits do (Wang et al. 2021, "Beta-CROWN", theorem 3.1).
+    the bound holds wherever the splits do (Wang et al. 2021, "Beta-CROWN", theorem 3.1). `planes`
+    gives, for the negative coefficients (batch, m, units) of the first layer's activations, rows
+    over the inputs and constants that bound part of their sum from below, where the relaxation
+    has upper lines of zero.
     """
     depth = len(hidden)
     coefficients = rows
     constant, best = np.zeros(rows.shape[:2]), np.full(rows.shape[:2], -np.inf)
+    direct: FloatArray | float = 0.0
     for index in range(depth, -1, -1):
         layer = network.layers[index]
         constant += coefficients @ layer.bias - _dot(np.abs(coefficients), scales.affine[index])
         coefficients = _times(coefficients, layer.weight)
         if index == 0:
+            coefficients = coefficients + direct
             return np.maximum(best, _concrete(coefficients, ball, scales.inputs) + constant)
         before, linear = hidden[index - 1], network.linear[index - 1]
         box = _activation_box(before, linear)
@@ -242,6 +250,9 @@ def backward_bounds(
         constant -= _dot(positive - negative, scales.relu[index - 1])
         coefficients = positive * relaxation.lower_slope[:, None, :]
         coefficients += negative * relaxation.upper_slope[:, None, :]
+        if planes is not None and index == 1:
+            direct, below = planes(negative)
+            constant += below
         if split_terms is not None:
             terms = split_terms[index - 1][:, None, :]
             coefficients -= terms

@@ -5,7 +5,7 @@ unit linear, and its constraint enters the bound through a multiplier (Wang et a
 "Beta-CROWN"). The subproblem with the least bound goes first. Units are chosen by filtered strong
 branching (De Palma et al. 2021, "Improved Branch and Bound for Neural Network Verification via
 Lagrangian Decomposition"): in every layer the few whose relaxation costs most are tried with one
-pass each. Where many levels are still to come, the hidden bounds are tightened by the splits.
+pass each.
 """
 
 from __future__ import annotations
@@ -14,28 +14,25 @@ import heapq
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds
-from tasks.core.dual_bounds import Choices, DualProblem, Optimised, SignArray, Subproblems
+from tasks.core.choices import Choices, joined
+from tasks.core.dual_bounds import DualProblem, Optimised, SignArray, Subproblems
 from tasks.core.falsification import reaches
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
-from tasks.core.tightening import Tightening
+from tasks.core.tightening import tightened_hidden
 
 BATCH = 64
-CANDIDATES = 16  # units tried with a pass each, over all layers, at most half of them in one
+CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of them in one
 FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
 STEPS = 10
 LAST_STEPS = 300  # where nothing is left to split
-# A tightening costs as much as some thirty subproblems.
-TIGHTENING_STEPS = 6
-LEVELS_BETWEEN = 6
-LEVELS_AHEAD = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +64,6 @@ class _Node:
     choices: Choices
     scores: NDArray[np.float32]
     lower: float
-    depth: int
-    tightened_at: int
 
 
 class PhaseSearch:
@@ -83,7 +78,6 @@ class PhaseSearch:
     ) -> None:
         self.network, self.box, self.regions = network, box, regions
         self.problem = DualProblem(network, box, hidden)
-        self.tightening = Tightening(network, box, hidden)
         self.root_lower = np.full(len(regions), -np.inf)
         self.heap: list[tuple[float, int, _Node]] = []
         self.order = itertools.count()  # ties go first in, first out
@@ -98,9 +92,7 @@ class PhaseSearch:
         while self.heap and self.candidate is None and time.monotonic() < deadline:
             count = min(BATCH, len(self.heap))
             nodes = [heapq.heappop(self.heap)[-1] for _ in range(count)]
-            nodes = self._without_empty([self._tightened(node) for node in nodes])
-            units = self._branching_units(nodes) if nodes else np.zeros(0, dtype=np.intp)
-            nodes, units = self._without_stuck(nodes, units)
+            nodes, units = self._without_stuck(nodes, self._branching_units(nodes))
             if nodes:
                 self._bound_children(nodes, units)
         return self._summary()
@@ -126,7 +118,7 @@ class PhaseSearch:
             start = self.problem.initial_choices(problems)
             found = self.problem.optimise(problems, start, ROOT_STEPS)
             self.root_lower[index] = found.lower[0]
-            self._file(problems, found, [index], depth=[0], tightened_at=[0])
+            self._file(problems, found, [index])
 
     def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows by repeating their last."""
@@ -144,8 +136,6 @@ class PhaseSearch:
         problems: Subproblems,
         found: Optimised,
         regions: Sequence[int],
-        depth: Sequence[int],
-        tightened_at: Sequence[int],
     ) -> None:
         """Closed subproblems are dropped, open ones queued, their points tried."""
         self.subproblems += len(regions)
@@ -162,8 +152,6 @@ class PhaseSearch:
                 found.choices[at],
                 found.scores[row],
                 lower,
-                depth[row],
-                tightened_at[row],
             )
             heapq.heappush(self.heap, (lower, next(self.order), node))
 
@@ -174,21 +162,6 @@ class PhaseSearch:
         deepest = int(excess.argmin())
         if reaches(self.network, self.regions[regions[deepest]], points[deepest]):
             self.candidate = points[deepest]
-
-    def _tightened(self, node: _Node) -> _Node:
-        """With bounds tightened by its splits, if it is due and much is still to be split."""
-        gained = max((node.lower - self.root_lower[node.region]) / max(node.depth, 1), 1e-9)
-        due = node.depth - node.tightened_at >= LEVELS_BETWEEN
-        if not due or -node.lower / gained <= LEVELS_AHEAD:
-            return node
-        bounds = self.tightening.tightened(
-            node.bounds, node.signs[None], node.scores > 0, TIGHTENING_STEPS
-        )
-        return replace(node, bounds=bounds, tightened_at=node.depth)
-
-    def _without_empty(self, nodes: Sequence[_Node]) -> list[_Node]:
-        """Bounds that cross show that no input satisfies the splits."""
-        return [node for node in nodes if not (node.bounds.lower > node.bounds.upper).any()]
 
     def _without_stuck(
         self, nodes: list[_Node], units: NDArray[np.intp]
@@ -250,7 +223,7 @@ class PhaseSearch:
         count = units.shape[1]
         repeated = np.repeat(np.arange(len(nodes)), count)
         regions = [nodes[row].region for row in repeated.tolist()]
-        choices = _joined_choices([node.choices for node in nodes])[repeated]
+        choices = joined([node.choices for node in nodes])[repeated]
         bounds = _joined_bounds([node.bounds for node in nodes])[repeated]
         parent_signs = np.stack([node.signs for node in nodes])
         sides = []
@@ -288,11 +261,9 @@ class PhaseSearch:
         bounds = _clipped(_joined_bounds([node.bounds for node in nodes])[twice], signs)
         regions = [nodes[row].region for row in twice.tolist()]
         problems = self._problems(regions, signs, bounds)
-        start = _joined_choices([node.choices for node in nodes])[twice]
+        start = joined([node.choices for node in nodes])[twice]
         found = self.problem.optimise(problems, start, STEPS)
-        depth = [nodes[row].depth + 1 for row in twice.tolist()]
-        tightened_at = [nodes[row].tightened_at for row in twice.tolist()]
-        self._file(problems, found, regions, depth, tightened_at)
+        self._file(problems, found, regions)
 
 
 def optimised_root(
@@ -301,13 +272,10 @@ def optimised_root(
     regions: Sequence[UnsafeRegion],
     hidden: Sequence[Bounds],
     num_steps: int,
+    deadline: float,
 ) -> tuple[list[Bounds], FloatArray]:
     """alpha-CROWN: hidden bounds, and bounds (regions,) on the excess, by optimised slopes."""
-    problem = DualProblem(network, box, hidden)
-    signs = np.zeros((1, problem.num_units), dtype=np.int8)
-    every = np.ones(problem.num_units, dtype=bool)
-    bounds = Tightening(network, box, hidden).tightened(problem.bounds, signs, every, num_steps)
-    tightened = [Bounds(bounds.lower[:, at], bounds.upper[:, at]) for at in problem.layers]
+    tightened = tightened_hidden(network, box, hidden, num_steps, deadline)
     search = PhaseSearch(network, box, regions, tightened)
     search._bound_roots()
     return tightened, search.root_lower
@@ -323,12 +291,4 @@ def _joined_bounds(parts: Sequence[Bounds]) -> Bounds:
     return Bounds(
         np.concatenate([part.lower for part in parts]),
         np.concatenate([part.upper for part in parts]),
-    )
-
-
-def _joined_choices(parts: Sequence[Choices]) -> Choices:
-    return Choices(
-        np.concatenate([part.slopes for part in parts]),
-        np.concatenate([part.multipliers for part in parts]),
-        np.concatenate([part.weights for part in parts]),
     )

@@ -11,7 +11,7 @@ from tasks.core import falsification
 from tasks.core.bisection import Reply, narrow
 from tasks.core.bounds import linear_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
-from tasks.core.ladder import Answer, Engine, decide
+from tasks.core.ladder import Answer, Engine, decide, warm_up
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
 from tasks.core.twin_network import twin_box
@@ -74,6 +74,9 @@ class DifferenceSolver:
     domain: LinfBall
     delta: float
     question: Question
+
+    def __post_init__(self) -> None:
+        warm_up()
 
     def __call__(self, job: ClassJob) -> Evidence:
         box = twin_box(self.domain, self.delta)

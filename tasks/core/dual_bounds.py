@@ -3,8 +3,9 @@
 A backward linear bound holds for every lower slope in [0, 1] of an unstable ReLU, every
 non-negative multiplier of a split's constraint and every convex weighting of a region's rows. The
 best choice is found by gradient ascent (Xu et al. 2021, "Fast and Complete"; Wang et al. 2021,
-"Beta-CROWN"). The ascent runs in float32: it only chooses. What is returned is computed once more
-from the choice in float64 with outward rounding, by `bounds.backward_bounds`.
+"Beta-CROWN"); the first layer's ReLUs have planes over the inputs for upper lines. The ascent runs
+in float32: it only chooses. What is returned is computed once more from the choice in float64 with
+outward rounding, by `bounds.backward_bounds`.
 """
 
 from __future__ import annotations
@@ -18,40 +19,22 @@ from numpy.typing import NDArray
 
 from tasks.core.bounds import (
     Bounds,
+    PlaneTerms,
     ReluRelaxation,
     RoundingScales,
     backward_bounds,
     gamma,
     rounding_scales,
 )
+from tasks.core.choices import Ascent, Choices, Float32Array, chosen
+from tasks.core.input_planes import InputPlanes, Planes
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall
+from tasks.core.specification import BoolArray, FloatArray, LinfBall
 
-Float32Array = NDArray[np.float32]
 SignArray = NDArray[np.int8]
 
-LEARNING_RATE = 0.25
-LEARNING_RATE_DECAY = 0.95
 LINE_COST = np.float32(1e-6)
-ADAM_BETAS = (0.8, 0.99)
-
-
-@dataclass(frozen=True, eq=False)
-class Choices:
-    """What a bound is free to choose, for each subproblem of a batch.
-
-    Attributes:
-        slopes: lower slopes, (batch, units of all hidden layers).
-        multipliers: of the splits' constraints, at least 0, the same shape.
-        weights: of a region's rows, (batch, rows), not negative, their sum 1.
-    """
-
-    slopes: Float32Array
-    multipliers: Float32Array
-    weights: Float32Array
-
-    def __getitem__(self, rows: NDArray[np.intp] | slice) -> Choices:
-        return Choices(self.slopes[rows], self.multipliers[rows], self.weights[rows])
+LEAST_SCORE = np.float32(1e-30)  # so that every unstable unit comes before every other
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +76,10 @@ class Optimised:
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """One evaluation: the bounds and their gradients by slopes, multipliers and weights."""
+    """One evaluation: a backward pass and the gradients of its bounds by the choices."""
 
-    lower: Float32Array
-    points: Float32Array
-    slopes: Float32Array
-    multipliers: Float32Array
-    rows: Float32Array
-    coefficients: Float32Array
+    backward: _Backward
+    gradient: Choices
 
 
 class DualProblem:
@@ -108,6 +87,10 @@ class DualProblem:
 
     def __init__(self, network: ReluNetwork, box: LinfBall, hidden: Sequence[Bounds]) -> None:
         self.network, self.box, self.hidden = network, box, list(hidden)
+        self.planes = self.exact_planes = None
+        if hidden and InputPlanes.pay(network.layers[0]):
+            self.planes = InputPlanes(network.layers[0], box, np.float32)
+            self.exact_planes = InputPlanes(network.layers[0], box, np.float64)
         widths = [len(layer.bias) for layer in network.layers[:-1]]
         ends = np.cumsum([0, *widths])
         self.layers = [slice(int(a), int(b)) for a, b in pairwise(ends)]
@@ -126,13 +109,16 @@ class DualProblem:
 
     def initial_choices(self, problems: Subproblems) -> Choices:
         """CROWN's slopes, no multipliers, equal weights."""
-        slopes = ReluRelaxation.of(problems.bounds, self.linear).lower_slope.astype(np.float32)
+        relaxation = ReluRelaxation.of(problems.bounds, self.linear)
         count, num_rows = problems.offsets.shape
         shape = (count, self.num_units)
+        chords = relaxation.upper_slope[:, self.layers[0] if self.planes else slice(0)]
         return Choices(
-            np.broadcast_to(slopes, shape),
+            np.broadcast_to(relaxation.lower_slope.astype(np.float32), shape),
             np.zeros(shape, dtype=np.float32),
             np.full((count, num_rows), 1 / num_rows, dtype=np.float32),
+            np.tile(chords.astype(np.float32), (count // len(chords), 1)),
+            np.zeros((count, self.network.num_inputs if self.planes else 0), dtype=np.float32),
         )
 
     def certified(self, problems: Subproblems, choices: Choices) -> FloatArray:
@@ -144,9 +130,10 @@ class DualProblem:
         bounds = problems.bounds
         relaxation = ReluRelaxation.of(bounds, self.linear)
         slopes = np.clip(choices.slopes.astype(np.float64), 0, 1)
-        relaxation = replace(
-            relaxation,
-            lower_slope=np.where(bounds.unstable(self.linear), slopes, relaxation.lower_slope),
+        unstable = bounds.unstable(self.linear)
+        relaxation = self._without_chords(
+            replace(relaxation, lower_slope=np.where(unstable, slopes, relaxation.lower_slope)),
+            unstable,
         )
         multipliers = np.maximum(choices.multipliers.astype(np.float64), 0)
         terms: FloatArray = multipliers * problems.signs
@@ -169,8 +156,39 @@ class DualProblem:
             self.box,
             self.scales,
             [terms[:, at] for at in self.layers],
+            self._plane_terms(unstable, choices),
         )
         return self._outwards(lower[:, 0] + offsets, weights, problems)
+
+    def _without_chords(self, relaxation: ReluRelaxation, unstable: BoolArray) -> ReluRelaxation:
+        """Upper lines of zero where a plane takes their place."""
+        if self.planes is None:
+            return relaxation
+        upper_slope, intercept = relaxation.upper_slope.copy(), relaxation.upper_intercept.copy()
+        at = self.layers[0]
+        upper_slope[:, at][unstable[:, at]] = 0
+        intercept[:, at][unstable[:, at]] = 0
+        return replace(relaxation, upper_slope=upper_slope, upper_intercept=intercept)
+
+    def _plane_terms(self, unstable: BoolArray, choices: Choices) -> PlaneTerms | None:
+        """What the planes add to a backward pass in float64, rounded outwards.
+
+        The top of a plane and the sums over inputs and units are of terms whose magnitudes add up
+        to at most those behind `affine[0]`; with centre and radius there are fewer than eight.
+        """
+        planes = self.exact_planes
+        if planes is None:
+            return None
+
+        def terms(negative: FloatArray) -> tuple[FloatArray, FloatArray]:
+            used = np.where(unstable[:, self.layers[0]], negative[:, 0], 0)
+            found = planes.weighted(
+                used, choices.levels.astype(np.float64), choices.tilts.astype(np.float64)
+            )
+            error = (-used * self.scales.affine[0]).sum(axis=1)
+            return found.rows[:, None], (found.constants - 8 * error)[:, None]
+
+        return terms
 
     def _outwards(
         self, bounds: FloatArray, weights: FloatArray, problems: Subproblems
@@ -196,24 +214,24 @@ class DualProblem:
     ) -> Optimised:
         """Gradient ascent from `start` until every bound is above `stop_above` or steps run out."""
         data, current = self._data(problems, start)
-        best = replace(current)
+        best, ascent = current, Ascent(current)
         best_lower = np.full(len(problems), -np.inf, dtype=np.float32)
-        ascent = _Ascent(current)
         for step in range(num_steps + 1):
             found = self._pass(data, current)
-            better = found.lower > best_lower
-            best_lower = np.where(better, found.lower, best_lower)
-            best = _merged(better, current, best)
+            better = found.backward.lower > best_lower
+            best_lower = np.where(better, found.backward.lower, best_lower)
+            best = chosen(better, current, best)
             if step == num_steps or (best_lower > stop_above).all():
                 break
-            current = ascent.step(current, found)
-        scores = self._scores(data, found)
-        return Optimised(self.certified(problems, best), best, found.points, scores)
+            scale = np.abs(found.backward.coefficients).max(axis=1, keepdims=True, initial=0)
+            current = ascent.step(current, found.gradient, scale)
+        scores = self._scores(data, found.backward, current, ascent.mean_sides)
+        return Optimised(self.certified(problems, best), best, found.backward.points, scores)
 
     def _data(self, problems: Subproblems, choices: Choices) -> tuple[_PassData, Choices]:
         bounds = problems.bounds
         unstable = bounds.unstable(self.linear)
-        relaxation = ReluRelaxation.of(bounds, self.linear)
+        relaxation = self._without_chords(ReluRelaxation.of(bounds, self.linear), unstable)
         slopes = np.where(unstable, choices.slopes, relaxation.lower_slope).astype(np.float32)
         data = _PassData(
             problems.rows.astype(np.float32),
@@ -228,15 +246,15 @@ class DualProblem:
     def _pass(self, data: _PassData, choices: Choices) -> _Pass:
         """The bound and, from its minimiser forwards, its gradients (Danskin's theorem)."""
         found = self._backward(data, choices)
-        values, outputs = self._forward(found, data)
-        return _Pass(
-            lower=found.lower,
-            points=found.points,
-            slopes=np.maximum(found.coefficients, 0) * values * data.unstable,
-            multipliers=-data.signs * values,
-            rows=(data.rows @ outputs[:, :, None])[..., 0] + data.offsets,
-            coefficients=found.coefficients,
+        values, outputs, _ = self._forward(found, data, choices, found.points)
+        gradient = Choices(
+            np.maximum(found.coefficients, 0) * values * data.unstable,
+            -data.signs * values,
+            (data.rows @ outputs[:, :, None])[..., 0] + data.offsets,
+            found.planes.sides if found.planes else choices.levels,
+            found.sides if found.planes else choices.tilts,
         )
+        return _Pass(found, gradient)
 
     def _backward(self, data: _PassData, choices: Choices) -> _Backward:
         current = (choices.weights[:, None, :] @ data.rows)[:, 0]
@@ -254,28 +272,56 @@ class DualProblem:
             current = current * slopes[:, at] - split_terms[:, at]
         constant = constant + current @ self.biases[0]
         current = current @ self.weights[0]
-        points = self.center - np.copysign(self.radius, current)
+        planes = None
+        if self.planes is not None:
+            planed = np.where(data.unstable[:, self.layers[0]], negative, 0)
+            planes = self.planes.weighted(planed, choices.levels, choices.tilts)
+            current += planes.rows
+            constant += planes.constants
+        sides = -np.copysign(np.float32(1), current)
+        points = self.center + self.radius * sides
         lower = constant + np.einsum("bn,bn->b", current, points)
-        return _Backward(lower, points, coefficients, slopes)
+        return _Backward(lower, points, sides, coefficients, slopes, planes)
 
-    def _forward(self, found: _Backward, data: _PassData) -> tuple[Float32Array, Float32Array]:
-        """Pre-activations and outputs of the relaxed network: each ReLU is the line in use."""
-        values = np.empty_like(found.coefficients)
-        activations = found.points
+    def _forward(
+        self, found: _Backward, data: _PassData, choices: Choices, points: Float32Array
+    ) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """At `points`: pre-activations, activations and outputs of the relaxed network.
+
+        Each ReLU is the line or plane in use.
+        """
+        values, lines = np.empty_like(found.coefficients), np.empty_like(found.coefficients)
+        activations = points
         for index, at in enumerate(self.layers):
             values[:, at] = activations @ self.weights[index].T + self.biases[index]
             upper_line = np.where(found.coefficients[:, at] > 0, 0, data.intercepts[:, at])
             activations = values[:, at] * found.slopes[:, at] + upper_line
-        return values, activations @ self.weights[-1].T + self.biases[-1]
+            if index == 0 and self.planes is not None and found.planes is not None:
+                used = data.unstable[:, at] & (found.coefficients[:, at] < 0)
+                activations += self.planes.values(
+                    found.planes, used, choices.levels, choices.tilts, points
+                )
+            lines[:, at] = activations
+        return values, activations @ self.weights[-1].T + self.biases[-1], lines
 
-    def _scores(self, data: _PassData, found: _Pass) -> Float32Array:
-        """What the chords cost: BaBSR's main term.
+    def _scores(
+        self, data: _PassData, found: _Backward, choices: Choices, mean_sides: Float32Array
+    ) -> Float32Array:
+        """What the upper lines and planes cost.
 
-        Bunel et al. 2020, "Branch and Bound for Piecewise Linear Neural Network Verification". A
-        lower line costs nothing where its slope is optimal, so it counts only to break ties.
+        For a chord that is BaBSR's main term (Bunel et al. 2020, "Branch and Bound for Piecewise
+        Linear Neural Network Verification"); for a plane, how far it is above the ReLU where the
+        last minimisers are on the average. A lower line costs nothing where its slope is optimal,
+        so it counts only to break ties.
         """
         cost = np.where(found.coefficients < 0, -found.coefficients, LINE_COST)
-        return np.where(data.unstable, cost * data.intercepts, 0)
+        height = data.intercepts
+        if self.planes is not None:
+            points = self.center + self.radius * mean_sides
+            values, _, lines = self._forward(found, data, choices, points)
+            first = np.arange(self.num_units) < self.layers[0].stop
+            height = np.where(first, np.abs(lines - np.maximum(values, 0)), height)
+        return np.where(data.unstable, cost * height + LEAST_SCORE, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,8 +330,10 @@ class _Backward:
 
     lower: Float32Array
     points: Float32Array
+    sides: Float32Array
     coefficients: Float32Array
     slopes: Float32Array
+    planes: Planes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,43 +344,3 @@ class _PassData:
     unstable: NDArray[np.bool_]
     upper_slopes: Float32Array
     intercepts: Float32Array
-
-
-def _merged(better: NDArray[np.bool_], new: Choices, old: Choices) -> Choices:
-    at = better[:, None]
-    return Choices(
-        np.where(at, new.slopes, old.slopes),
-        np.where(at, new.multipliers, old.multipliers),
-        np.where(at, new.weights, old.weights),
-    )
-
-
-class _Ascent:
-    """Adam (Kingma and Ba 2015), with projection; multipliers step in units of the coefficients."""
-
-    def __init__(self, choices: Choices) -> None:
-        shape = np.concatenate([choices.slopes, choices.multipliers, choices.weights], axis=1).shape
-        self.first = np.zeros(shape, dtype=np.float32)
-        self.second = np.zeros(shape, dtype=np.float32)
-        self.count = 0
-        self.rate = LEARNING_RATE
-
-    def step(self, choices: Choices, found: _Pass) -> Choices:
-        self.count += 1
-        gradient = np.concatenate([found.slopes, found.multipliers, found.rows], axis=1)
-        one, two = ADAM_BETAS
-        self.first += (1 - one) * (gradient - self.first)
-        self.second += (1 - two) * (gradient * gradient - self.second)
-        move = self.first / (1 - one**self.count)
-        move /= np.sqrt(self.second / (1 - two**self.count)) + np.float32(1e-12)
-        move *= np.float32(self.rate)
-        self.rate *= LEARNING_RATE_DECAY
-        units = choices.slopes.shape[1]
-        scale = np.abs(found.coefficients).max(axis=1, keepdims=True, initial=0)
-        weights = np.maximum(choices.weights + move[:, 2 * units :], 0)
-        weights += np.float32(1e-9)
-        return Choices(
-            np.clip(choices.slopes + move[:, :units], 0, 1),
-            np.maximum(choices.multipliers + scale * move[:, units : 2 * units], 0),
-            weights / weights.sum(axis=1, keepdims=True),
-        )

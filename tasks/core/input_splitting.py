@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.bounds import Bounds, preactivation_bounds, rounding_scales
+from tasks.core.bounds import Bounds, rounding_scales
 from tasks.core.branch_and_bound import Search
 from tasks.core.falsification import reaches
-from tasks.core.network import Affine, ReluNetwork
+from tasks.core.network import ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, IntArray, LinfBall, UnsafeRegion
 
 BATCH = 256
@@ -98,15 +98,6 @@ class InputSearch:
             deepest = int(excess.argmin())
             if reaches(self.network, region, points[deepest]):
                 self.candidate = points[deepest]
-
-
-def warm_up() -> None:
-    """Compiles the kernel and leaves it in Numba's cache, so that no time limit pays for it."""
-    network = ReluNetwork((Affine(np.eye(2), np.zeros(2)), Affine(np.eye(2), np.zeros(2))))
-    box = LinfBall(np.full((1, 2), -1.0), np.ones((1, 2)))
-    region = UnsafeRegion(box, np.eye(2), np.ones(2))
-    hidden = preactivation_bounds(network, box, "crown")
-    InputSearch(network, box, [region], hidden).run(deadline=0.0)
 
 
 class _Padded:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -22,17 +22,21 @@ from tasks.core.bounds import (
     linear_lower_bounds,
     preactivation_bounds,
 )
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, Property, UnsafeRegion
+from tasks.core.network import Affine, ReluNetwork
+from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
 from tasks.core.verdicts import DecidedBy, Verdict, combine
+
+if TYPE_CHECKING:
+    from tasks.core.branch_and_bound import PhaseSearch
+    from tasks.core.input_splitting import InputSearch
 
 Engine = Literal["ladder", "marabou", "bounds"]
 
-ENGINE_VERSION = "1"  # changes whenever a verdict or its time could: stored ones are then not used
+ENGINE_VERSION = "2"  # changes whenever a verdict or its time could: stored ones are then not used
 FEW_INPUTS = 12  # up to which inputs are split instead of phases
 ATTACK_STEPS = 40
-ATTACK_RESTARTS = 10
-SLOPE_STEPS = 20
+FIRST_RESTARTS, ATTACK_RESTARTS = 1, 10  # before and after the optimised bounds
+SLOPE_STEPS = 15
 BRANCHING_SHARE = 0.95  # of the time; the rest is Marabou's
 MARABOU_OVERSHOOT = 2.0  # by which its own time limit is often overrun
 
@@ -88,6 +92,28 @@ def decide(
     return _combined(answers, network.num_inputs, seconds)
 
 
+def warm_up() -> None:
+    """Compiles both searches' kernels, or loads them from Numba's cache.
+
+    A process that decides under time limits calls this first, so that none of them pays for it.
+    """
+    one = Affine(np.eye(2), np.zeros(2))
+    network = ReluNetwork((one, one))
+    box = LinfBall(np.full((1, 2), -1.0), np.ones((1, 2)))
+    region = UnsafeRegion(box, np.eye(2), np.ones(2))
+    hidden = preactivation_bounds(network, box, "crown")
+    for search in _searches():
+        search(network, box, [region], hidden).run(deadline=0.0)
+
+
+def _searches() -> tuple[type[PhaseSearch], type[InputSearch]]:
+    """Imported late: Numba takes a moment, and the processes that only wait need none of it."""
+    from tasks.core.branch_and_bound import PhaseSearch
+    from tasks.core.input_splitting import InputSearch
+
+    return PhaseSearch, InputSearch
+
+
 def _by_box(prop: Property) -> list[list[int]]:
     """Places of the regions that share a box, box after box."""
     groups: dict[tuple[bytes, bytes], list[int]] = {}
@@ -136,8 +162,9 @@ class _BoxLadder:
         stages: list[tuple[DecidedBy, Callable[[], FloatArray | None]]] = [
             (DecidedBy.INTERVAL, self._interval),
             (DecidedBy.CROWN, self._crown),
-            (DecidedBy.ATTACK, self._attack),
+            (DecidedBy.ATTACK, lambda: self._attack(FIRST_RESTARTS)),
             (DecidedBy.CROWN, self._alpha_crown),
+            (DecidedBy.ATTACK, lambda: self._attack(ATTACK_RESTARTS)),
         ]
         if engine == "ladder":
             stages.append((DecidedBy.BRANCH_AND_BOUND, self._branch_and_bound))
@@ -163,14 +190,14 @@ class _BoxLadder:
     def _left(self) -> list[int]:
         return [int(index) for index in np.flatnonzero(~(self.lower > 0))]
 
-    def _attack(self) -> FloatArray | None:
+    def _attack(self, num_restarts: int) -> FloatArray | None:
         with self._timed("attack"):
             return falsification.search(
                 self.network,
                 self.box,
                 [self.regions[index] for index in self._left],
                 num_steps=ATTACK_STEPS,
-                num_restarts=ATTACK_RESTARTS,
+                num_restarts=num_restarts,
                 seed=self.seed,
             )
 
@@ -211,18 +238,17 @@ class _BoxLadder:
                 [self.regions[index] for index in self._left],
                 self.hidden,
                 SLOPE_STEPS,
+                self.deadline,
             )
             self.lower[self._left] = np.maximum(self.lower[self._left], lower)
         return None
 
     def _branch_and_bound(self) -> FloatArray | None:
-        from tasks.core.branch_and_bound import PhaseSearch
-        from tasks.core.input_splitting import InputSearch
-
+        phase_search, input_search = _searches()
         with self._timed("branch_and_bound"):
             left = self._left
             regions = [self.regions[index] for index in left]
-            kind = InputSearch if self.network.num_inputs <= FEW_INPUTS else PhaseSearch
+            kind = input_search if self.network.num_inputs <= FEW_INPUTS else phase_search
             searcher = kind(self.network, self.box, regions, self.hidden)
             now = time.monotonic()
             found = searcher.run(now + BRANCHING_SHARE * (self.deadline - now))

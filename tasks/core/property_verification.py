@@ -17,7 +17,7 @@ import numpy as np
 from tasks.core import falsification, models
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
-from tasks.core.ladder import ENGINE_VERSION, Answer, Engine, decide
+from tasks.core.ladder import ENGINE_VERSION, Answer, Engine, decide, warm_up
 from tasks.core.models import LoadedModel
 from tasks.core.specification import FloatArray, Property, UnsafeRegion
 from tasks.core.verdict_store import StoredVerdict, VerdictKey, VerdictStore
@@ -130,6 +130,7 @@ def verify_instances(
 def make_solver(engine: Engine, seed: int) -> Callable[[_Job], InstanceResult]:
     """A worker's solver, which reads the files itself and remembers the models."""
     load = lru_cache(maxsize=CACHED_MODELS)(models.load)
+    warm_up()
 
     def solve(job: _Job) -> InstanceResult:
         instance, started = job.instance, time.monotonic()

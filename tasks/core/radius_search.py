@@ -14,7 +14,7 @@ from tasks.core.attacks import Images
 from tasks.core.bisection import Reply, narrow
 from tasks.core.bounds import margin_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
-from tasks.core.ladder import Engine, decide
+from tasks.core.ladder import Engine, decide, warm_up
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, Property, margins
 from tasks.core.verdicts import DecidedBy, Verdict
@@ -84,6 +84,9 @@ class RadiusSolver:
 
     network: ReluNetwork
     question: Question
+
+    def __post_init__(self) -> None:
+        warm_up()
 
     def __call__(self, job: Job) -> Findings:
         return _Search(self.network, self.question, job).run()

@@ -1,4 +1,4 @@
-"""Branch and bound on phases: against the exact oracle, and the bounds that its splits tighten."""
+"""Branch and bound on phases: against the exact oracle, and hidden bounds by optimised choices."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from tasks.core.bounds import Bounds, preactivation_bounds
+from tasks.core.bounds import preactivation_bounds
 from tasks.core.branch_and_bound import PhaseSearch, optimised_root
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import LinfBall, Property, UnsafeRegion
-from tasks.core.tightening import Tightening
+from tasks.core.tightening import tightened_hidden
 from tests.networks import box, hand_computed, random_network, sampled_points
 from tests.oracle import least_margin
 
@@ -61,30 +61,31 @@ def test_best_bound_first_and_the_deadline_is_kept() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_tightened_bounds_hold_where_the_splits_do(seed: int) -> None:
+def test_tightened_hidden_bounds_hold_and_are_narrower(seed: int) -> None:
     network, ball, _ = case(seed)
     hidden = preactivation_bounds(network, ball, "crown")
-    tightening = Tightening(network, ball, hidden)
-    bounds = search(network, ball, ()).problem.bounds
-    generator = np.random.default_rng(seed)
-    points = sampled_points(generator, ball, 4000)
-    values = np.concatenate(network.preactivations(points)[:-1], axis=1)
-    narrowed = 0
-    for _ in range(5):
-        signs = np.zeros((1, values.shape[1]), dtype=np.int8)
-        split = generator.permutation(values.shape[1])[:3]
-        signs[0, split] = np.where(values[0, split] >= 0, 1, -1)
-        lower = np.where(signs > 0, np.maximum(bounds.lower, 0), bounds.lower)
-        upper = np.where(signs < 0, np.minimum(bounds.upper, 0), bounds.upper)
-        every = np.ones(values.shape[1], dtype=bool)
-        tight = tightening.tightened(Bounds(lower, upper), signs, every, 10)
-        holds = values[(signs * values >= 0).all(axis=1)]
-        assert (holds >= tight.lower).all()
-        assert (holds <= tight.upper).all()
-        assert (tight.lower >= lower).all()
-        assert (tight.upper <= upper).all()
-        narrowed += int((tight.upper - tight.lower < upper - lower - 1e-6).sum())
-    assert narrowed > 0 or not hidden[0].unstable(network.linear[0]).any()
+    tight = tightened_hidden(network, ball, hidden, 10, deadline=np.inf)
+    values = network.preactivations(sampled_points(np.random.default_rng(seed), ball, 4000))
+    widths = []
+    for before, after, layer in zip(hidden, tight, values, strict=False):
+        assert (layer >= after.lower).all()
+        assert (layer <= after.upper).all()
+        assert (after.lower >= before.lower).all()
+        assert (after.upper <= before.upper).all()
+        widths.append((after.upper - after.lower).sum() / (before.upper - before.lower).sum())
+    assert widths[0] == 1
+    unstable = hidden[0].unstable(network.linear[0]).any()
+    assert len(widths) == 1 or not unstable or min(widths[1:]) < 1
+
+
+def test_hidden_bounds_stay_as_they_are_once_the_time_is_over() -> None:
+    network, ball, _ = case(1)
+    hidden = preactivation_bounds(network, ball, "crown")
+    assert len(hidden) > 1
+    tight = tightened_hidden(network, ball, hidden, 10, deadline=0.0)
+    for before, after in zip(hidden, tight, strict=True):
+        np.testing.assert_array_equal(after.lower, before.lower)
+        np.testing.assert_array_equal(after.upper, before.upper)
 
 
 def test_optimised_root_is_below_the_exact_margin() -> None:
@@ -92,7 +93,7 @@ def test_optimised_root_is_below_the_exact_margin() -> None:
         network, ball, label = case(seed)
         regions = Property.robustness(ball, label, 3).unsafe
         hidden = preactivation_bounds(network, ball, "crown")
-        _, lower = optimised_root(network, ball, regions, hidden, 15)
+        _, lower = optimised_root(network, ball, regions, hidden, 15, np.inf)
         assert lower.min() <= least_margin(network, ball, label) + 1e-7
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from tasks.core.bounds import preactivation_bounds
 from tasks.core.branch_and_bound import _clipped
-from tasks.core.dual_bounds import Choices, DualProblem, Subproblems
-from tasks.core.network import ReluNetwork
+from tasks.core.choices import Choices
+from tasks.core.dual_bounds import DualProblem, Subproblems
+from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import LinfBall, UnsafeRegion
 from tests.networks import KINDS, Kind, random_network_of, sampled_points
 from tests.oracle import least_excess
@@ -21,12 +24,16 @@ def random_region(generator: np.random.Generator, network: ReluNetwork) -> Unsaf
     return UnsafeRegion(LinfBall(center - radius, center + radius), rows, rows.sum(axis=1) * 0.1)
 
 
-def random_choices(generator: np.random.Generator, units: int, rows: int) -> Choices:
+def random_choices(generator: np.random.Generator, problem: DualProblem, rows: int) -> Choices:
     """Slopes and multipliers also out of their ranges, weights that do not sum to 1."""
+    units = problem.num_units
+    first = len(problem.network.layers[0].bias)
     return Choices(
         generator.uniform(-0.5, 1.5, size=(1, units)).astype(np.float32),
         (generator.normal(size=(1, units)) * generator.choice([0.1, 1.0])).astype(np.float32),
         np.append(generator.uniform(-0.5, 2, size=rows - 1), 1.0)[None].astype(np.float32),
+        generator.normal(0.5, 0.5, size=(1, first)).astype(np.float32),
+        generator.normal(0, 0.5, size=(1, problem.network.num_inputs)).astype(np.float32),
     )
 
 
@@ -55,7 +62,7 @@ def test_certified_is_sound_for_any_choices_and_splits(kind: Kind) -> None:
             holds = (signs * hidden >= 0).all(axis=1)
             satisfied += int(holds.sum())
             for _ in range(5):
-                choices = random_choices(generator, problem.num_units, len(region.rows))
+                choices = random_choices(generator, problem, len(region.rows))
                 lower = problem.certified(problems, choices)[0]
                 assert lower <= excess[holds].min()
                 assert count > 0 or lower <= exact + 1e-6
@@ -65,3 +72,28 @@ def test_certified_is_sound_for_any_choices_and_splits(kind: Kind) -> None:
             assert before <= problem.estimated(problems, found.choices)[0] + 1e-4
             assert found.lower[0] <= excess[holds].min()
     assert satisfied > 5000
+
+
+def test_planes_are_rounded_outwards() -> None:
+    """The bound of minus one ReLU is tight, so that rounding alone could lift it over the minimum.
+
+    That is minus the value at the box's highest corner, in fractions.
+    """
+    tight = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        weight, bias = generator.normal(size=(1, 20)), generator.normal(size=1)
+        network = ReluNetwork((Affine(weight, bias), Affine(-np.ones((1, 1)), np.zeros(1))))
+        center, radius = generator.normal(size=(1, 20)), generator.uniform(0.1, 1, size=(1, 20))
+        box = LinfBall(center - radius, center + radius)
+        corner = np.where(weight[0] > 0, box.upper[0], box.lower[0])
+        terms = zip(weight[0].tolist(), corner.tolist(), strict=True)
+        least = -sum((Fraction(w) * Fraction(x) for w, x in terms), Fraction(float(bias[0])))
+        hidden = preactivation_bounds(network, box, "crown")
+        problem = DualProblem(network, box, hidden)
+        signs = np.zeros((1, 1), dtype=np.int8)
+        problems = Subproblems(np.ones((1, 1, 1)), np.zeros((1, 1)), signs, problem.bounds)
+        lower = problem.certified(problems, problem.initial_choices(problems))[0]
+        assert Fraction(float(lower)) <= min(least, 0)
+        tight += bool(hidden[0].unstable(network.linear[0])) and lower >= float(least) - 1e-6
+    assert tight > 80
