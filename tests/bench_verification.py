@@ -29,7 +29,7 @@ from tasks.core.keras_network import relu_network
 from tasks.core.ladder import Engine
 from tasks.core.property_verification import Instance, verify_instances
 from tasks.core.specification import LinfBall
-from tasks.core.verdicts import Verdict
+from tasks.core.verdicts import Verdict, VerificationResult
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 POINTS, EPSILON, POINT_SECONDS = 100, 0.05, 10.0
@@ -105,9 +105,10 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
     for column in ("engine", "decided", "robust", "falsified", "seconds"):
         table.add_column(column, justify="left" if column == "engine" else "right")
     engines: tuple[Engine, ...] = ("ladder", "marabou")
+    found: dict[Engine, list[VerificationResult]] = {}
     for engine in engines:
         started = perf_counter()
-        results = verification.verify(
+        found[engine] = verification.verify(
             classifier,
             network,
             sample,
@@ -116,11 +117,25 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
             attack=AttackStrength(20, 1, 0),
             limits=limits,
         )
-        counts = Counter(result.verdict for result in results)
+        counts = Counter(result.verdict for result in found[engine])
         decided = counts[Verdict.ROBUST] + counts[Verdict.FALSIFIED]
         numbers = (decided, counts[Verdict.ROBUST], counts[Verdict.FALSIFIED])
         table.add_row(engine, *map(str, numbers), f"{perf_counter() - started:.1f}")
     console.print(table)
+    differing = [
+        ours.sample_index
+        for ours, theirs in zip(found["ladder"], found["marabou"], strict=True)
+        if {ours.verdict, theirs.verdict} == {Verdict.ROBUST, Verdict.FALSIFIED}
+    ]
+    console.print(f"points on which the engines contradict each other: {differing or 'none'}")
+    proved = np.array([result.verdict is Verdict.ROBUST for result in found["ladder"]])
+    attacked = AttackStrength(40, 20, 1).pgd(
+        classifier, sample.images[proved], sample.labels[proved], EPSILON
+    )
+    console.print(
+        f"the ladder's {proved.sum()} proofs that PGD with 20 restarts breaks: "
+        f"{attacked.broken.sum()}"
+    )
 
 
 def certified_accuracy(classifier: Classifier, data: Dataset, console: Console) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from mlflow import MlflowClient
 from tasks.core.attacks import Classifier
 from tasks.core.datasets import Dataset
 from tests.test_cli import CERTIFLOW, ROOT
+from tests.test_verify_command import stored
 
 FAST = ["--timeout", "5", "--workers", "1"]
 
@@ -26,13 +29,17 @@ def project(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) ->
     return folder
 
 
-def certiflow(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def environment(project: Path) -> dict[str, str]:
     unset = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"}
     kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return kept | {"PREFECT_HOME": str(project / "prefect"), "PYTHONPATH": str(ROOT)}
+
+
+def certiflow(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*CERTIFLOW, *arguments],
         cwd=project,
-        env=kept | {"PREFECT_HOME": str(project / "prefect"), "PYTHONPATH": str(ROOT)},
+        env=environment(project),
         capture_output=True,
         text=True,
         timeout=300,
@@ -84,6 +91,41 @@ def test_global_robustness_bounds_what_sampling_finds(
     second = np.clip(second, 0, np.minimum(mean + 0.02, 1)).astype(np.float32)
     change = np.abs(classifier.logits(first) - classifier.logits(second)).max(axis=0)
     assert (change < table["epsilon_proved"]).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "--epsilon", "0.1", "--epsilon", "0.15", "--epsilon", "0.2"],
+        ["radius", "--tolerance", "0.005"],
+    ],
+    ids=["verify", "radius"],
+)
+def test_killed_run_goes_on_where_it_was(
+    tmp_path: Path, classifier: Classifier, arguments: list[str]
+) -> None:
+    classifier.model.save(tmp_path / "digits.keras")
+    question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "60"]
+    process = subprocess.Popen(
+        [*CERTIFLOW, *question, *FAST],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(stored(tmp_path)) < 5 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    time.sleep(1)  # a worker's last answer has no one to go to
+    before = stored(tmp_path)
+    assert len(before) >= 5
+    result = certiflow(tmp_path, *question, *FAST)
+    assert result.returncode == 0, result.stderr
+    after = stored(tmp_path)
+    assert len(after) > len(before)
+    assert {key: after[key] for key in before} == before
 
 
 @pytest.mark.parametrize(

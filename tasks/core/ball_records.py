@@ -47,8 +47,13 @@ class Recorder:
         self.decided: set[tuple[int, float]] = set()
         self.row_of = {int(index): row for row, index in enumerate(sample.indices)}
 
+    def note(self, decided: Iterator[VerificationResult]) -> None:
+        """Adds results that cost nothing to know, so that the store need not hold them."""
+        for result in decided:
+            self._add(result)
+
     def record(self, decided: Iterator[VerificationResult]) -> None:
-        """Adds results as they come."""
+        """Adds results as they come, and stores them."""
         for result in decided:
             self._add(result)
             if self.store is not None and result.verdict is not Verdict.ERROR:

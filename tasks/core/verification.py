@@ -65,7 +65,7 @@ def verify(
     """
     results = Recorder(runtime, network, sample, engine, attack, limits, store, on_result)
     right = runtime.logits(sample.images).argmax(axis=1) == sample.labels
-    results.record(_misclassified(runtime, sample, np.flatnonzero(~right), epsilons))
+    results.note(_misclassified(runtime, sample, np.flatnonzero(~right), epsilons))
     if not fresh:
         results.recall(np.flatnonzero(right), epsilons)
     jobs: list[tuple[float, Job]] = []
