@@ -105,7 +105,7 @@ def test_killed_run_goes_on_where_it_was(
     tmp_path: Path, classifier: Classifier, arguments: list[str]
 ) -> None:
     classifier.model.save(tmp_path / "digits.keras")
-    question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "60"]
+    question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "40"]
     process = subprocess.Popen(
         [*CERTIFLOW, *question, *FAST],
         cwd=tmp_path,

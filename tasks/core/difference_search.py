@@ -183,4 +183,5 @@ class _Search:
             engine=self.question.engine,
             timeout_seconds=seconds,
             seed=self.question.seed,
+            with_marabou=False,  # which could take the process, and what is known, with it
         )

@@ -71,11 +71,13 @@ def decide(
     engine: Engine = "ladder",
     timeout_seconds: float,
     seed: int = 0,
+    with_marabou: bool = True,
 ) -> Answer:
     """Whether `prop` holds: sound; complete but for time, near-boundary cases and the engine.
 
-    The time limit is kept by every stage but Marabou's own, which can overshoot: run this in a
-    process that can be ended from outside.
+    The time limit is kept by every stage but Marabou's own, which can overshoot by any amount: run
+    this in a process that can be ended from outside, or `with_marabou=False`, which leaves open
+    what the ladder's other stages do.
     """
     if prop.unsafe and prop.unsafe[0].rows.shape[1] > network.num_outputs:
         network = network.with_inputs()
@@ -84,7 +86,7 @@ def decide(
     answers: list[Answer] = []
     for places in _by_box(prop):
         search = _BoxLadder(network, [prop.unsafe[i] for i in places], deadline, seed, seconds)
-        answer = search.run(engine)
+        answer = search.run(engine, with_marabou)
         region = None if answer.region is None else places[answer.region]
         answers.append(replace(answer, region=region, stage_seconds=seconds))
         if answer.verdict is Verdict.FALSIFIED:
@@ -155,7 +157,7 @@ class _BoxLadder:
         self.hidden: list[Bounds] = []
         self.reason = ""
 
-    def run(self, engine: Engine) -> Answer:
+    def run(self, engine: Engine, with_marabou: bool) -> Answer:
         """Down the ladder until all regions are excluded, one is reached, or nothing is left."""
         if engine == "marabou":
             return self._marabou(share=1.0)
@@ -167,15 +169,16 @@ class _BoxLadder:
             (DecidedBy.ATTACK, lambda: self._attack(ATTACK_RESTARTS)),
         ]
         if engine == "ladder":
-            stages.append((DecidedBy.BRANCH_AND_BOUND, self._branch_and_bound))
+            share = BRANCHING_SHARE if with_marabou else 1.0
+            stages.append((DecidedBy.BRANCH_AND_BOUND, lambda: self._branch_and_bound(share)))
         for stage, bound in stages:
             point = bound()
             if point is not None:  # reaches a region, evaluated alone
                 return self._falsified(point, stage)
             if (self.lower > 0).all():
                 return self._robust(stage)
-        if engine == "bounds":
-            return self._open()
+        if engine == "bounds" or not with_marabou:
+            return self._open(stages[-1][0])
         return self._marabou(share=1 / MARABOU_OVERSHOOT)
 
     @contextmanager
@@ -243,7 +246,7 @@ class _BoxLadder:
             self.lower[self._left] = np.maximum(self.lower[self._left], lower)
         return None
 
-    def _branch_and_bound(self) -> FloatArray | None:
+    def _branch_and_bound(self, share: float) -> FloatArray | None:
         phase_search, input_search = _searches()
         with self._timed("branch_and_bound"):
             left = self._left
@@ -251,7 +254,7 @@ class _BoxLadder:
             kind = input_search if self.network.num_inputs <= FEW_INPUTS else phase_search
             searcher = kind(self.network, self.box, regions, self.hidden)
             now = time.monotonic()
-            found = searcher.run(now + BRANCHING_SHARE * (self.deadline - now))
+            found = searcher.run(now + share * (self.deadline - now))
             if found.proved:
                 self.lower[left] = found.lower
             self.reason = found.reason
@@ -288,7 +291,9 @@ class _BoxLadder:
         excess = [float(region.excess(outputs)[0]) for region in self.regions]
         return Answer(Verdict.FALSIFIED, stage, point[None], int(np.argmin(excess)))
 
-    def _open(self) -> Answer:
+    def _open(self, stage: DecidedBy) -> Answer:
         nothing = np.empty((0, self.network.num_inputs))
-        reason = "bounds are too loose"
-        return Answer(Verdict.UNKNOWN, DecidedBy.CROWN, nothing, self._left[0], None, reason)
+        late = stage is DecidedBy.BRANCH_AND_BOUND and time.monotonic() >= self.deadline
+        verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
+        reason = self.reason or "bounds are too loose"
+        return Answer(verdict, stage, nothing, self._left[0], None, reason)

@@ -197,6 +197,7 @@ class _Search:
                 engine=self.question.engine,
                 timeout_seconds=seconds,
                 seed=self.question.seed,
+                with_marabou=False,  # which could take the process, and what is known, with it
             )
         if answer.verdict is Verdict.ROBUST:
             self.proved_by = answer.decided_by

@@ -354,3 +354,12 @@ def test_the_deadline_is_kept(inputs: int) -> None:
     assert answer.verdict is not Verdict.ROBUST
     assert time.monotonic() - started < 4.0  # Marabou counts whole seconds
     assert answer.stage_seconds["branch_and_bound"] < 1.5
+
+
+@pytest.mark.parametrize("inputs", [10, 20])
+def test_without_marabou_the_search_has_all_the_time_and_the_last_word(inputs: int) -> None:
+    network, prop = hard_property(inputs)
+    answer = decide(network, prop, timeout_seconds=0.5, with_marabou=False)
+    assert (answer.verdict, answer.decided_by) == (Verdict.TIMEOUT, DecidedBy.BRANCH_AND_BOUND)
+    assert "marabou" not in answer.stage_seconds
+    assert " open of " in answer.reason
