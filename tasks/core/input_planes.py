@@ -9,7 +9,7 @@ each weight may have its own: for every s in [0, 1]^n
 
 since relu(z) is the greater of 0 and z. These planes are all there is to know of one unit: with
 z <= relu(z) and 0 they give the convex hull of its graph over the box (Anderson et al. 2020,
-"Strong mixed-integer programming formulations for trained neural networks", proposition 12; used
+"Strong mixed-integer programming formulations for trained neural networks"; used
 for dual bounds by De Palma et al. 2021, "Scaling the convex barrier with active sets"). Equal
 slopes u / (u - l) give the chord.
 
