@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tasks.core.attacks import Images
@@ -142,6 +143,7 @@ def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) ->
         ylabel="points",
         title=title,
     )
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(fontsize=8, loc="outside right upper")
     _save(figure, path)
 
