@@ -118,7 +118,17 @@ def invocation(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def running(project: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def interruptible() -> Iterator[None]:
+    """A shell's background job ignores Ctrl-C, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def running(
+    interruptible: None, project: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A flow in the middle of its training, in a process group of its own."""
     with subprocess.Popen(
         [*CERTIFLOW, *smoke(*SLOW)],
