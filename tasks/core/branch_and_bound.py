@@ -88,7 +88,8 @@ class PhaseSearch:
 
     def run(self, deadline: float) -> Search:
         """Bounds and splits until all is closed, a point is found, or the deadline passes."""
-        self._bound_roots()
+        if self.subproblems == 0:
+            self.bound_roots()
         while self.heap and self.candidate is None and time.monotonic() < deadline:
             count = min(BATCH, len(self.heap))
             nodes = [heapq.heappop(self.heap)[-1] for _ in range(count)]
@@ -111,7 +112,8 @@ class PhaseSearch:
             reason=reason,
         )
 
-    def _bound_roots(self) -> None:
+    def bound_roots(self) -> None:
+        """Bounds each region without a split, into `root_lower`."""
         for index in range(len(self.regions)):
             signs = np.zeros((1, self.problem.num_units), dtype=np.int8)
             problems = self._problems([index], signs, self.problem.bounds)
@@ -273,12 +275,15 @@ def optimised_root(
     hidden: Sequence[Bounds],
     num_steps: int,
     deadline: float,
-) -> tuple[list[Bounds], FloatArray]:
-    """alpha-CROWN: hidden bounds, and bounds (regions,) on the excess, by optimised slopes."""
+) -> PhaseSearch:
+    """alpha-CROWN: a search whose hidden bounds and roots are bounded by optimised choices.
+
+    Its `root_lower` and `problem.hidden` are what alpha-CROWN shows; `run` goes on from there.
+    """
     tightened = tightened_hidden(network, box, hidden, num_steps, deadline)
     search = PhaseSearch(network, box, regions, tightened)
-    search._bound_roots()
-    return tightened, search.root_lower
+    search.bound_roots()
+    return search
 
 
 def _clipped(bounds: Bounds, signs: SignArray) -> Bounds:

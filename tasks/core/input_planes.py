@@ -61,7 +61,7 @@ class InputPlanes:
 
     def __init__(self, layer: Affine, box: LinfBall, dtype: type[np.floating]) -> None:
         center, radius = (box.upper[0] + box.lower[0]) / 2, (box.upper[0] - box.lower[0]) / 2
-        self.weights = layer.weight.astype(dtype)
+        self.weights = layer.weight.astype(dtype, copy=False)
         self.spans = _spans(layer.weight)
         self.center, self.radius = center.astype(dtype), radius.astype(dtype)
         self.peaks = (layer(center) + np.abs(layer.weight) @ radius).astype(dtype)
@@ -140,8 +140,10 @@ def _weigh(weights, spans, radius, peaks, coefficients, levels, tilts, rows, top
                 product = part[place] * _slope(part[place], level, tilt[place])
                 row[place] += coefficient * product
                 reach += abs(product) * size[place]
-            sides[problem, unit] = 1 if peaks[unit] - reach > reach else -1
-            tops[problem, unit] = max(reach, peaks[unit] - reach)
+            rising = peaks[unit] - reach
+            off = reach >= rising  # not `max`, which may lose a NaN: such a top proves nothing
+            sides[problem, unit] = -1 if off else 1
+            tops[problem, unit] = reach if off else rising
 
 
 @compiled

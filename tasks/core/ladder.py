@@ -76,8 +76,8 @@ def decide(
     """Whether `prop` holds: sound; complete but for time, near-boundary cases and the engine.
 
     The time limit is kept by every stage but Marabou's own, which can overshoot by any amount: run
-    this in a process that can be ended from outside, or `with_marabou=False`, which leaves open
-    what the ladder's other stages do.
+    this in a process that can be ended from outside, or `with_marabou=False`, which ends the ladder
+    before it (and means nothing to the engine `marabou`).
     """
     if prop.unsafe and prop.unsafe[0].rows.shape[1] > network.num_outputs:
         network = network.with_inputs()
@@ -155,6 +155,7 @@ class _BoxLadder:
         self.deadline, self.seed, self.seconds = deadline, seed, seconds
         self.lower = np.full(len(regions), -np.inf)  # proved so far, on each region's excess
         self.hidden: list[Bounds] = []
+        self.rooted: PhaseSearch | None = None  # by alpha-CROWN, over the regions it found open
         self.reason = ""
 
     def run(self, engine: Engine, with_marabou: bool) -> Answer:
@@ -235,26 +236,27 @@ class _BoxLadder:
         if self.network.num_inputs <= FEW_INPUTS:
             return None  # splitting an input is worth more, and is as fast
         with self._timed("alpha_crown"):
-            self.hidden, lower = optimised_root(
+            left = self._left
+            self.rooted = optimised_root(
                 self.network,
                 self.box,
-                [self.regions[index] for index in self._left],
+                [self.regions[index] for index in left],
                 self.hidden,
                 SLOPE_STEPS,
                 self.deadline,
             )
-            self.lower[self._left] = np.maximum(self.lower[self._left], lower)
+            self.hidden = self.rooted.problem.hidden
+            self.lower[left] = np.maximum(self.lower[left], self.rooted.root_lower)
         return None
 
     def _branch_and_bound(self, share: float) -> FloatArray | None:
-        phase_search, input_search = _searches()
+        _, input_search = _searches()
         with self._timed("branch_and_bound"):
             left = self._left
             regions = [self.regions[index] for index in left]
-            kind = input_search if self.network.num_inputs <= FEW_INPUTS else phase_search
-            searcher = kind(self.network, self.box, regions, self.hidden)
+            search = self.rooted or input_search(self.network, self.box, regions, self.hidden)
             now = time.monotonic()
-            found = searcher.run(now + share * (self.deadline - now))
+            found = search.run(now + share * (self.deadline - now))
             if found.proved:
                 self.lower[left] = found.lower
             self.reason = found.reason

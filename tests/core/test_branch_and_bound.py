@@ -93,8 +93,8 @@ def test_optimised_root_is_below_the_exact_margin() -> None:
         network, ball, label = case(seed)
         regions = Property.robustness(ball, label, 3).unsafe
         hidden = preactivation_bounds(network, ball, "crown")
-        _, lower = optimised_root(network, ball, regions, hidden, 15, np.inf)
-        assert lower.min() <= least_margin(network, ball, label) + 1e-7
+        root = optimised_root(network, ball, regions, hidden, 15, np.inf)
+        assert root.root_lower.min() <= least_margin(network, ball, label) + 1e-7
 
 
 def test_hand_computed_network_is_settled() -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tasks.core.bounds import preactivation_bounds
+from tasks.core.bounds import Bounds, preactivation_bounds
 from tasks.core.branch_and_bound import _clipped
 from tasks.core.choices import Choices
 from tasks.core.dual_bounds import DualProblem, Subproblems
@@ -97,3 +97,18 @@ def test_planes_are_rounded_outwards() -> None:
         assert Fraction(float(lower)) <= min(least, 0)
         tight += bool(hidden[0].unstable(network.linear[0])) and lower >= float(least) - 1e-6
     assert tight > 80
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(np.nan, 1.0), (-1.0, np.nan), (np.nan, np.nan)])
+def test_a_hidden_bound_that_is_nan_proves_nothing(lower: float, upper: float) -> None:
+    """Although a plane needs no hidden bound: what is NaN hides something that went wrong."""
+    network = ReluNetwork((Affine(np.eye(2), np.zeros(2)), Affine(np.ones((1, 2)), np.ones(1))))
+    ball = LinfBall(np.full((1, 2), -1.0), np.ones((1, 2)))
+    hidden = [Bounds(np.array([[lower, -1.0]]), np.array([[upper, 1.0]]))]
+    problem = DualProblem(network, ball, hidden)
+    signs = np.zeros((1, 2), dtype=np.int8)
+    problems = Subproblems(np.ones((1, 1, 1)), np.zeros((1, 1)), signs, problem.bounds)
+    with np.errstate(invalid="ignore"):
+        found = problem.optimise(problems, problem.initial_choices(problems), 3)
+        lowers = [found.lower[0], problem.certified(problems, found.choices)[0]]
+    assert not any(value > 0 for value in lowers)
