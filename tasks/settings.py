@@ -87,11 +87,16 @@ class _Effort(_Section):
 
 
 class VerificationSettings(_Effort):
-    """Proofs for a stratified sample of test points over their own grid of radii."""
+    """Proofs for a stratified sample of test points over their own grid of radii.
+
+    `cluster` is the address of a Dask scheduler, such as `tcp://host:8786`, whose workers then take
+    the place of this machine's solver processes.
+    """
 
     samples: int = Field(default=20, ge=1)
     epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
     witness_share: float = Field(default=0.1, ge=0, le=1)
+    cluster: str | None = None
 
 
 class RadiusSettings(_Effort):
