@@ -35,7 +35,7 @@ class ModelSummary(BaseModel):
     global_robustness: list[dict[str, Any]] = []
 
 
-@flow(name="model", flow_run_name="{settings.data.dataset} {settings.model}")
+@flow(name="model", flow_run_name="{settings.data.name} {settings.model}")
 def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> ModelSummary:
     """Verdicts, critical radii or global robustness of the model in `file`, as settings ask.
 
@@ -49,14 +49,14 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
     }
     name = "-".join(name for name, section in asked.items() if section is not None)
     tags = {
-        "dataset": settings.data.dataset,
+        "dataset": settings.data.name,
         "git.commit": tracking.git_commit(),
         "prefect.flow_run_id": runtime.flow_run.id,
         "seed": settings.seed,
         "model": settings.model,
         "invocation": os.environ.get("CERTIFLOW_INVOCATION", "none"),
     }
-    slug = f"{name}-{settings.data.dataset}"
+    slug = f"{name}-{settings.data.name}"
     with tracking.tracked_run(slug, settings.tracking, tags) as run:
         run.settings(settings)
         dataset = download(settings.data.dataset, settings.data.cache.absolute())

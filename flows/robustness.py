@@ -9,11 +9,14 @@ from prefect import flow, get_client, runtime
 
 from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
+from tasks.core.architectures import describe
 from tasks.core.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, download, load
+from tasks.data_check import write_profile
+from tasks.radius import radius
 from tasks.report import Summary, report
-from tasks.settings import Settings
+from tasks.settings import Settings, decimal
 from tasks.train import train
 from tasks.verify import verify
 
@@ -33,35 +36,51 @@ def robustness_flow(settings: Settings, fresh: bool = False) -> Summary:
         CertiflowError: one line saying what could not be done; the MLflow run is then FAILED and
             keeps what was done.
     """
-    with tracking.tracked_run(settings.slug, settings.tracking, _tags(settings)) as run:
+    with tracking.tracked_run(settings.slug, settings.tracking, run_tags(settings)) as run:
         run.settings(settings)
         dataset = obtain_dataset(settings, run)
-        model = train(dataset, settings.training, settings.seed, run.ref)
-        fgsm_file = fgsm(dataset, model, settings.attack, run.ref)
-        pgd_file = pgd(dataset, model, fgsm_file, settings.attack, settings.seed, run.ref)
-        bounds_file = bounds(dataset, model, fgsm_file, pgd_file, settings.attack, run.ref)
-        verified_file = verify(
-            dataset,
-            model.file,
-            settings.verification,
-            settings.attack,
-            settings.seed,
-            run.ref,
-            fresh,
-        )
-        attack_files = (fgsm_file, pgd_file, bounds_file)
-        return report(dataset, model, attack_files, verified_file, settings, run.ref)
+        return assess(settings, dataset, run, fresh)
 
 
-def _tags(settings: Settings) -> dict[str, Any]:
+def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bool) -> Summary:
+    """Trains a model and finds out what holds of it: the way from the data to the version."""
+    record_dataset(dataset, run)
+    seed, ref = settings.seed, run.ref
+    model = train(dataset, settings.training, seed, ref)
+    fgsm_file = fgsm(dataset, model, settings.attack, ref)
+    pgd_file = pgd(dataset, model, fgsm_file, settings.attack, seed, ref)
+    bounds_file = bounds(dataset, model, fgsm_file, pgd_file, settings.attack, ref)
+    verified_file = verify(
+        dataset, model.file, settings.verification, settings.attack, seed, ref, fresh
+    )
+    radius_file = None
+    if settings.radius is not None:
+        radius_file = radius(dataset, model.file, settings.radius, seed, ref, fresh)
+    attack_files = (fgsm_file, pgd_file, bounds_file)
+    return report(dataset, model, attack_files, verified_file, radius_file, settings, ref)
+
+
+def run_tags(settings: Settings) -> dict[str, Any]:
+    """What a run of the main flow can be found by in MLflow."""
     return {
-        "dataset": settings.data.dataset,
-        "dataset.requested": settings.data.dataset,
+        "dataset": settings.data.name,
+        "dataset.requested": settings.data.name,
+        "architecture": describe(settings.training.architecture, settings.training.hidden),
         "git.commit": tracking.git_commit(),
         "prefect.flow_run_id": runtime.flow_run.id,
         "seed": settings.seed,
+        "settings.sha256": settings.fingerprint,
+        "reference_epsilon": decimal(settings.reference_epsilon),
         "invocation": os.environ.get("CERTIFLOW_INVOCATION", "none"),
     }
+
+
+def record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
+    """The dataset as an input of the run, with the profile that later data are compared with."""
+    data = load(dataset)
+    run.tags({"dataset": dataset.name, "dataset.sha256": dataset.sha256})
+    run.dataset(data)
+    write_profile(data, run)
 
 
 def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
@@ -85,8 +104,6 @@ def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
             f"verification.samples is {settings.verification.samples}: expected at most "
             f"{dataset.test_size}, the size of {dataset.name}'s test set"
         )
-    run.tags({"dataset": dataset.name, "dataset.sha256": dataset.sha256})
-    run.dataset(load(dataset))
     return dataset
 
 

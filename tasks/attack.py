@@ -169,6 +169,29 @@ def epsilon_grid(
     )
 
 
+def test_points(
+    dataset: DatasetRef,
+    fgsm_file: ArtifactRef,
+    pgd_file: ArtifactRef,
+    bounds_file: ArtifactRef,
+    settings: AttackSettings,
+) -> dict[str, NDArray[Any]]:
+    """What held at each test point: `clean` (n,), and `fgsm`, `pgd`, `certified` (epsilons, n).
+
+    Each says that the prediction is right: undisturbed, after the attack, everywhere in the ball.
+    """
+    found, labels = _load(fgsm_file), load(dataset).test_labels
+    clean = found["clean"] == labels
+    fgsm_right = clean & (found["predictions"] == labels)
+    return {
+        "epsilons": np.array(settings.epsilons),
+        "clean": clean,
+        "fgsm": fgsm_right,
+        "pgd": fgsm_right & ~_load(pgd_file)["broken"],
+        "certified": _load(bounds_file)["certified"],
+    }
+
+
 def _by(settings: AttackSettings, values: NDArray[np.floating]) -> dict[float, float]:
     return dict(zip(settings.epsilons, values.tolist(), strict=True))
 

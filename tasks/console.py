@@ -27,6 +27,11 @@ def warn(text: str) -> None:
     console.print(f"WARNING  {text}", style="bold yellow", markup=False, soft_wrap=True)
 
 
+def say(title: str, text: str) -> None:
+    """A line about something that takes no time to show, in the stages' column."""
+    console.print(f"{title:<9} {text}", markup=False, soft_wrap=True)
+
+
 @dataclass
 class StageProgress:
     """One stage's progress; `note` says what matters so far."""

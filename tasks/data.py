@@ -12,18 +12,19 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core import datasets
+from tasks.core import datasets, own_data
 from tasks.core.datasets import Dataset
 from tasks.core.download import DatasetUnavailableError, fetch
 from tasks.core.errors import CertiflowError
 
 
 class DatasetRef(BaseModel):
-    """A downloaded dataset by name, cache folder and content."""
+    """A downloaded dataset by name, where it comes from, cache folder and content."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
+    source: str  # what `data.dataset` said: the name, or a file
     cache: Path
     sha256: str
     test_size: int
@@ -37,31 +38,35 @@ def _may_help(task: Any, task_run: Any, state: Any) -> bool:
 
 @task(
     name="download",
-    task_run_name="download {name}",
+    task_run_name="download {source}",
     retries=2,
     retry_delay_seconds=exponential_backoff(backoff_factor=1),
     retry_condition_fn=_may_help,
     cache_policy=NO_CACHE,
 )
-def download(name: str, cache_folder: Path) -> DatasetRef:
+def download(source: str, cache_folder: Path) -> DatasetRef:
     """Brings a dataset into the cache and checks its content; see `fetch` for the errors."""
     with console.stage("download", None) as progress:
 
         def on_progress(file: str, done: int, total: int | None) -> None:
             progress.update(done, total, file)
 
-        fetch(name, cache_folder, on_progress=on_progress, on_warning=console.warn)
-        data = load_checked(name, cache_folder)
+        fetch(source, cache_folder, on_progress=on_progress, on_warning=console.warn)
+        data = load_checked(source, cache_folder)
         count = len(data.train_labels) + len(data.test_labels)
-        progress.update(count, count, f"{name}, {len(data.test_labels)} of them for testing")
+        progress.update(count, count, f"{data.name}, {len(data.test_labels)} of them for testing")
     return DatasetRef(
-        name=name, cache=cache_folder, sha256=data.sha256, test_size=len(data.test_labels)
+        name=data.name,
+        source=source,
+        cache=cache_folder,
+        sha256=data.sha256,
+        test_size=len(data.test_labels),
     )
 
 
 def load(ref: DatasetRef) -> Dataset:
     """The dataset; raises `CertiflowError` when its content is no longer what was downloaded."""
-    data = load_checked(ref.name, ref.cache)
+    data = load_checked(ref.source, ref.cache)
     if data.sha256 != ref.sha256:
         raise CertiflowError(
             f"{ref.name} in {ref.cache}: expected content {ref.sha256}, found {data.sha256}; "
@@ -71,6 +76,8 @@ def load(ref: DatasetRef) -> Dataset:
 
 
 @cache
-def load_checked(name: str, cache_folder: Path) -> Dataset:
+def load_checked(source: str, cache_folder: Path) -> Dataset:
     """Files are read and hashed once in a process, not once a stage."""
-    return datasets.load(name, cache_folder)
+    if source.endswith(own_data.SUFFIX):
+        return own_data.load_own(Path(source))
+    return datasets.load(source, cache_folder)

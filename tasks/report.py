@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from tasks import console
-from tasks.attack import epsilon_grid
+from tasks import console, descriptions
+from tasks.attack import epsilon_grid, test_points
 from tasks.core import figures, metrics
+from tasks.core.critical_radius import radius_summary
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef
 from tasks.settings import Settings, decimal
-from tasks.tracking import Run, RunRef
+from tasks.tracking import VERSION_TAG, Run, RunRef, model_name
 from tasks.train import ModelRef
 
 REFERENCE_EPSILON = 0.1
@@ -26,7 +28,10 @@ REFERENCE = {"clean accuracy": 0.9771, "under FGSM at 0.1, first 1,000": 0.0620}
 
 
 class Summary(BaseModel):
-    """What a run found; `--json` writes it, the last screen shows it."""
+    """What a run found; `--json` writes it, the last screen shows it.
+
+    `median_radius` is the median critical radius, [proved, falsified]; None where it was not asked.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,6 +45,7 @@ class Summary(BaseModel):
     clean_accuracy: float
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]
+    median_radius: tuple[float, float] | None
     reference: dict[str, tuple[float, float]]  # name: (theirs, ours)
     figure: str
     folder: str
@@ -51,6 +57,7 @@ def report(
     model: ModelRef,
     attack_files: tuple[ArtifactRef, ArtifactRef, ArtifactRef],
     verified_file: ArtifactRef,
+    radius_file: ArtifactRef | None,
     settings: Settings,
     run: RunRef,
 ) -> Summary:
@@ -58,36 +65,49 @@ def report(
     log = Run(run)
     with console.stage("report", 3) as progress:
         grid = epsilon_grid(dataset, *attack_files, settings.attack)
-        verified = metrics.verification_summary(pd.read_csv(verified_file.verified_path()))
+        table = _read(verified_file)
+        radii = None if radius_file is None else _read(radius_file)
+        if radii is not None:
+            metrics.check_radii(table, radii)
+        verified = metrics.verification_summary(table)
         figure = _write(log, grid, verified, f"{dataset.name} {model.architecture}")
+        points = test_points(dataset, *attack_files, settings.attack)
+        _write_points(log, points)
         progress.advance()
-        markdown = _markdown(dataset, settings, model, grid, verified, run)
+        summary = Summary(
+            run_id=run.run_id,
+            run_name=run.name,
+            url=run.url,
+            dataset=dataset.name,
+            dataset_requested=settings.data.name,
+            architecture=model.architecture,
+            model_version="",
+            clean_accuracy=model.clean_accuracy,
+            epsilon_grid=grid.to_dict("records"),
+            verification=verified.to_dict("records"),
+            median_radius=None if radii is None else _median_radius(radii),
+            reference=_beside_reference(dataset, model, grid),
+            figure=figure,
+            folder=str(run.folder),
+        )
+        markdown = descriptions.of_run(summary, settings)
         log.describe(markdown)
         version = log.register(
             model.model_id,
-            f"certiflow-{dataset.name}",
-            _key_numbers(dataset, model, grid, verified, settings),
+            model_name(dataset.name),
+            _key_numbers(dataset, summary, settings),
             markdown,
         )
-        log.tags({"model.version": version})
+        log.tags({VERSION_TAG: version})
         progress.advance()
         _prefect_artifacts(markdown, grid, verified, run)
-        progress.advance(note=f"certiflow-{dataset.name} version {version}")
-    return Summary(
-        run_id=run.run_id,
-        run_name=run.name,
-        url=run.url,
-        dataset=dataset.name,
-        dataset_requested=settings.data.dataset,
-        architecture=model.architecture,
-        model_version=version,
-        clean_accuracy=model.clean_accuracy,
-        epsilon_grid=grid.to_dict("records"),
-        verification=verified.to_dict("records"),
-        reference=_beside_reference(dataset, model, grid),
-        figure=figure,
-        folder=str(run.folder),
-    )
+        progress.advance(note=f"{model_name(dataset.name)} version {version}")
+    return summary.model_copy(update={"model_version": version})
+
+
+def _read(table: ArtifactRef) -> pd.DataFrame:
+    """Every number as it was written: pandas would otherwise take the last digit's neighbour."""
+    return pd.read_csv(table.verified_path(), float_precision="round_trip")
 
 
 def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str) -> str:
@@ -99,6 +119,19 @@ def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str) -> 
     log.files("tables", table)
     log.files("figures", figure)
     return str(figure)
+
+
+def _write_points(log: Run, points: dict[str, Any]) -> None:
+    """What held at each test point, so that versions can be compared on the same ones."""
+    path = log.ref.folder / "tables/test_points.npz"
+    with written_atomically(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **points)
+    log.files("tables", path)
+
+
+def _median_radius(radii: pd.DataFrame) -> tuple[float, float]:
+    summary = radius_summary(radii)
+    return summary.proved_quantiles[0.5], summary.falsified_quantiles[0.5]
 
 
 def _beside_reference(
@@ -118,80 +151,27 @@ def _beside_reference(
     )
 
 
-def _key_numbers(
-    dataset: DatasetRef,
-    model: ModelRef,
-    grid: pd.DataFrame,
-    verified: pd.DataFrame,
-    settings: Settings,
-) -> dict[str, Any]:
+def _key_numbers(dataset: DatasetRef, summary: Summary, settings: Settings) -> dict[str, Any]:
     """Tags of the registered version: what versions are compared by."""
     tags: dict[str, Any] = {
-        "architecture": model.architecture,
-        "clean_accuracy": round(model.clean_accuracy, 4),
+        "architecture": summary.architecture,
+        "clean_accuracy": round(summary.clean_accuracy, 4),
         "dataset.sha256": dataset.sha256,
+        "reference_epsilon": decimal(settings.reference_epsilon),
         "seed": settings.seed,
+        "settings.sha256": settings.fingerprint,
         "verification.samples": settings.verification.samples,
     }
-    for row in grid.to_dict("records"):
+    for row in summary.epsilon_grid:
         for attack in ("fgsm", "pgd"):
             key = f"{attack}/robust_accuracy/eps_{decimal(row['epsilon'])}"
             tags[key] = round(row[f"{attack}_accuracy"], 4)
-    for row in verified.to_dict("records"):
+    for row in summary.verification:
         key = f"verification/certified_accuracy/eps_{decimal(row['epsilon'])}"
         tags[key] = round(row["certified_accuracy"], 4)
+    if summary.median_radius is not None:
+        tags["radius/proved_q0.5"] = round(summary.median_radius[0], 4)
     return tags
-
-
-def _markdown(
-    dataset: DatasetRef,
-    settings: Settings,
-    model: ModelRef,
-    grid: pd.DataFrame,
-    verified: pd.DataFrame,
-    run: RunRef,
-) -> str:
-    """The result as one page, for MLflow's description and Prefect's artifact."""
-    requested = settings.data.dataset
-    lines = [f"**{dataset.name} {model.architecture}**: clean accuracy {model.clean_accuracy:.2%}."]
-    if dataset.name != requested:
-        lines.append(f"\n**{requested} could not be had: this is {dataset.name}.**")
-    for name, (theirs, ours) in _beside_reference(dataset, model, grid).items():
-        lines.append(f"\n{name}: {ours:.2%} (reference: {theirs:.2%})")
-    lines += ["", "Whole test set: what attacks leave, and what linear bounds prove.", ""]
-    lines += _rows(
-        ("epsilon", "FGSM", "PGD", "certified"),
-        [
-            (
-                decimal(row["epsilon"]),
-                row["fgsm_accuracy"],
-                row["pgd_accuracy"],
-                row["certified_accuracy"],
-            )
-            for row in grid.to_dict("records")
-        ],
-    )
-    samples, engine = settings.verification.samples, settings.verification.engine
-    lines += ["", f"{samples} sampled points, verified (engine `{engine}`).", ""]
-    verdicts = ("robust", "falsified", "unknown", "timeout", "error")
-    lines += _rows(
-        ("epsilon", *verdicts, "certified"),
-        [
-            (
-                decimal(row["epsilon"]),
-                *(str(int(row[verdict])) for verdict in verdicts),
-                row["certified_accuracy"],
-            )
-            for row in verified.to_dict("records")
-        ],
-    )
-    return "\n".join([*lines, "", f"MLflow run: [{run.name}]({run.url})"])
-
-
-def _rows(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    cells = [[f"{c:.2%}" if isinstance(c, float) else str(c) for c in row] for row in rows]
-    lines = [header, ["---:"] * len(header), *cells]
-    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def _prefect_artifacts(

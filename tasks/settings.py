@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from tasks.core import own_data
 from tasks.core.architectures import Architecture, describe
+from tasks.core.datasets import SOURCES
+from tasks.core.files import sha256_of
 from tasks.core.ladder import Engine
 
-DatasetName = Literal["mnist", "fashion_mnist", "digits"]
+DATASETS = (*SOURCES, "digits")
+
+
+def _known_dataset(name: str) -> str:
+    if name not in DATASETS and Path(name).suffix != own_data.SUFFIX:
+        raise ValueError(f"expected {', '.join(DATASETS)}, or the path of an .npz file of your own")
+    return name
+
+
+DatasetName = Annotated[str, AfterValidator(_known_dataset), Field(examples=list(DATASETS))]
 Radius = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -28,6 +41,15 @@ PositiveGrid = Annotated[
 ]
 
 
+# Settings that say where and how fast, not what.
+WITHOUT_EFFECT: dict[str, Any] = {
+    "tracking": True,
+    "data": {"cache", "fallback"},
+    "verification": {"workers", "cluster"},
+    "radius": {"workers"},
+}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -38,6 +60,11 @@ class DataSettings(_Section):
     dataset: DatasetName = "mnist"
     fallback: DatasetName | None = None
     cache: Path = Path("data")
+
+    @property
+    def name(self) -> str:
+        """The dataset's name: that of the file, for one of the user's own."""
+        return self.dataset if self.dataset in DATASETS else Path(self.dataset).stem
 
 
 class TrainingSettings(_Section):
@@ -120,6 +147,22 @@ class GlobalSettings(_Effort):
     tolerance: float = Field(default=0.05, gt=0, allow_inf_nan=False)
 
 
+class PromotionSettings(_Section):
+    """When a challenger takes the champion's place; see `tasks.promotion`.
+
+    Attributes:
+        epsilon: the reference radius; None means the greatest of `verification.epsilons`.
+        samples: test points that both models are verified on, or all where there are fewer.
+        clean_margin: by how much clean accuracy may fall.
+        significance: a fall of certified accuracy counts when its p-value is below this.
+    """
+
+    epsilon: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    samples: int = Field(default=100, ge=1)
+    clean_margin: float = Field(default=0.005, ge=0, le=1)
+    significance: float = Field(default=0.05, gt=0, lt=1)
+
+
 class TrackingSettings(_Section):
     """Where evidence goes."""
 
@@ -160,12 +203,25 @@ class Settings(_Command):
     training: TrainingSettings = TrainingSettings()
     attack: AttackSettings = AttackSettings()
     verification: VerificationSettings = VerificationSettings()
+    radius: RadiusSettings | None = RadiusSettings()
+    promotion: PromotionSettings = PromotionSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    @property
+    def reference_epsilon(self) -> float:
+        """The radius that versions are compared and promoted at."""
+        return self.promotion.epsilon or self.verification.epsilons[-1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of every setting that may change what a run finds."""
+        values = self.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+        return sha256_of(json.dumps(values, sort_keys=True).encode())
 
     @property
     def title(self) -> str:
         """Dataset and architecture, such as `mnist dense-128`."""
-        return f"{self.data.dataset} {describe(self.training.architecture, self.training.hidden)}"
+        return f"{self.data.name} {describe(self.training.architecture, self.training.hidden)}"
 
     @property
     def slug(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -44,25 +45,48 @@ def verify(
 
     `model` is a Keras, ONNX or `.nnet` file; `fresh` ignores verdicts stored before.
     """
-    from tasks.core import models, verification
-    from tasks.core.ball_sample import AttackStrength, SolverLimits
+    from tasks.core import models
 
     log, started = Run(run), monotonic()
     loaded = models.load(model.verified_path())
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
+    results = verdicts(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
+    log.metrics({"verification/seconds": monotonic() - started})
+    log.tags({"network.sha256": loaded.network.sha256})
+    return _log_results(log, results, sample, run.folder)
+
+
+def verdicts(
+    model: LoadedModel,
+    sample: Sample,
+    epsilons: Sequence[float],
+    settings: VerificationSettings,
+    attack: AttackSettings,
+    seed: int,
+    *,
+    title: str = "verify",
+    fresh: bool = False,
+) -> list[VerificationResult]:
+    """`verification.verify` as settings ask, shown as a stage, with the project's stored verdicts.
+
+    Of the settings, `samples` and `epsilons` are not looked at.
+    """
+    from tasks.core import verification
+    from tasks.core.ball_sample import AttackStrength, SolverLimits
+
     counts: Counter[Verdict] = Counter()
-    with console.stage("verify", len(sample.labels) * len(settings.epsilons)) as progress:
+    with console.stage(title, len(sample.labels) * len(epsilons)) as progress:
 
         def on_result(result: VerificationResult) -> None:
             counts[result.verdict] += 1
             progress.advance(note=" · ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]))
 
         with VerdictStore(STORE) as store:
-            results = verification.verify(
-                loaded.runtime,
-                loaded.network,
+            return verification.verify(
+                model.runtime,
+                model.network,
                 sample,
-                settings.epsilons,
+                epsilons,
                 engine=settings.engine,
                 attack=AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
                 limits=SolverLimits(
@@ -75,9 +99,6 @@ def verify(
                 fresh=fresh,
                 on_result=on_result,
             )
-    log.metrics({"verification/seconds": monotonic() - started})
-    log.tags({"network.sha256": loaded.network.sha256})
-    return _log_results(log, results, run.folder)
 
 
 def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Sample:
@@ -100,7 +121,9 @@ def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Samp
     return Sample(indices, images, data.test_labels[indices])
 
 
-def _log_results(log: Run, results: list[VerificationResult], folder: Path) -> ArtifactRef:
+def _log_results(
+    log: Run, results: list[VerificationResult], sample: Sample, folder: Path
+) -> ArtifactRef:
     path, table = folder / "tables" / "verification.csv", metrics.verification_table(results)
     with written_atomically(path) as temporary:
         table.to_csv(temporary, index=False)
@@ -120,7 +143,7 @@ def _log_results(log: Run, results: list[VerificationResult], folder: Path) -> A
             for word in ("confirmed", "undecided")
         }
     )
-    log.files("counterexamples", *_save_counterexamples(results, folder / "counterexamples"))
+    log.files("counterexamples", *_save_counterexamples(results, sample, folder))
     summary = metrics.verification_summary(table).set_index("epsilon")
     for verdict in Verdict:
         log.per_epsilon(f"verification/{verdict}", summary[verdict.value].to_dict())
@@ -129,8 +152,11 @@ def _log_results(log: Run, results: list[VerificationResult], folder: Path) -> A
     return ArtifactRef.to(path)
 
 
-def _save_counterexamples(results: list[VerificationResult], folder: Path) -> list[Path]:
+def _save_counterexamples(
+    results: list[VerificationResult], sample: Sample, folder: Path
+) -> list[Path]:
     """One file per broken ball; misclassified samples once, not for every radius."""
+    clean = dict(zip(sample.indices.tolist(), sample.images, strict=True))
     paths = []
     seen = set()
     for result in results:
@@ -142,15 +168,17 @@ def _save_counterexamples(results: list[VerificationResult], folder: Path) -> li
         if name in seen:
             continue
         seen.add(name)
-        with written_atomically(folder / name) as temporary:
+        path = folder / "counterexamples" / name
+        with written_atomically(path) as temporary:
             np.savez_compressed(
                 temporary,
                 allow_pickle=False,
                 image=result.counterexample,
+                clean=clean[result.sample_index],
                 sample_index=result.sample_index,
                 label=result.label,
                 predicted=-1 if result.target is None else result.target,
                 epsilon=result.epsilon,
             )
-        paths.append(folder / name)
+        paths.append(path)
     return paths

@@ -159,7 +159,6 @@ SOURCES = {
         ),
     ),
 }
-NAMES = (*SOURCES, "digits")
 
 
 def load(name: str, cache: Path) -> Dataset:

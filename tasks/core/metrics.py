@@ -108,6 +108,28 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
+def check_radii(verification: pd.DataFrame, radii: pd.DataFrame) -> None:
+    """Holds a `verification_table` against the `radius_table` of the same model.
+
+    Raises:
+        ContradictionError: a ball is proved in one and broken in the other.
+    """
+    found = verification.merge(radii[["sample_index", "proved", "falsified"]], on="sample_index")
+    proved = found["verdict"] == Verdict.ROBUST.value
+    broken = found["verdict"] == Verdict.FALSIFIED.value
+    wrong = found[
+        (proved & (found["falsified"] <= found["epsilon"]))
+        | (broken & (found["proved"] >= found["epsilon"]))
+    ]
+    if len(wrong):
+        row = wrong.iloc[0]
+        raise ContradictionError(
+            f"sample {row['sample_index']}: {row['verdict']} at epsilon {row['epsilon']:g}, yet "
+            f"its critical radius lies in [{row['proved']:g}, {row['falsified']:g}]: this is a "
+            "defect of certiflow; please report it with the run's artifacts"
+        )
+
+
 def decided_by_counts(table: pd.DataFrame) -> pd.DataFrame:
     """Points that each stage decided, robust or falsified: radii by `stage verdict`."""
     decided = table[table["verdict"].isin([Verdict.ROBUST.value, Verdict.FALSIFIED.value])]

@@ -1,15 +1,9 @@
-"""Everything that is written to MLflow; the only module that imports it."""
+"""One MLflow run: what is written to it, and how it begins and ends."""
 
 from __future__ import annotations
 
-import atexit
 import getpass
-import os
-import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,26 +14,19 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 import yaml
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
+from tasks.tracking.store import LOCAL_UI, STORE_ERRORS, experiment_id, first_line, open_store
 
 if TYPE_CHECKING:
     import keras
-
-LOCAL_STORE = "sqlite:///mlflow.db"
-LOCAL_ARTIFACTS = Path("mlartifacts")
-MODEL_SUFFIXES = (".keras", ".onnx")
-LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves the local store
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
 
 class RunRef(BaseModel):
@@ -161,32 +148,6 @@ class Run:
         self._client.set_terminated(self.ref.run_id, status)
 
 
-def downloaded_model(uri: str) -> Path:
-    """The model file behind `models:/name@alias`, `models:/name/3` or `runs:/…`, in a copy.
-
-    The copy is removed when this process ends. Raises `CertiflowError` when the store does not
-    answer, has no such model, or holds no single Keras or ONNX file under it.
-    """
-    open_store()
-    folder = Path(tempfile.mkdtemp(prefix="certiflow-model-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    try:
-        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except Exception as error:  # unknown URI, gone files and dead servers share no class
-        raise CertiflowError(
-            f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give this model "
-            f"({_first_line(error)}); give models:/name@alias or models:/name/version"
-        ) from error
-    files = [found] if found.is_file() else sorted(found.rglob("*"))
-    models = [path for path in files if path.suffix in MODEL_SUFFIXES]
-    if len(models) != 1:
-        names = ", ".join(path.name for path in models) or "none"
-        raise CertiflowError(
-            f"{uri}: expected one {' or '.join(MODEL_SUFFIXES)} file, found {names}"
-        )
-    return models[0]
-
-
 def mark_killed(invocation: str) -> list[str]:
     """Marks the runs of one `certiflow` process KILLED that are still said to be running.
 
@@ -227,7 +188,7 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, STORE_ERRORS):
             raise CertiflowError(
-                f"{_first_line(error)}; what was done so far is in {run.ref.folder}"
+                f"{first_line(error)}; what was done so far is in {run.ref.folder}"
             ) from error
         raise
 
@@ -247,7 +208,7 @@ def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Ru
     uri = mlflow.get_tracking_uri()
     try:
         client = MlflowClient()
-        experiment = _experiment_id(client, settings.experiment)
+        experiment = experiment_id(client, settings.experiment)
         origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "certiflow run"}
         run = client.create_run(
             experiment,
@@ -256,77 +217,13 @@ def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Ru
         )
     except MlflowException as error:
         raise CertiflowError(
-            f"MLflow at {uri} does not answer ({_first_line(error)}): start it, or unset "
+            f"MLflow at {uri} does not answer ({first_line(error)}): start it, or unset "
             "MLFLOW_TRACKING_URI to use the project's own store"
         ) from error
     host = uri if uri.startswith("http") else LOCAL_UI
     run_id = run.info.run_id
     url = f"{host}/#/experiments/{experiment}/runs/{run_id}"
     return Run(RunRef(run_id=run_id, name=name, folder=folder, url=url))
-
-
-def open_store() -> None:
-    """Points MLflow at the project's own store, unless told otherwise, and initialises it once.
-
-    Two processes that initialise one SQLite store at the same time would break it.
-    """
-    if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
-        mlflow.set_tracking_uri(LOCAL_STORE)
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith("sqlite:///"):
-        return
-    database = Path(uri.removeprefix("sqlite:///"))
-    try:
-        with FileLock(database.with_name(f".{database.name}.lock"), timeout=120):
-            MlflowClient().search_experiments(max_results=1)
-    except OSError as error:
-        raise CertiflowError(
-            f"{database}: {error.strerror or error}: make the folder writable or set "
-            "MLFLOW_TRACKING_URI"
-        ) from error
-    except (MlflowException, SQLAlchemyError) as error:
-        raise CertiflowError(
-            f"{database} cannot be used as MLflow's store ({_first_line(error)}): free some space, "
-            "or move it away"
-        ) from error
-
-
-def serve_ui(port: int) -> None:
-    """Replaces this process by MLflow's server on loopback over the store in use."""
-    open_store()
-    if mlflow.get_tracking_uri().startswith("http"):
-        raise CertiflowError(
-            f"MLFLOW_TRACKING_URI is a server: open {mlflow.get_tracking_uri()}, or unset it to "
-            "see the project's own store"
-        )
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise CertiflowError(f"port {port} is in use: choose another one, make ui PORT=5001")
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", mlflow.get_tracking_uri(), "--workers", "1"),
-        *("--artifacts-destination", LOCAL_ARTIFACTS.absolute().as_uri()),
-    ]
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    print(f"MLflow's UI on http://127.0.0.1:{port} in some seconds; Ctrl-C ends it", flush=True)
-    os.execv(sys.executable, command)
-
-
-def _experiment_id(client: MlflowClient, name: str) -> str:
-    known = client.get_experiment_by_name(name)
-    if known is not None:
-        return str(known.experiment_id)
-    local = mlflow.get_tracking_uri() == LOCAL_STORE
-    location = LOCAL_ARTIFACTS.absolute().as_uri() if local else None
-    try:
-        # The UI then opens on training runs rather than on its pages for language models.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(name, artifact_location=location, tags=kind))
-    except MlflowException as error:
-        known = client.get_experiment_by_name(name)  # another process was faster
-        if known is None:
-            raise error
-        return str(known.experiment_id)
 
 
 def git_commit() -> str:
@@ -341,8 +238,3 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return described.stdout.strip()
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,0 +1,132 @@
+"""The data check of a retraining: what is new, and has it drifted from the champion's data?"""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks import console
+from tasks.core import drift
+from tasks.core.datasets import Dataset
+from tasks.core.drift import DataProfile, Drift
+from tasks.core.errors import CertiflowError
+from tasks.core.files import written_atomically
+from tasks.data import DatasetRef, load
+from tasks.settings import Settings
+from tasks.tracking import DECISION, RegisteredModel, Run, Version, model_name, read_run
+
+PROFILE = "data_profile.json"
+
+
+class DataCheck(BaseModel):
+    """What a retraining knows before it trains.
+
+    Attributes:
+        champion: the version in service, if any.
+        changed: the data are not those that the champion was trained on.
+        drift: population stability indices against the champion's training data, by part of the
+            profile; None without a champion or its profile.
+        judged: the version that was trained on these data with these settings and judged already.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    sha256: str
+    champion: int | None
+    changed: bool
+    drift: Drift | None
+    judged: int | None
+
+    @property
+    def sentence(self) -> str:
+        """The finding in one line."""
+        if self.champion is None:
+            return f"{self.dataset}: no champion yet to compare the data with"
+        if not self.changed:
+            return f"{self.dataset}: the data are those of champion {self.champion}"
+        if self.drift is None:
+            return f"{self.dataset}: new data; champion {self.champion} has no profile of its own"
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in self.drift._asdict().items())
+        return (
+            f"{self.dataset}: new data, drift from champion {self.champion}'s: {self.drift.word} "
+            f"(stability index: {parts})"
+        )
+
+
+@task(name="check data", cache_policy=NO_CACHE)
+def check_data(dataset: DatasetRef, settings: Settings) -> DataCheck:
+    """Compares the data with the champion's training data and with what was judged before.
+
+    Raises:
+        CertiflowError: the images' shape or the set of labels is another than the champion's: such
+            models cannot be compared.
+    """
+    model = RegisteredModel(model_name(dataset.name))
+    champion = model.champion()
+    new = _profile(load(dataset))
+    old = None if champion is None else _recorded_profile(champion)
+    if champion is not None and old is not None:
+        _check_comparable(dataset, new, old, champion)
+    check = DataCheck(
+        dataset=dataset.name,
+        sha256=dataset.sha256,
+        champion=None if champion is None else champion.number,
+        changed=champion is None or champion.tags.get("dataset.sha256") != dataset.sha256,
+        drift=None if old is None else drift.drift(new, old),
+        judged=_judged(model, dataset, settings),
+    )
+    console.say("data", check.sentence)
+    if check.drift is not None and check.drift.word == "major":
+        console.warn(f"{check.sentence}: the champion may no longer fit what it meets")
+    create_markdown_artifact(check.sentence, key="certiflow-data-check")
+    return check
+
+
+def write_profile(data: Dataset, run: Run) -> None:
+    """Logs the profile of the training data, which later data are compared with."""
+    path = run.ref.folder / "tables" / PROFILE
+    with written_atomically(path) as temporary:
+        temporary.write_text(_profile(data).model_dump_json())
+    run.files("tables", path)
+
+
+def _profile(data: Dataset) -> DataProfile:
+    return drift.profile(data.train_images, data.train_labels)
+
+
+def _recorded_profile(version: Version) -> DataProfile | None:
+    path = read_run(version.run_id).artifact(f"tables/{PROFILE}") if version.run_id else None
+    if path is None:
+        return None
+    try:
+        return DataProfile.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise CertiflowError(
+            f"{PROFILE} of {version} cannot be read ({error.error_count()} errors): promote "
+            "another version, or train again"
+        ) from error
+
+
+def _check_comparable(
+    dataset: DatasetRef, new: DataProfile, old: DataProfile, champion: Version
+) -> None:
+    for what, ours, theirs in (
+        ("images of shape", new.shape, old.shape),
+        ("labels from 0 to", len(new.labels) - 1, len(old.labels) - 1),
+    ):
+        if ours != theirs:
+            raise CertiflowError(
+                f"{dataset.source} has {what} {ours}, the data of champion {champion} {theirs}: "
+                "they cannot be compared; give the new data a name of their own"
+            )
+
+
+def _judged(model: RegisteredModel, dataset: DatasetRef, settings: Settings) -> int | None:
+    same = {"dataset.sha256": dataset.sha256, "settings.sha256": settings.fingerprint}
+    for version in model.versions():
+        if DECISION in version.tags and same.items() <= version.tags.items():
+            return version.number
+    return None

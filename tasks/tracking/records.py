@@ -1,0 +1,170 @@
+"""Runs that are over, as they are read back: by id, by name, by registered version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+
+from tasks.core.errors import CertiflowError
+from tasks.core.files import temporary_folder
+from tasks.tracking.registry import PREFIX, RegisteredModel, Version, registered_models
+from tasks.tracking.store import answered, open_store
+
+VERSION_TAG = "model.version"  # of a run: the number of the version that it registered
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+VERSION = re.compile(rf"(?:models:/)?(?:({PREFIX}[\w-]+)/)?v?(\d+)")
+ALIAS = re.compile(rf"(?:models:/)?({PREFIX}[\w-]+)@(\w+)")
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it was when it was read; times in seconds since 1970."""
+
+    run_id: str
+    name: str
+    status: str
+    experiment_id: str
+    started: float
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+    def artifact(self, path: str) -> Path | None:
+        """A local copy of an artifact, or None when the run has none of that name."""
+        folder = path.rpartition("/")[0]
+        with answered(f"run {self.name}"):
+            listed = MlflowClient().list_artifacts(self.run_id, folder or None)
+            if path not in {entry.path for entry in listed}:
+                return None
+            copies = temporary_folder("certiflow-artifact-")
+            return Path(MlflowClient().download_artifacts(self.run_id, path, str(copies)))
+
+    def artifacts(self, folder: str) -> list[str]:
+        """Paths of the artifacts in a folder."""
+        with answered(f"run {self.name}"):
+            listed = MlflowClient().list_artifacts(self.run_id, folder)
+        return [entry.path for entry in listed if not entry.is_dir]
+
+
+def find_run(words: str) -> RunRecord:
+    """The run that a user means by a run id, a run's name, or a version.
+
+    A version is `certiflow-mnist/3`, `certiflow-mnist@champion`, or `3` where only one model is
+    registered; `models:/` before it is allowed.
+
+    Raises:
+        CertiflowError: there is no such run or version.
+    """
+    version = find_version(words)
+    if version is not None:
+        return read_run(version.run_id)
+    if RUN_ID.fullmatch(words):
+        return read_run(words)
+    with answered(words):
+        found = _search(f"attributes.run_name = '{words.replace(chr(39), '')}'")
+    if len(found) != 1:
+        raise CertiflowError(
+            f"{words}: {len(found)} runs have this name; give a run's id, a run's full name, or a "
+            "version such as certiflow-mnist/3 or certiflow-mnist@champion"
+        )
+    return found[0]
+
+
+def find_version(words: str) -> Version | None:
+    """The registered version that the words mean; None when they do not look like one.
+
+    Raises:
+        CertiflowError: they look like one, but there is none, or several.
+    """
+    by_alias, by_number = ALIAS.fullmatch(words), VERSION.fullmatch(words)
+    if by_alias:
+        model = RegisteredModel(by_alias[1])
+        aliases = model.aliases()
+        if by_alias[2] not in aliases:
+            known = ", ".join(sorted(aliases)) or "none"
+            raise CertiflowError(f"{model.name} has no {by_alias[2]} yet; its aliases: {known}")
+        return model.version(aliases[by_alias[2]])
+    if not by_number:
+        return None
+    return RegisteredModel(by_number[1] or _only_model(words)).version(int(by_number[2]))
+
+
+def read_run(run_id: str) -> RunRecord:
+    """Raises `CertiflowError` when there is no such run."""
+    open_store()
+    try:
+        return _record(MlflowClient().get_run(run_id))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise CertiflowError(
+                f"run {run_id}: MLflow at {mlflow.get_tracking_uri()} has no such run; "
+                "`certiflow compare` lists what there is"
+            ) from error
+        raise
+
+
+def registered_runs(experiment: str) -> list[RunRecord]:
+    """The finished runs of an experiment that registered a version, newest first.
+
+    Raises:
+        CertiflowError: there is no such experiment.
+    """
+    open_store()
+    with answered(f"experiment {experiment}"):
+        known = MlflowClient().get_experiment_by_name(experiment)
+        if known is None:
+            names = ", ".join(sorted(e.name for e in MlflowClient().search_experiments()))
+            raise CertiflowError(
+                f"experiment {experiment}: there is none in {mlflow.get_tracking_uri()} (there "
+                f"are: {names}); run `make run-flow` first, or name another with --experiment"
+            )
+        found = _search("attributes.status = 'FINISHED'", [known.experiment_id])
+    return [run for run in found if VERSION_TAG in run.tags]
+
+
+def _only_model(words: str) -> str:
+    names = registered_models()
+    if len(names) != 1:
+        known = ", ".join(names) or "none yet: run `make run-flow` first"
+        raise CertiflowError(
+            f"version {words}: of which model? Registered are: {known}; "
+            f"say {names[0] if names else PREFIX + 'mnist'}/{words}"
+        )
+    return names[0]
+
+
+def _search(condition: str, experiments: list[str] | None = None) -> list[RunRecord]:
+    open_store()
+    client = MlflowClient()
+    ids = experiments or [entry.experiment_id for entry in client.search_experiments()]
+    found: list[RunRecord] = []
+    token: Any = None
+    while True:
+        page = client.search_runs(ids, condition, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+        found += map(_record, page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _record(run: MlflowRun) -> RunRecord:
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        experiment_id=run.info.experiment_id,
+        started=run.info.start_time / 1000,
+        params=run.data.params,
+        metrics=run.data.metrics,
+        tags=run.data.tags,
+    )

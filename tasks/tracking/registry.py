@@ -1,0 +1,196 @@
+"""The registered models: their versions, and which of them is the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from tasks.core.errors import CertiflowError
+from tasks.core.files import temporary_folder
+from tasks.tracking.store import answered, first_line, local_database, open_store
+
+PREFIX = "certiflow-"  # a registered model is named after its dataset
+CHAMPION, CHALLENGER = "champion", "challenger"
+DECISION = "promotion.decision"  # tag of a version that was judged: what was decided
+MODEL_SUFFIXES = (".keras", ".onnx")
+HISTORY = "champions"  # tag of the registered model: the versions that were champion, oldest first
+HISTORY_LENGTH = 100
+LOCK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version as it was when it was read."""
+
+    model: str
+    number: int
+    run_id: str
+    description: str
+    tags: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.number}"
+
+
+class RegisteredModel:
+    """The versions of one registered model and its aliases."""
+
+    def __init__(self, name: str) -> None:
+        open_store()
+        self.name = name
+        self._client = MlflowClient()
+
+    def versions(self) -> list[Version]:
+        """All versions, the newest first; none when the model is not registered."""
+        with answered(self.name):
+            found = self._client.search_model_versions(f"name = '{self.name}'")
+        return sorted(map(_version, found), key=lambda version: -version.number)
+
+    def version(self, number: int) -> Version:
+        """Raises `CertiflowError` when there is no such version."""
+        versions = {version.number: version for version in self.versions()}
+        if number not in versions:
+            known = ", ".join(map(str, sorted(versions))) or "none"
+            raise CertiflowError(f"{self.name} has no version {number}; there are: {known}")
+        return versions[number]
+
+    def aliases(self) -> dict[str, int]:
+        """Which version each alias means."""
+        try:
+            found = self._client.get_registered_model(self.name).aliases
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {alias: int(number) for alias, number in found.items()}
+
+    def champion(self) -> Version | None:
+        """The version in service, if any."""
+        number = self.aliases().get(CHAMPION)
+        return None if number is None else self.version(number)
+
+    def previous_champion(self) -> int | None:
+        """The version that was champion before the present one, and still exists."""
+        champion = self.aliases().get(CHAMPION)
+        existing = {version.number for version in self.versions()}
+        earlier = [number for number in self._history(champion) if number in existing]
+        return next((number for number in reversed(earlier) if number != champion), None)
+
+    def challenge(self, version: Version) -> None:
+        """Makes `version` the challenger."""
+        self._client.set_registered_model_alias(self.name, CHALLENGER, str(version.number))
+
+    def crown(self, version: Version) -> None:
+        """Makes `version` the champion, in one step of the store, and notes whom it follows."""
+        earlier = self._history(self.aliases().get(CHAMPION))
+        self._client.set_registered_model_alias(self.name, CHAMPION, str(version.number))
+        self._remember([*earlier, version.number])
+        if self.aliases().get(CHALLENGER) == version.number:
+            self._client.delete_registered_model_alias(self.name, CHALLENGER)
+
+    def roll_back(self, version: Version) -> None:
+        """Makes `version`, an earlier champion, the champion again, and forgets the later ones."""
+        earlier = self._history(version.number)
+        self._client.set_registered_model_alias(self.name, CHAMPION, str(version.number))
+        self._remember(earlier)
+
+    def annotate(self, version: Version, tags: Mapping[str, Any], paragraph: str) -> None:
+        """Adds tags, and a paragraph at the end of the version's description."""
+        number = str(version.number)
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self.name, number, key, str(value))
+        description = f"{self.version(version.number).description}\n\n{paragraph}".strip()
+        self._client.update_model_version(self.name, number, description)
+
+    def describe(self, markdown: str) -> None:
+        """The description that the model's page shows."""
+        self._client.update_registered_model(self.name, markdown)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else on this machine changes the champion in the block, with a local store."""
+        database = local_database()
+        path = (
+            None if database is None else database.with_name(f".{database.name}.{self.name}.lock")
+        )
+        try:
+            with nullcontext() if path is None else FileLock(path, timeout=LOCK_SECONDS):
+                yield
+        except TimeoutError as error:
+            raise CertiflowError(
+                f"{path}: another process has been deciding on {self.name} for {LOCK_SECONDS} s; "
+                "wait for it, or end it"
+            ) from error
+
+    def _history(self, until: int | None) -> list[int]:
+        """The champions up to `until`, which is the last; all when it never was one.
+
+        A process that died between setting the alias and noting it leaves the tag behind the alias.
+        """
+        tag = self._client.get_registered_model(self.name).tags.get(HISTORY, "")
+        numbers = [int(word) for word in tag.split() if word.isdigit()]
+        if until is None or until not in numbers:
+            return numbers if until is None else [*numbers, until]
+        last = len(numbers) - numbers[::-1].index(until)
+        return numbers[:last]
+
+    def _remember(self, numbers: list[int]) -> None:
+        tag = " ".join(map(str, numbers[-HISTORY_LENGTH:]))
+        self._client.set_registered_model_tag(self.name, HISTORY, tag)
+
+
+def model_name(dataset: str) -> str:
+    """Of the registered model for a dataset."""
+    return f"{PREFIX}{dataset}"
+
+
+def registered_models() -> list[str]:
+    """Names of certiflow's registered models."""
+    open_store()
+    with answered("the model registry"):
+        found = MlflowClient().search_registered_models(f"name LIKE '{PREFIX}%'")
+    return sorted(model.name for model in found)
+
+
+def downloaded_model(uri: str) -> Path:
+    """The model file behind `models:/name@alias`, `models:/name/3` or `runs:/…`, in a copy.
+
+    The copy is removed when this process ends. Raises `CertiflowError` when the store does not
+    answer, has no such model, or holds no single Keras or ONNX file under it.
+    """
+    open_store()
+    folder = temporary_folder("certiflow-model-")
+    try:
+        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except Exception as error:  # unknown URI, gone files and dead servers share no class
+        raise CertiflowError(
+            f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give this model "
+            f"({first_line(error)}); give models:/name@alias or models:/name/version"
+        ) from error
+    files = [found] if found.is_file() else sorted(found.rglob("*"))
+    models = [path for path in files if path.suffix in MODEL_SUFFIXES]
+    if len(models) != 1:
+        names = ", ".join(path.name for path in models) or "none"
+        raise CertiflowError(
+            f"{uri}: expected one {' or '.join(MODEL_SUFFIXES)} file, found {names}"
+        )
+    return models[0]
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(
+        model=found.name,
+        number=int(found.version),
+        run_id=found.run_id or "",
+        description=found.description or "",
+        tags=dict(found.tags),
+    )

@@ -1,0 +1,137 @@
+"""MLflow's store: the project's own or the one that MLFLOW_TRACKING_URI names, opened safely."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasks.core.errors import CertiflowError
+
+SQLITE = "sqlite:///"
+LOCAL_STORE = f"{SQLITE}mlflow.db"
+PROBE_SECONDS = 10
+LOCAL_ARTIFACTS = Path("mlartifacts")
+LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves the local store
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
+
+
+def open_store() -> None:
+    """Points MLflow at the project's own store, unless told otherwise, and initialises it once.
+
+    Two processes that initialise one SQLite store at the same time would break it.
+
+    Raises:
+        CertiflowError: the store cannot be used; a server that is down is said within seconds,
+            since it is asked before MLflow's own requests with their retries.
+    """
+    if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
+        mlflow.set_tracking_uri(LOCAL_STORE)
+    database = local_database()
+    if database is not None:
+        _initialise(database)
+    elif mlflow.get_tracking_uri().startswith("http"):
+        _probe(mlflow.get_tracking_uri())
+
+
+def local_database() -> Path | None:
+    """The SQLite file of the store in use, if it is one."""
+    uri = mlflow.get_tracking_uri()
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+@contextmanager
+def answered(what: str) -> Iterator[None]:
+    """Turns a store that fails in the block into one line that says what was asked of it."""
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise CertiflowError(
+            f"{what}: MLflow at {mlflow.get_tracking_uri()} does not answer ({first_line(error)}); "
+            "is it running, and MLFLOW_TRACKING_URI right?"
+        ) from error
+
+
+def _initialise(database: Path) -> None:
+    try:
+        with FileLock(database.with_name(f".{database.name}.lock"), timeout=120):
+            MlflowClient().search_experiments(max_results=1)
+    except OSError as error:
+        raise CertiflowError(
+            f"{database}: {error.strerror or error}: make the folder writable or set "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+    except (MlflowException, SQLAlchemyError) as error:
+        if "database schema" in str(error):
+            raise CertiflowError(
+                f"{database} was written by another version of MLflow than {mlflow.__version__}: "
+                f"copy it away, then run `mlflow db upgrade {SQLITE}{database}`; if that one is "
+                "newer, use its version or move the file away"
+            ) from error
+        raise CertiflowError(
+            f"{database} cannot be used as MLflow's store ({first_line(error)}): free some space, "
+            "or move it away"
+        ) from error
+
+
+def _probe(uri: str) -> None:
+    try:
+        httpx.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise CertiflowError(
+            f"MLflow at {uri} does not answer ({first_line(error)}): start it, or unset "
+            "MLFLOW_TRACKING_URI to use the project's own store"
+        ) from error
+
+
+def serve_ui(port: int) -> None:
+    """Replaces this process by MLflow's server on loopback over the store in use."""
+    open_store()
+    if mlflow.get_tracking_uri().startswith("http"):
+        raise CertiflowError(
+            f"MLFLOW_TRACKING_URI is a server: open {mlflow.get_tracking_uri()}, or unset it to "
+            "see the project's own store"
+        )
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise CertiflowError(f"port {port} is in use: choose another one, make ui PORT=5001")
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", mlflow.get_tracking_uri(), "--workers", "1"),
+        *("--artifacts-destination", LOCAL_ARTIFACTS.absolute().as_uri()),
+    ]
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    print(f"MLflow's UI on http://127.0.0.1:{port} in some seconds; Ctrl-C ends it", flush=True)
+    os.execv(sys.executable, command)
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        return str(known.experiment_id)
+    local = mlflow.get_tracking_uri() == LOCAL_STORE
+    location = LOCAL_ARTIFACTS.absolute().as_uri() if local else None
+    try:
+        # The UI then opens on training runs rather than on its pages for language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(name, artifact_location=location, tags=kind))
+    except MlflowException as error:
+        known = client.get_experiment_by_name(name)  # another process was faster
+        if known is None:
+            raise error
+        return str(known.experiment_id)
+
+
+def first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,0 +1,59 @@
+"""The rule of promotion at its edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tasks.core.gate import GateEvidence, Judgement, judge
+from tasks.core.paired import least_significant_fall
+
+POINTS, IMAGES = 100, 1000
+
+
+def evidence(clean: int, certified: int) -> GateEvidence:
+    """The first `clean` images right, the first `certified` points proved."""
+    return GateEvidence(np.arange(IMAGES) < clean, np.arange(POINTS) < certified)
+
+
+def judged(challenger: GateEvidence, champion: GateEvidence) -> Judgement:
+    return judge(challenger, champion, clean_margin=0.005, significance=0.05)
+
+
+@pytest.mark.parametrize(
+    ("clean", "accepted"), [(985, True), (980, True), (975, True), (974, False)]
+)
+def test_clean_accuracy_may_fall_by_the_margin_and_no_more(clean: int, accepted: bool) -> None:
+    found = judged(evidence(clean, 50), evidence(980, 50))
+    assert found.accepted is accepted
+    assert ("clean accuracy falls by 0.60%" in found.reason) is not accepted
+
+
+def test_certified_accuracy_may_fall_within_sampling_error_only() -> None:
+    least = least_significant_fall(0.05)
+    assert judged(evidence(980, 50 - least + 1), evidence(980, 50)).accepted
+    refused = judged(evidence(980, 50 - least), evidence(980, 50))
+    assert not refused.accepted
+    assert f"certified accuracy falls by {least}.00% on the same 100 points" in refused.reason
+    assert refused.unnoticed == least - 1
+
+
+def test_a_fall_hidden_in_points_won_counts_as_error_of_sampling() -> None:
+    champion = np.arange(POINTS) < 50
+    challenger = np.arange(POINTS) >= 52  # loses 50, wins 48
+    clean = np.ones(IMAGES, dtype=bool)
+    found = judged(GateEvidence(clean, challenger), GateEvidence(clean, champion))
+    assert found.accepted
+    assert found.certified.value == pytest.approx(-0.02)
+
+
+def test_both_faults_are_named() -> None:
+    reason = judged(evidence(900, 10), evidence(980, 50)).reason
+    assert "clean accuracy falls by 8.00%" in reason
+    assert "certified accuracy falls by 40.00%" in reason
+
+
+def test_a_gain_is_accepted_and_told() -> None:
+    found = judged(evidence(990, 80), evidence(980, 50))
+    assert found.accepted
+    assert "certified accuracy by +30.00% on the same 100 points (beyond" in found.reason
