@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from tasks.core.errors import CertiflowError
 from tasks.settings import Settings
+from tasks.tracking import RunRecord
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, list[str]]:
@@ -32,6 +33,23 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, 
         details = "; ".join(describe(detail) for detail in error.errors())
         raise CertiflowError(f"{path}: {details}") from error
     return settings, _grid_notes(values, settings)
+
+
+def recorded_settings(run: RunRecord) -> Settings:
+    """The settings that a run of the main flow was made with.
+
+    Raises:
+        CertiflowError: the run has none, or they are of another version of certiflow.
+    """
+    path = run.artifact("config.yaml")
+    if path is None:
+        raise CertiflowError(f"run {run.name} has no config.yaml: it is no run of the main flow")
+    try:
+        return load_settings(path)[0]
+    except CertiflowError as error:
+        raise CertiflowError(
+            f"the settings of run {run.name} cannot be used with this version of certiflow ({error})"
+        ) from error
 
 
 def _grid_notes(values: dict[str, Any], settings: Settings) -> list[str]:

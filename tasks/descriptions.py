@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.settings import Settings, decimal
 
 if TYPE_CHECKING:
+    from tasks.promotion import Decision
     from tasks.report import Summary
 
 VERDICTS = ("robust", "falsified", "unknown", "timeout", "error")
@@ -62,3 +63,49 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]
     cells = [[f"{c:.2%}" if isinstance(c, float) else str(c) for c in row] for row in rows]
     lines = [header, ["---:"] * len(header), *cells]
     return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def of_decision(decision: Decision) -> str:
+    """A decision on a version as a paragraph, with the numbers it rests on."""
+    day = decision.at.replace("T", " ").removesuffix("+00:00")
+    whom = "" if decision.against is None else f" (against version {decision.against})"
+    lines = [
+        f"**{decision.decision.capitalize()}**{whom}, {day} UTC, by {decision.by}: "
+        f"{decision.reason}."
+    ]
+    numbers = decision.numbers
+    if numbers:
+        lines += [
+            "",
+            *table(
+                ("", f"version {decision.version}", f"version {decision.against}", "p"),
+                [
+                    (
+                        f"{what} ({over})",
+                        numbers[f"{key}_accuracy"],
+                        numbers[f"{key}_accuracy_champion"],
+                        f"{numbers[f'{key}_p_value']:.2g}",
+                    )
+                    for what, key, over in (
+                        (
+                            f"certified at {decimal(numbers['epsilon'])}",
+                            "certified",
+                            f"{numbers['points']:.0f} points",
+                        ),
+                        ("clean", "clean", f"{numbers['test_images']:.0f} images"),
+                    )
+                ],
+            ),
+        ]
+        lines += [
+            "",
+            f"A fall of up to {numbers['unnoticed_points']:.0f} of the {numbers['points']:.0f} "
+            "points would not have been told from chance.",
+        ]
+    return "\n".join(lines)
+
+
+def of_model(champion: int | None, last: Decision) -> str:
+    """A registered model: who serves, and the last decision."""
+    serving = "none yet" if champion is None else f"version {champion}"
+    return f"Champion: {serving}.\n\nLast decision, on version {last.version}: {of_decision(last)}"

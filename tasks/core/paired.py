@@ -18,22 +18,28 @@ BATCH = 500  # resamples at a time: memory stays small for large samples
 
 @dataclass(frozen=True)
 class Difference:
-    """New minus old, on the same points.
+    """New beside old, on the same points.
 
     Attributes:
-        value: of the shares right, or of the medians.
+        new, old: the shares right, or the medians.
         points: how many both were measured on.
         method: `MCNEMAR` (with `p_value`) or `BOOTSTRAP` (with `interval`).
         significant: beyond sampling error: p below the significance asked for, or an interval of
             that confidence without 0.
     """
 
-    value: float
+    new: float
+    old: float
     points: int
     method: str
     significant: bool
     p_value: float | None = None
     interval: tuple[float, float] | None = None
+
+    @property
+    def value(self) -> float:
+        """New minus old."""
+        return self.new - self.old
 
 
 def share_difference(
@@ -47,7 +53,8 @@ def share_difference(
     won, lost = int((new & ~old).sum()), int((old & ~new).sum())
     p_value = min(1.0, 2 * float(binom.cdf(min(won, lost), won + lost, 0.5)))
     return Difference(
-        value=(won - lost) / len(new),
+        new=float(new.mean()),
+        old=float(old.mean()),
         points=len(new),
         method=MCNEMAR,
         significant=p_value < significance,
@@ -77,7 +84,8 @@ def median_difference(new: FloatArray, old: FloatArray, significance: float) -> 
     tails = [significance / 2, 1 - significance / 2]
     low, high = (float(edge) for edge in np.quantile(np.concatenate(medians), tails))
     return Difference(
-        value=float(_median(new) - _median(old)),
+        new=float(_median(new)),
+        old=float(_median(old)),
         points=count,
         method=BOOTSTRAP,
         significant=not low <= 0 <= high,

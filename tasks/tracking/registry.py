@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -73,14 +73,18 @@ class RegisteredModel:
             raise
         return {alias: int(number) for alias, number in found.items()}
 
+    def champion_number(self) -> int | None:
+        """Of the version in service, if any."""
+        return self.aliases().get(CHAMPION)
+
     def champion(self) -> Version | None:
         """The version in service, if any."""
-        number = self.aliases().get(CHAMPION)
+        number = self.champion_number()
         return None if number is None else self.version(number)
 
     def previous_champion(self) -> int | None:
         """The version that was champion before the present one, and still exists."""
-        champion = self.aliases().get(CHAMPION)
+        champion = self.champion_number()
         existing = {version.number for version in self.versions()}
         earlier = [number for number in self._history(champion) if number in existing]
         return next((number for number in reversed(earlier) if number != champion), None)
@@ -91,7 +95,7 @@ class RegisteredModel:
 
     def crown(self, version: Version) -> None:
         """Makes `version` the champion, in one step of the store, and notes whom it follows."""
-        earlier = self._history(self.aliases().get(CHAMPION))
+        earlier = self._history(self.champion_number())
         self._client.set_registered_model_alias(self.name, CHAMPION, str(version.number))
         self._remember([*earlier, version.number])
         if self.aliases().get(CHALLENGER) == version.number:
@@ -115,22 +119,6 @@ class RegisteredModel:
         """The description that the model's page shows."""
         self._client.update_registered_model(self.name, markdown)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else on this machine changes the champion in the block, with a local store."""
-        database = local_database()
-        path = (
-            None if database is None else database.with_name(f".{database.name}.{self.name}.lock")
-        )
-        try:
-            with nullcontext() if path is None else FileLock(path, timeout=LOCK_SECONDS):
-                yield
-        except TimeoutError as error:
-            raise CertiflowError(
-                f"{path}: another process has been deciding on {self.name} for {LOCK_SECONDS} s; "
-                "wait for it, or end it"
-            ) from error
-
     def _history(self, until: int | None) -> list[int]:
         """The champions up to `until`, which is the last; all when it never was one.
 
@@ -146,6 +134,27 @@ class RegisteredModel:
     def _remember(self, numbers: list[int]) -> None:
         tag = " ".join(map(str, numbers[-HISTORY_LENGTH:]))
         self._client.set_registered_model_tag(self.name, HISTORY, tag)
+
+
+@contextmanager
+def local_store_locked(name: str) -> Iterator[bool]:
+    """Nobody else changes the model's champion in the block; False, with no lock, on a server.
+
+    Raises:
+        CertiflowError: another process holds the lock for too long.
+    """
+    database = local_database()
+    if database is None:
+        yield False
+        return
+    try:
+        with FileLock(database.with_name(f".{database.name}.{name}.lock"), timeout=LOCK_SECONDS):
+            yield True
+    except Timeout as error:
+        raise CertiflowError(
+            f"{name}: another process has been deciding on its champion for {LOCK_SECONDS} s; "
+            "wait for it, or end it"
+        ) from error
 
 
 def model_name(dataset: str) -> str:

@@ -1,0 +1,53 @@
+"""Who is champion, as flows: the gate, a person's word, and the way back."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.configuration import recorded_settings
+from tasks.core.errors import CertiflowError
+from tasks.data import download
+from tasks.promotion import Decision, force, gate, roll_back
+from tasks.settings import DATASETS
+from tasks.tracking import PREFIX, find_version, read_run, registered_models
+
+
+@flow(name="promote", flow_run_name="{version}")
+def promote_flow(version: str, reason: str | None = None) -> Decision:
+    """Judges a version, or makes it champion on a person's word when there is a `reason`.
+
+    `version` is `certiflow-mnist/3`, an alias, or `3` where only one model is registered. It is
+    judged by the settings of its own run.
+
+    Raises:
+        CertiflowError: there is no such version; it is the champion; its data cannot be had.
+    """
+    found = find_version(version)
+    if found is None:
+        raise CertiflowError(f"{version}: expected a version such as 3 or {PREFIX}mnist/3")
+    if reason is not None:
+        return force(found.model, found.number, reason)
+    settings = recorded_settings(read_run(found.run_id))
+    trained_on = found.model.removeprefix(PREFIX)
+    # Where the data asked for could not be had, the run fell back to others.
+    source = settings.data.dataset if settings.data.name == trained_on else trained_on
+    if source not in DATASETS and settings.data.name != trained_on:
+        raise CertiflowError(f"{found}: its run was not made for {trained_on}; use --force")
+    dataset = download(source, settings.data.cache.absolute())
+    return gate(found.number, dataset, settings)
+
+
+@flow(name="rollback", flow_run_name="{model}")
+def rollback_flow(reason: str, model: str | None = None) -> Decision:
+    """Makes the previous champion of `model`, or of the only registered one, the champion again.
+
+    Raises:
+        CertiflowError: there is no such model, no champion, or none before it.
+    """
+    names = registered_models()
+    if model is None and len(names) == 1:
+        model = names[0]
+    if model not in names:
+        known = ", ".join(names) or "none yet; `make run-flow` registers one"
+        raise CertiflowError(f"--model is {model}: expected one of the registered models: {known}")
+    return roll_back(model, reason)
