@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flows import environment
+from flows import environment, version_cli
+from flows.options import (
+    Configuration,
+    Data,
+    EngineName,
+    Fresh,
+    Json,
+    Model,
+    Overrides,
+    Seconds,
+    Verbose,
+    Workers,
+)
+from flows.session import check_writable, prefect_api
 from tasks.core.errors import CertiflowError
-
-DatasetName = Literal["mnist", "fashion_mnist", "digits"]
 
 INTERRUPTED = 130  # as shells count SIGINT
 
@@ -26,32 +35,9 @@ app = typer.Typer(
     help="Train, attack and formally verify classifiers; the evidence goes to MLflow.",
 )
 
-Configuration = Annotated[Path, typer.Option("--conf", help="Settings file.", metavar="FILE")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="Override a setting, such as verification.samples=50.", metavar="KEY=VALUE"
-    ),
-]
-Json = Annotated[
-    Path | None, typer.Option("--json", help="Write the result to this file.", metavar="FILE")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries say.")]
-EngineName = Annotated[
-    Literal["ladder", "marabou", "bounds"],
-    typer.Option("--engine", help="All stages, the solver alone, or the bounds alone."),
-]
-Seconds = Annotated[
-    float, typer.Option("--timeout", help="Seconds for each question.", min=0.001, max=1e6)
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what verdicts.db holds.")]
-Model = Annotated[str, typer.Option(help="ONNX, Keras or .nnet file, or models:/name@alias.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", help="Processes; all cores by default.", min=1)
-]
-
 reproduce = typer.Typer(no_args_is_help=True, help="Repeat an experiment of a paper.")
 app.add_typer(reproduce, name="reproduce")
+version_cli.register(app)
 
 
 @app.callback()
@@ -70,15 +56,12 @@ def run(
     """Download, train, attack, verify and report: the main flow, once."""
     environment.prepare(verbose=verbose)
 
-    from flows.configuration import load_settings
-    from tasks import console
+    from flows.configuration import load_settings_aloud
 
-    settings, notes = load_settings(conf, overrides or [])
-    for note in notes:
-        console.warn(note)
+    settings = load_settings_aloud(conf, overrides or [])
     if json is not None:
-        _check_writable("--json", json)
-    with _prefect(verbose=verbose):
+        check_writable("--json", json)
+    with prefect_api(verbose=verbose):
         from flows.robustness import robustness_flow
 
         summary = robustness_flow(settings, fresh)
@@ -111,7 +94,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the attack's starts.", min=0)] = 0,
     workers: Workers = None,
     data: Annotated[
-        DatasetName | None, typer.Option(help="Local robustness on this dataset's test points.")
+        str | None, typer.Option(help="Local robustness on this dataset's test points.")
     ] = None,
     epsilon: Annotated[
         list[float] | None, typer.Option(help="With --data: radius; may be given several times.")
@@ -139,7 +122,7 @@ def verify(
     environment.prepare(verbose=verbose)
     for option, path in (("--json", json), ("--results", results)):
         if path is not None:
-            _check_writable(option, path)
+            check_writable(option, path)
 
     from flows import verify_command
 
@@ -163,7 +146,7 @@ def verify(
 @app.command()
 def radius(
     model: Model,
-    data: Annotated[DatasetName, typer.Option(help="Whose test points.")],
+    data: Data,
     samples: Annotated[int, typer.Option(help="Test points.", min=1)] = 20,
     max_epsilon: Annotated[float, typer.Option(help="The greatest radius looked at.")] = 0.3,
     tolerance: Annotated[float, typer.Option(help="How narrow a bracket is to be.")] = 0.001,
@@ -193,7 +176,7 @@ def radius(
 @app.command()
 def global_robustness(
     model: Model,
-    data: Annotated[DatasetName, typer.Option(help="Whose mean image the domain lies around.")],
+    data: Data,
     delta: Annotated[float, typer.Option(help="L-infinity distance of two inputs.")] = 0.01,
     epsilon: Annotated[
         float | None, typer.Option(help="Difference of a score; the least provable by default.")
@@ -229,7 +212,7 @@ def reluplex(
     """The local robustness of ACAS Xu 1_1 in the Reluplex paper (CAV 2017), beside its table."""
     environment.prepare(verbose=False)
     if json is not None:
-        _check_writable("--json", json)
+        check_writable("--json", json)
 
     from flows import reproduce_command, verify_command
 
@@ -265,45 +248,11 @@ def _ask(
     verbose: bool,
 ) -> None:
     if json is not None:
-        _check_writable("--json", json)
-    with _prefect(verbose=verbose):
+        check_writable("--json", json)
+    with prefect_api(verbose=verbose):
         from flows import model_command
 
         model_command.ask(model, data, seed, sections, fresh, json)
-
-
-@contextmanager
-def _prefect(*, verbose: bool) -> Iterator[None]:
-    """A Prefect API for the flows in the block, and a guardian for this process."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows import guardian, prefect_server
-    from tasks import console
-
-    with console.stage("start", 2) as progress:
-        guardian.start()
-        wait_for_api = prefect_server.start()
-        with environment.silenced_stderr(verbose=verbose):
-            import keras
-        if not verbose:
-            keras.config.disable_interactive_logging()
-        progress.advance()
-        api_url = wait_for_api()
-        progress.advance()
-    with temporary_settings({PREFECT_API_URL: api_url}):
-        yield
-
-
-def _check_writable(option: str, path: Path) -> None:
-    """Before minutes of work, not after them."""
-    existed = path.exists()
-    try:
-        with path.open("a"):
-            pass
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise CertiflowError(f"{option} {path}: {error.strerror}: choose another file") from error
 
 
 def main() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.settings import Settings
-from tasks.tracking import RunRecord
+
+if TYPE_CHECKING:
+    from tasks.tracking import RunRecord  # MLflow takes seconds to import
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, list[str]]:
@@ -35,6 +38,14 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, 
     return settings, _grid_notes(values, settings)
 
 
+def load_settings_aloud(path: Path, overrides: Sequence[str]) -> Settings:
+    """`load_settings`, with its notes as warnings."""
+    settings, notes = load_settings(path, overrides)
+    for note in notes:
+        console.warn(note)
+    return settings
+
+
 def recorded_settings(run: RunRecord) -> Settings:
     """The settings that a run of the main flow was made with.
 
@@ -48,7 +59,7 @@ def recorded_settings(run: RunRecord) -> Settings:
         return load_settings(path)[0]
     except CertiflowError as error:
         raise CertiflowError(
-            f"the settings of run {run.name} cannot be used with this version of certiflow ({error})"
+            f"the settings of run {run.name} do not fit this version of certiflow ({error})"
         ) from error
 
 

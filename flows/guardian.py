@@ -89,7 +89,7 @@ def _mark_runs() -> None:
 
     from tasks import tracking
 
-    for flow_run_id in tracking.mark_killed(os.environ[INVOCATION]):
+    for flow_run_id in tracking.mark_killed(tracking.INVOCATION_TAG, os.environ[INVOCATION]):
         with get_client(sync_client=True) as client:
             state = Crashed(message="The process was killed.")  # type: ignore[var-annotated]
             client.set_flow_run_state(flow_run_id, state, force=True)

@@ -51,10 +51,10 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
     tags = {
         "dataset": settings.data.name,
         "git.commit": tracking.git_commit(),
-        "prefect.flow_run_id": runtime.flow_run.id,
+        tracking.FLOW_RUN_TAG: runtime.flow_run.id,
         "seed": settings.seed,
         "model": settings.model,
-        "invocation": os.environ.get("CERTIFLOW_INVOCATION", "none"),
+        tracking.INVOCATION_TAG: os.environ.get("CERTIFLOW_INVOCATION", "none"),
     }
     slug = f"{name}-{settings.data.name}"
     with tracking.tracked_run(slug, settings.tracking, tags) as run:

@@ -1,4 +1,4 @@
-"""A Prefect API for one run: the configured one, or a temporary server of our own.
+"""A Prefect API for one command: the configured one, or a temporary server of our own.
 
 Prefect would start a temporary server itself, but as a child that a killed flow leaves behind with
 the terminal's output open, and that Ctrl-C ends before the interrupted run can be marked.
@@ -25,8 +25,10 @@ START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 
 
-def start() -> Callable[[], str]:
-    """Starts a temporary server on loopback, unless an API is configured.
+def start(port: int | None = None) -> Callable[[], str]:
+    """Starts a server on loopback for this process's life, unless an API is configured.
+
+    With a `port` it has its services, which start scheduled runs, and its UI.
 
     Returns a function that waits until the API answers and gives its URL, so that the caller can
     import its libraries meanwhile. The server ends when the interpreter exits: after Prefect's own
@@ -40,11 +42,12 @@ def start() -> Callable[[], str]:
     configured = get_current_settings().api.url
     if configured:
         return lambda: _answering(configured)
-    port = _free_port()
+    extras = ["--no-services", "--no-ui"] if port is None else []
+    port = _free_port() if port is None else _unused(port)
     log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server runs
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "prefect", "server", "start", "--no-services", "--no-ui"),
+            *(sys.executable, "-m", "prefect", "server", "start", *extras),
             *("--host", "127.0.0.1", "--port", str(port)),
         ],
         stdin=subprocess.DEVNULL,
@@ -70,6 +73,16 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def _unused(port: int) -> int:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise CertiflowError(
+                f"port {port} is in use: if that is a Prefect server, set "
+                f"PREFECT_API_URL=http://127.0.0.1:{port}/api to use it; else choose another --port"
+            )
+    return port
 
 
 def _healthy(url: str) -> str | None:
@@ -100,6 +113,6 @@ def _started(server: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     raise CertiflowError(
-        f"the temporary Prefect server did not start ({lines[-1].strip()}): is PREFECT_HOME "
+        f"the Prefect server did not start ({lines[-1].strip()}): is PREFECT_HOME "
         f"({os.environ.get('PREFECT_HOME', '~/.prefect')}) writable, with space left?"
     )

@@ -44,7 +44,8 @@ def robustness_flow(settings: Settings, fresh: bool = False) -> Summary:
 
 def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bool) -> Summary:
     """Trains a model and finds out what holds of it: the way from the data to the version."""
-    record_dataset(dataset, run)
+    _check_samples(settings, dataset)
+    _record_dataset(dataset, run)
     seed, ref = settings.seed, run.ref
     model = train(dataset, settings.training, seed, ref)
     fgsm_file = fgsm(dataset, model, settings.attack, ref)
@@ -67,15 +68,15 @@ def run_tags(settings: Settings) -> dict[str, Any]:
         "dataset.requested": settings.data.name,
         "architecture": describe(settings.training.architecture, settings.training.hidden),
         "git.commit": tracking.git_commit(),
-        "prefect.flow_run_id": runtime.flow_run.id,
+        tracking.FLOW_RUN_TAG: runtime.flow_run.id,
         "seed": settings.seed,
         "settings.sha256": settings.fingerprint,
         "reference_epsilon": decimal(settings.reference_epsilon),
-        "invocation": os.environ.get("CERTIFLOW_INVOCATION", "none"),
+        tracking.INVOCATION_TAG: os.environ.get("CERTIFLOW_INVOCATION", "none"),
     }
 
 
-def record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
+def _record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
     """The dataset as an input of the run, with the profile that later data are compared with."""
     data = load(dataset)
     run.tags({"dataset": dataset.name, "dataset.sha256": dataset.sha256})
@@ -99,12 +100,18 @@ def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
         )
         run.rename(settings.slug, used.slug)
         _rename_flow_run(used.title)
-    if settings.verification.samples > dataset.test_size:
-        raise CertiflowError(
-            f"verification.samples is {settings.verification.samples}: expected at most "
-            f"{dataset.test_size}, the size of {dataset.name}'s test set"
-        )
     return dataset
+
+
+def _check_samples(settings: Settings, dataset: DatasetRef) -> None:
+    """Before the training, not after it."""
+    for key in ("verification", "radius"):
+        section = getattr(settings, key)
+        if section is not None and section.samples > dataset.test_size:
+            raise CertiflowError(
+                f"{key}.samples is {section.samples}: expected at most {dataset.test_size}, "
+                f"the size of {dataset.name}'s test set"
+            )
 
 
 def _rename_flow_run(name: str) -> None:

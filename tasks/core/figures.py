@@ -122,6 +122,12 @@ DECIDED_COLORS = {
 }
 
 
+def decided_label(name: str) -> str:
+    """A key of `DECIDED_COLORS` in words."""
+    words = name.replace("_", " ")
+    return words.replace(" robust", ": proved").replace(" falsified", ": broken")
+
+
 def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) -> None:
     """A bar per radius: which stage decided how many points, proofs below, the undecided on top."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -129,9 +135,7 @@ def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) ->
     places, bottom = np.arange(len(counts)), np.zeros(len(counts))
     for name, color in DECIDED_COLORS.items():
         if name in counts:
-            label = name.replace("_", " ").replace(" robust", ": proved")
-            label = label.replace(" falsified", ": broken")
-            axes.bar(places, counts[name], bottom=bottom, color=color, label=label)
+            axes.bar(places, counts[name], bottom=bottom, color=color, label=decided_label(name))
             bottom += counts[name].to_numpy()
     left = num_points - bottom
     if left.any():

@@ -21,9 +21,7 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
     """
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
-    radii = np.unique(
-        [0.0, max_epsilon, *table["proved"], *table["falsified"].clip(0, max_epsilon)]
-    )
+    radii, proved, unbroken = radius_shares(table, max_epsilon)
     for place, (label, rows) in enumerate(table.groupby("label")):
         axes.step(
             radii,
@@ -34,8 +32,6 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
             alpha=0.8,
             label=f"class {label}, {len(rows)} points",
         )
-    proved = _share_from(table["proved"], radii)
-    unbroken = _share_from(table["falsified"], radii)
     axes.fill_between(radii, proved, unbroken, step="pre", color="0.5", alpha=0.3, label="neither")
     axes.step(radii, proved, where="pre", color="black", linewidth=2, label="all: proved")
     axes.step(
@@ -52,6 +48,16 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
     axes.legend(fontsize=7, ncols=2)
     with written_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
+
+
+def radius_shares(
+    table: pd.DataFrame, max_epsilon: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Radii, the share of a `radius_table` proved at least up to each, and that unbroken below."""
+    radii = np.unique(
+        [0.0, max_epsilon, *table["proved"], *table["falsified"].clip(0, max_epsilon)]
+    )
+    return radii, _share_from(table["proved"], radii), _share_from(table["falsified"], radii)
 
 
 def _share_from(values: pd.Series, radii: FloatArray) -> FloatArray:

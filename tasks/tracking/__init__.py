@@ -20,13 +20,24 @@ from tasks.tracking.registry import (
     model_name,
     registered_models,
 )
-from tasks.tracking.runs import Run, RunRef, git_commit, mark_killed, tracked_run
+from tasks.tracking.runs import (
+    FLOW_RUN_TAG,
+    INVOCATION_TAG,
+    Run,
+    RunRef,
+    git_commit,
+    log_file,
+    mark_killed,
+    tracked_run,
+)
 from tasks.tracking.store import LOCAL_STORE, LOCAL_UI, open_store, serve_ui
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "DECISION",
+    "FLOW_RUN_TAG",
+    "INVOCATION_TAG",
     "LOCAL_STORE",
     "LOCAL_UI",
     "PREFIX",
@@ -41,6 +52,7 @@ __all__ = [
     "find_version",
     "git_commit",
     "local_store_locked",
+    "log_file",
     "mark_killed",
     "model_name",
     "open_store",

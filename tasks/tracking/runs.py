@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,10 +25,21 @@ from pydantic import BaseModel, ConfigDict
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
-from tasks.tracking.store import LOCAL_UI, STORE_ERRORS, experiment_id, first_line, open_store
+from tasks.tracking.store import (
+    LOCAL_UI,
+    STORE_ERRORS,
+    answered,
+    experiment_id,
+    first_line,
+    open_store,
+)
 
 if TYPE_CHECKING:
     import keras
+
+
+FLOW_RUN_TAG = "prefect.flow_run_id"
+INVOCATION_TAG = "invocation"  # of one `certiflow` process
 
 
 class RunRef(BaseModel):
@@ -148,23 +161,31 @@ class Run:
         self._client.set_terminated(self.ref.run_id, status)
 
 
-def mark_killed(invocation: str) -> list[str]:
-    """Marks the runs of one `certiflow` process KILLED that are still said to be running.
+def log_file(run_id: str, path: Path, name: str) -> None:
+    """Logs a file on a run that is over, under the name given."""
+    open_store()
+    with answered(f"run {run_id}"), tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copyfile(path, Path(folder) / name)
+        MlflowClient().log_artifact(run_id, str(copy))
 
-    Returns their Prefect flow runs' ids.
+
+def mark_killed(tag: str, value: str) -> list[str]:
+    """Marks the runs with this tag KILLED that are still said to be running.
+
+    For a process that died without a word. Returns the Prefect flow runs' ids.
     """
     open_store()
     client = MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(
         experiments,
-        f"tags.invocation = '{invocation}' and attributes.status = 'RUNNING'",
+        f"tags.`{tag}` = '{value}' and attributes.status = 'RUNNING'",
         ViewType.ACTIVE_ONLY,
     )
     for run in runs:
         client.set_tag(run.info.run_id, "failure", "the process was killed")
         client.set_terminated(run.info.run_id, "KILLED")
-    return [run.data.tags["prefect.flow_run_id"] for run in runs]
+    return [run.data.tags[FLOW_RUN_TAG] for run in runs]
 
 
 @contextmanager

@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Configuration = Annotated[Path, typer.Option("--conf", help="Settings file.", metavar="FILE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a setting, such as verification.samples=50.", metavar="KEY=VALUE"
+    ),
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Write the result to this file.", metavar="FILE")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the libraries say.")]
+EngineName = Annotated[
+    Literal["ladder", "marabou", "bounds"],
+    typer.Option("--engine", help="All stages, the solver alone, or the bounds alone."),
+]
+Seconds = Annotated[
+    float, typer.Option("--timeout", help="Seconds for each question.", min=0.001, max=1e6)
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what verdicts.db holds.")]
+Model = Annotated[str, typer.Option(help="ONNX, Keras or .nnet file, or models:/name@alias.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Processes; all cores by default.", min=1)
+]
+Data = Annotated[
+    str, typer.Option(help="mnist, fashion_mnist, digits, or an .npz file of your own.")
+]

@@ -1,0 +1,104 @@
+"""The scheduled flow: what is new, a new version, and whether it may serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.events import emit_event
+from pydantic import BaseModel, ConfigDict
+
+from flows.robustness import assess, run_tags
+from tasks import console, tracking
+from tasks.data import download
+from tasks.data_check import DataCheck, check_data
+from tasks.page import page
+from tasks.promotion import Decision, gate
+from tasks.report import Summary
+from tasks.settings import Settings
+
+FAILURE_EVENT = "certiflow.retrain.failed"
+
+
+class RetrainSummary(BaseModel):
+    """What a retraining came to; without a summary there was nothing to do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: str
+    check: DataCheck
+    summary: Summary | None = None
+    decision: Decision | None = None
+    page: str | None = None
+
+
+def _flow_run_name() -> str:
+    settings = runtime.flow_run.parameters["settings"]
+    return f"retrain {Settings.model_validate(settings).title}"
+
+
+def mark_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook for every bad end: marks the MLflow run and raises an event to build alerts on.
+
+    A run that failed by itself is marked already; one whose process was killed is not.
+    """
+    tracking.mark_killed(tracking.FLOW_RUN_TAG, str(flow_run.id))
+    emit_event(
+        FAILURE_EVENT,
+        resource={
+            "prefect.resource.id": f"prefect.flow-run.{flow_run.id}",
+            "prefect.resource.name": flow_run.name,
+        },
+        payload={"state": state.name, "message": state.message},
+    )
+
+
+@flow(
+    name="retrain",
+    flow_run_name=_flow_run_name,
+    validate_parameters=True,
+    on_failure=[mark_failure],
+    on_crashed=[mark_failure],
+    on_cancellation=[mark_failure],
+)
+def retrain_flow(settings: Settings, force: bool = False) -> RetrainSummary:
+    """Trains a new version when there is something new, and lets the gate decide on it.
+
+    It stops early when a version was trained on the same data with the same settings and judged,
+    unless `force`. `data.fallback` is not used: other data would make another model. Verdicts are
+    kept as they come, so that the flow goes on where a killed one was.
+
+    Raises:
+        CertiflowError: one line saying what could not be done.
+    """
+    logger = get_run_logger()
+    dataset = download(settings.data.dataset, settings.data.cache.absolute())
+    check = check_data(dataset, settings)
+    logger.info(check.sentence)
+    if check.judged is not None and not force:
+        outcome = (
+            f"nothing to do: version {check.judged} was trained on these data with these settings, "
+            "and judged"
+        )
+        console.say("retrain", outcome)
+        logger.info(outcome)
+        return RetrainSummary(outcome=outcome, check=check)
+    with tracking.tracked_run(settings.slug, settings.tracking, run_tags(settings)) as run:
+        run.settings(settings)
+        run.tags({"data.check": check.sentence})
+        if check.drift is not None:
+            run.metrics({f"data/drift_{part}": v for part, v in check.drift._asdict().items()})
+        summary = assess(settings, dataset, run, fresh=False)
+        decision = gate(int(summary.model_version), dataset, settings)
+        run.tags({tracking.DECISION: decision.decision, "promotion.reason": decision.reason})
+    written = page([run.ref.run_id, *_champion(decision)])
+    outcome = f"version {decision.version} {decision.decision}: {decision.reason}"
+    logger.info(outcome)
+    return RetrainSummary(
+        outcome=outcome, check=check, summary=summary, decision=decision, page=str(written.path)
+    )
+
+
+def _champion(decision: Decision) -> list[str]:
+    return [] if decision.against is None else [f"{decision.model}/{decision.against}"]

@@ -1,0 +1,69 @@
+"""`certiflow serve`: the scheduled retraining from one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.schedules import Cron
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
+from rich.console import Console
+
+from flows import guardian, prefect_server
+from flows.retraining import retrain_flow
+from tasks import console
+from tasks.core.errors import CertiflowError
+from tasks.settings import Settings
+from tasks.tracking import open_store
+
+# A run that is due while another one runs is dropped: the next night's comes soon enough, and two
+# at once would only compete for the same cores and decide on the same champion.
+ONE_AT_A_TIME = ConcurrencyLimitConfig(
+    limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+)
+
+
+def serve_retraining(settings: Settings, cron: str, port: int) -> None:
+    """Serves the deployment until it is interrupted; starts Prefect's server when none is set.
+
+    Raises:
+        CertiflowError: no such cron schedule; the port is in use; a server does not answer.
+    """
+    _check_cron(cron)
+    open_store()
+    guardian.start()
+    with console.stage("start", 1) as progress:
+        api_url = prefect_server.start(port)()
+        progress.advance()
+    name = settings.slug
+    ui = api_url.removesuffix("/api")
+    out = Console(highlight=False)
+    for title, text in {
+        "serving": f"retrain/{name}, cron '{cron}' (UTC), one run at a time; Ctrl-C ends it",
+        "folder": str(Path.cwd()),
+        "Prefect": ui,
+        "run now": f"PREFECT_API_URL={api_url} prefect deployment run retrain/{name}",
+    }.items():
+        out.print(f"{title:<10}  {text}", soft_wrap=True, markup=False)
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        retrain_flow.serve(
+            name=name,
+            schedule=Cron(cron, timezone="UTC"),
+            parameters={"settings": settings.model_dump(mode="json"), "force": False},
+            global_limit=ONE_AT_A_TIME,
+            print_starting_message=False,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+
+
+def _check_cron(cron: str) -> None:
+    try:
+        CronSchedule(cron=cron)
+    except ValidationError as error:
+        raise CertiflowError(
+            f"--cron is '{cron}': expected minute, hour, day, month and weekday, such as "
+            "'0 2 * * *' for two at night"
+        ) from error

@@ -1,0 +1,44 @@
+"""What a command needs around its flows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows import environment
+from tasks.core.errors import CertiflowError
+
+
+@contextmanager
+def prefect_api(*, verbose: bool) -> Iterator[None]:
+    """A Prefect API for the flows in the block, and a guardian for this process."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import guardian, prefect_server
+    from tasks import console
+
+    with console.stage("start", 2) as progress:
+        guardian.start()
+        wait_for_api = prefect_server.start()
+        with environment.silenced_stderr(verbose=verbose):
+            import keras
+        if not verbose:
+            keras.config.disable_interactive_logging()
+        progress.advance()
+        api_url = wait_for_api()
+        progress.advance()
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        yield
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Before minutes of work, not after them."""
+    existed = path.exists()
+    try:
+        with path.open("a"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise CertiflowError(f"{option} {path}: {error.strerror}: choose another file") from error

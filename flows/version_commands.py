@@ -1,0 +1,101 @@
+"""What the commands about versions do and print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pydantic import BaseModel
+from rich.console import Console
+
+from flows.comparison_table import comparison_table
+from flows.summary import short, show
+from tasks import comparison
+from tasks.core.files import written_atomically
+
+if TYPE_CHECKING:
+    from tasks.promotion import Decision
+    from tasks.settings import Settings
+
+
+def compare(
+    words: list[str],
+    experiment: str,
+    epsilon: float | None,
+    json_file: Path | None,
+    csv_file: Path | None,
+) -> None:
+    """Prints a table for each dataset; writes them where asked."""
+    compared = comparison.compare(comparison.collect(words, experiment), epsilon)
+    if json_file is not None:
+        _write_json(json_file, [each.model_dump(mode="json") for each in compared])
+    if csv_file is not None:
+        records = [record for each in compared for record in comparison.as_records(each)]
+        with written_atomically(csv_file) as temporary:
+            pd.DataFrame(records).to_csv(temporary, index=False)
+    console = Console(highlight=False)
+    for each in compared:
+        for part in comparison_table(each):
+            console.print(part)
+
+
+def report(
+    words: list[str], epsilon: float | None, output: Path | None, json_file: Path | None
+) -> None:
+    """Writes the page, logs it on the newest of the runs, and says where it is."""
+    from tasks import page
+
+    written = page.write(comparison.collect(words, ""), epsilon, output)
+    if json_file is not None:
+        _write_json(json_file, written.model_dump(mode="json"))
+    console = Console(highlight=False)
+    console.print(f"page        {short(str(written.path))}", soft_wrap=True, markup=False)
+    console.print(f"logged on   {written.run_name}", soft_wrap=True, markup=False)
+
+
+def promote(version: str, reason: str | None, json_file: Path | None) -> None:
+    """Decides, and prints the decision."""
+    from flows.promotion import promote_flow
+
+    _show_decision(promote_flow(version, reason), json_file)
+
+
+def rollback(reason: str, model: str | None, json_file: Path | None) -> None:
+    """Takes the champion back, and prints the decision."""
+    from flows.promotion import rollback_flow
+
+    _show_decision(rollback_flow(reason, model), json_file)
+
+
+def retrain(settings: Settings, force: bool, json_file: Path | None) -> None:
+    """Retrains now, and prints what came of it."""
+    from flows.retraining import retrain_flow
+
+    found = retrain_flow(settings, force)
+    if json_file is not None:
+        _write_json(json_file, found.model_dump(mode="json"))
+    if found.summary is not None:
+        show(found.summary)
+    console = Console(highlight=False)
+    if found.page is not None:
+        console.print(f"page        {short(found.page)}", soft_wrap=True, markup=False)
+    console.print(f"outcome     {found.outcome}", soft_wrap=True, markup=False)
+
+
+def _show_decision(decision: Decision, json_file: Path | None) -> None:
+    if json_file is not None:
+        _write_json(json_file, decision.model_dump(mode="json"))
+    console = Console(highlight=False)
+    console.print(
+        f"{decision.model} version {decision.version} {decision.decision}: {decision.reason}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _write_json(path: Path, values: Any) -> None:
+    if isinstance(values, BaseModel):
+        values = values.model_dump(mode="json")
+    path.write_text(json.dumps(values, indent=2) + "\n")
