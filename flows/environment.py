@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,19 +22,31 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TQDM_DISABLE": "1",
 }
+PREFECT_LEVELS = ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "PREFECT_LOGGING_ROOT_LEVEL")
 
 
-def prepare(*, verbose: bool) -> None:
+def prepare(*, verbose: bool, prefect_level: str = "CRITICAL") -> None:
     """Sets the libraries' environment, as far as the user has not."""
+    for name in PREFECT_LEVELS:
+        if not verbose:
+            os.environ.setdefault(name, prefect_level)
     for name, value in (OFFLINE if verbose else OFFLINE | QUIET).items():
         os.environ.setdefault(name, value)
     if not verbose:
         warnings.filterwarnings("ignore")
+
+
+def load_keras(*, verbose: bool) -> None:
+    """Imports Keras, which takes seconds, without what TensorFlow then writes to stderr."""
+    if "keras" in sys.modules:
+        return
+    with silenced_stderr(verbose=verbose):
+        import keras
+    if not verbose:
+        keras.config.disable_interactive_logging()
 
 
 @contextmanager

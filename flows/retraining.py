@@ -1,6 +1,8 @@
-"""The scheduled flow: what is new, a new version, and whether it may serve."""
+"""The scheduled flow: what is new, a new version, and whether it may serve.
 
-from __future__ import annotations
+Annotations are evaluated here: `serve` sends the flow to its process by value, where Prefect cannot
+look up names that are only written down.
+"""
 
 from typing import Any
 
@@ -9,6 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
+from flows import environment
 from flows.robustness import assess, run_tags
 from tasks import console, tracking
 from tasks.data import download
@@ -73,6 +76,8 @@ def retrain_flow(settings: Settings, force: bool = False) -> RetrainSummary:
         CertiflowError: one line saying what could not be done.
     """
     logger = get_run_logger()
+    environment.prepare(verbose=False)
+    environment.load_keras(verbose=False)
     dataset = download(settings.data.dataset, settings.data.cache.absolute())
     check = check_data(dataset, settings)
     logger.info(check.sentence)

@@ -21,10 +21,7 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
     with console.stage("start", 2) as progress:
         guardian.start()
         wait_for_api = prefect_server.start()
-        with environment.silenced_stderr(verbose=verbose):
-            import keras
-        if not verbose:
-            keras.config.disable_interactive_logging()
+        environment.load_keras(verbose=verbose)
         progress.advance()
         api_url = wait_for_api()
         progress.advance()

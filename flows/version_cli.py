@@ -138,7 +138,7 @@ def serve(
     verbose: Verbose = False,
 ) -> None:
     """Serve the scheduled retraining from this process, with Prefect's server and its UI."""
-    environment.prepare(verbose=verbose)
+    environment.prepare(verbose=verbose, prefect_level="INFO")  # what runs, and how it ends
 
     from flows.configuration import load_settings_aloud
 
