@@ -1,9 +1,10 @@
 # certiflow: `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run-flow test lint bench ui lock clean
+.PHONY: help setup run-flow compare serve test lint bench ui lock clean
 
 CONF ?= conf/default.yaml
+CRON ?= 0 2 * * *
 PORT ?= 5000
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +20,12 @@ help: ## list the targets
 
 run-flow: setup ## train, attack, verify and report (CONF=conf/mnist.yaml for another setting)
 	@$(BIN)/certiflow run --conf $(CONF)
+
+compare: setup ## model versions side by side, best first
+	@$(BIN)/certiflow compare
+
+serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
+	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest

@@ -1,6 +1,7 @@
 """Makes the README's pictures from the newest finished run: `python docs/pictures.py`.
 
-Needs a run in the project's store and Chromium (`CHROMIUM`, default `chromium`).
+Needs a run in the project's store that holds a report page (`certiflow report`), and Chromium
+(`CHROMIUM`, default `chromium`).
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ def main() -> None:
         shutil.copyfile(
             client.download_artifacts(run.info.run_id, f"figures/{name}"), IMAGES / name
         )
+    report = Path(client.download_artifacts(run.info.run_id, "report.html"))
+    photograph(report.as_uri(), "1000,1500", IMAGES / "report.png")
     page = f"#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
-    photograph(page, IMAGES / "mlflow_run.png")
+    photograph_ui(page, IMAGES / "mlflow_run.png")
 
 
-def photograph(page: str, path: Path) -> None:
-    """A page of MLflow's UI in headless Chromium."""
+def photograph_ui(page: str, path: Path) -> None:
+    """A page of MLflow's UI."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -53,23 +56,27 @@ def photograph(page: str, path: Path) -> None:
     )
     try:
         wait_for(f"http://127.0.0.1:{port}/health")
-        with tempfile.TemporaryDirectory() as profile:
-            subprocess.run(
-                [
-                    os.environ.get("CHROMIUM", "chromium"),
-                    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-                    *("--disable-background-networking", "--disable-component-update"),
-                    *("--disable-sync", "--virtual-time-budget=15000", "--window-size=1600,1250"),
-                    *(f"--user-data-dir={profile}", f"--screenshot={path}"),
-                    f"http://127.0.0.1:{port}/{page}",
-                ],
-                check=True,
-                stderr=subprocess.DEVNULL,
-                timeout=120,
-            )
+        photograph(f"http://127.0.0.1:{port}/{page}", "1600,1250", path)
     finally:
         server.terminate()
         server.wait()
+
+
+def photograph(url: str, size: str, path: Path) -> None:
+    """A page in headless Chromium."""
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [
+                os.environ.get("CHROMIUM", "chromium"),
+                *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+                *("--disable-background-networking", "--disable-component-update"),
+                *("--disable-sync", "--virtual-time-budget=15000", f"--window-size={size}"),
+                *("--hide-scrollbars", f"--user-data-dir={profile}", f"--screenshot={path}", url),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+        )
 
 
 def wait_for(url: str) -> None:

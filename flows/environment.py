@@ -45,8 +45,10 @@ def load_keras(*, verbose: bool) -> None:
         return
     with silenced_stderr(verbose=verbose):
         import keras
+        import tensorflow as tf
     if not verbose:
         keras.config.disable_interactive_logging()
+        tf.get_logger().setLevel("ERROR")
 
 
 @contextmanager

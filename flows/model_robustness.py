@@ -10,7 +10,7 @@ import pandas as pd
 from prefect import flow, runtime
 from pydantic import BaseModel, ConfigDict
 
-from tasks import tracking
+from tasks import descriptions, tracking
 from tasks.core import metrics
 from tasks.core.files import ArtifactRef
 from tasks.data import download, load
@@ -45,10 +45,11 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
     asked = {
         "verify": settings.verification,
         "radius": settings.radius,
-        "global": settings.global_robustness,
+        "global-robustness": settings.global_robustness,
     }
     name = "-".join(name for name, section in asked.items() if section is not None)
     tags = {
+        "mlflow.source.name": f"certiflow {name}",
         "dataset": settings.data.name,
         "git.commit": tracking.git_commit(),
         tracking.FLOW_RUN_TAG: runtime.flow_run.id,
@@ -75,7 +76,7 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
         if settings.global_robustness is not None:
             table = global_robustness(dataset, model, settings.global_robustness, *rest)
             found["global_robustness"] = pd.read_csv(table.verified_path()).to_dict("records")
-        return ModelSummary(
+        summary = ModelSummary(
             run_id=run.ref.run_id,
             run_name=run.ref.name,
             url=run.ref.url,
@@ -84,3 +85,6 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
             dataset=dataset.name,
             **found,
         )
+        parts = (summary.verification, summary.radius, summary.global_robustness)
+        run.describe(descriptions.of_answers(f"{dataset.name} {settings.model}", settings, *parts))
+        return summary

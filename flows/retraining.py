@@ -89,7 +89,8 @@ def retrain_flow(settings: Settings, force: bool = False) -> RetrainSummary:
         console.say("retrain", outcome)
         logger.info(outcome)
         return RetrainSummary(outcome=outcome, check=check)
-    with tracking.tracked_run(settings.slug, settings.tracking, run_tags(settings)) as run:
+    tags = run_tags(settings) | {"mlflow.source.name": "certiflow retrain"}
+    with tracking.tracked_run(settings.slug, settings.tracking, tags) as run:
         run.settings(settings)
         run.tags({"data.check": check.sentence})
         if check.drift is not None:

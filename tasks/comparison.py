@@ -210,4 +210,4 @@ def _evidence(run: RunRecord) -> Evidence:
 
 def _table(run: RunRecord, name: str) -> pd.DataFrame | None:
     path = run.artifact(f"tables/{name}.csv")
-    return None if path is None else pd.read_csv(path, float_precision="round_trip")
+    return None if path is None else pd.read_csv(path)

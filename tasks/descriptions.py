@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.settings import Settings, decimal
+from tasks.settings import ModelSettings, Settings, decimal
 
 if TYPE_CHECKING:
     from tasks.promotion import Decision
@@ -39,19 +39,7 @@ def of_run(summary: Summary, settings: Settings) -> str:
             for row in summary.epsilon_grid
         ),
     )
-    samples, engine = settings.verification.samples, settings.verification.engine
-    lines += ["", f"{samples} sampled points, verified (engine `{engine}`).", ""]
-    lines += table(
-        ("epsilon", *VERDICTS, "certified"),
-        (
-            (
-                decimal(row["epsilon"]),
-                *(str(int(row[verdict])) for verdict in VERDICTS),
-                row["certified_accuracy"],
-            )
-            for row in summary.verification
-        ),
-    )
+    lines += ["", *_verdicts(summary.verification, settings.verification.engine)]
     if summary.median_radius is not None:
         proved, falsified = summary.median_radius
         lines += ["", f"Median critical radius: proved {proved:.4f}, broken {falsified:.4f}."]
@@ -63,6 +51,60 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]
     cells = [[f"{c:.2%}" if isinstance(c, float) else str(c) for c in row] for row in rows]
     lines = [header, ["---:"] * len(header), *cells]
     return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def of_answers(
+    title: str,
+    settings: ModelSettings,
+    verification: Sequence[Mapping[str, Any]],
+    radius: Sequence[Mapping[str, Any]],
+    global_robustness: Sequence[Mapping[str, Any]],
+) -> str:
+    """What was found of a model that exists; what was not asked is empty."""
+    lines = [f"**{title}**", ""]
+    if settings.verification is not None:
+        lines += _verdicts(verification, settings.verification.engine)
+    if radius:
+        proved = sum(row["proved"] for row in radius) / len(radius)
+        complete = sum(bool(row["complete"]) for row in radius)
+        lines.append(
+            f"Critical radius of {len(radius)} sampled points: proved {proved:.4f} in the mean; "
+            f"{complete} brackets are as narrow as asked."
+        )
+    if global_robustness:
+        lines += table(
+            ("class", "verdict", "found", "proved below"),
+            (
+                (
+                    row["label"],
+                    row["verdict"],
+                    f"{row['largest_difference']:.4f}",
+                    f"{row['epsilon_proved']:.4f}",
+                )
+                for row in global_robustness
+            ),
+        )
+    return "\n".join(lines)
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
+    """Points by verdict at each radius."""
+    points = sum(int(rows[0][verdict]) for verdict in VERDICTS)
+    return [
+        f"{points} sampled points, verified (engine `{engine}`).",
+        "",
+        *table(
+            ("epsilon", *VERDICTS, "certified"),
+            (
+                (
+                    decimal(row["epsilon"]),
+                    *(str(int(row[verdict])) for verdict in VERDICTS),
+                    row["certified_accuracy"],
+                )
+                for row in rows
+            ),
+        ),
+    ]
 
 
 def of_decision(decision: Decision) -> str:

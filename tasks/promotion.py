@@ -50,7 +50,7 @@ class Decision(BaseModel):
     decision: Word
     reason: str
     against: int | None
-    numbers: dict[str, float] = {}
+    numbers: dict[str, int | float] = {}
     by: str
     at: str
 
@@ -78,11 +78,10 @@ def gate(version: int, dataset: DatasetRef, settings: Settings) -> Decision:
     """
     model = RegisteredModel(model_name(dataset.name))
     challenger = model.version(version)
+    _check_not_champion(model, challenger)
     model.challenge(challenger)
     while True:
         champion = model.champion()
-        if champion is not None and champion.number == version:
-            raise CertiflowError(f"{challenger} is the champion already")
         judgement = None if champion is None else _compare(challenger, champion, dataset, settings)
         with _deciding(model):
             if model.champion_number() != (None if champion is None else champion.number):
@@ -101,9 +100,7 @@ def force(name: str, version: int, reason: str) -> Decision:
     model = RegisteredModel(name)
     chosen = model.version(version)
     with _deciding(model):
-        before = model.champion_number()
-        if before == version:
-            raise CertiflowError(f"{chosen} is the champion already")
+        before = _check_not_champion(model, chosen)
         model.crown(chosen)
         decision = _said(name, version, "forced", reason, before)
         _record(model, decision)
@@ -132,6 +129,14 @@ def roll_back(name: str, reason: str) -> Decision:
         decision = _said(name, previous, "restored", reason, champion.number)
         _record(model, decision)
     return decision
+
+
+def _check_not_champion(model: RegisteredModel, version: Version) -> int | None:
+    """The champion's number, if any."""
+    champion = model.champion_number()
+    if champion == version.number:
+        raise CertiflowError(f"{version} is the champion already")
+    return champion
 
 
 def _compare(
@@ -200,7 +205,7 @@ def _said(
     word: Word,
     reason: str,
     against: int | None,
-    numbers: Mapping[str, float | None] | None = None,
+    numbers: Mapping[str, int | float | None] | None = None,
 ) -> Decision:
     return Decision(
         model=model,

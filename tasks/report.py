@@ -65,8 +65,8 @@ def report(
     log = Run(run)
     with console.stage("report", 3) as progress:
         grid = epsilon_grid(dataset, *attack_files, settings.attack)
-        table = _read(verified_file)
-        radii = None if radius_file is None else _read(radius_file)
+        table = pd.read_csv(verified_file.verified_path())
+        radii = None if radius_file is None else pd.read_csv(radius_file.verified_path())
         if radii is not None:
             metrics.check_radii(table, radii)
         verified = metrics.verification_summary(table)
@@ -103,11 +103,6 @@ def report(
         _prefect_artifacts(markdown, grid, verified, run)
         progress.advance(note=f"{model_name(dataset.name)} version {version}")
     return summary.model_copy(update={"model_version": version})
-
-
-def _read(table: ArtifactRef) -> pd.DataFrame:
-    """Every number as it was written: pandas would otherwise take the last digit's neighbour."""
-    return pd.read_csv(table.verified_path(), float_precision="round_trip")
 
 
 def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str) -> str:

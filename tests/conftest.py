@@ -52,6 +52,15 @@ def linear() -> Classifier:
 
 
 @pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """A Prefect API for flows that run in this process; starting one takes ten seconds."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
 def mnist_mirror() -> Iterator[str]:
     mirror = os.environ.get(MIRROR_VARIABLE)
     if not mirror:

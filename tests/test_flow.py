@@ -21,33 +21,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.configuration import load_settings
 from flows.robustness import robustness_flow
-from tasks import tracking
 from tasks.core.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
 from tasks.report import Summary
-from tasks.settings import Settings
-
-CONF = Path(__file__).parents[1] / "conf"
+from tests.flow_project import flow_project, smoke
 
 
 @pytest.fixture(scope="module", autouse=True)
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty project folder with its own MLflow store and a Prefect API for tests."""
-    folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
-        patch.chdir(folder)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        mlflow.set_tracking_uri(tracking.LOCAL_STORE)
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[Path]:
+    with flow_project(tmp_path_factory.mktemp("project")) as folder:
         yield folder
-    mlflow.set_tracking_uri(None)
-
-
-def smoke(*overrides: str) -> Settings:
-    return load_settings(CONF / "smoke.yaml", overrides)[0]
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +268,7 @@ def server(project: Path, tmp_path: Path) -> Iterator[str]:
         process.terminate()
 
 
-def test_everything_is_accepted_by_a_server(server: str) -> None:
+def test_everything_is_accepted_by_a_server(server: str, project: Path) -> None:
     mlflow.set_tracking_uri(server)
     try:
         summary = robustness_flow(smoke())
@@ -293,4 +279,4 @@ def test_everything_is_accepted_by_a_server(server: str) -> None:
         assert "figures/robustness_curve.png" in artifacts(summary.run_id)
         assert version.run_id == summary.run_id
     finally:
-        mlflow.set_tracking_uri(tracking.LOCAL_STORE)
+        mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")

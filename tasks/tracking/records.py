@@ -21,7 +21,7 @@ from tasks.tracking.store import answered, open_store
 
 VERSION_TAG = "model.version"  # of a run: the number of the version that it registered
 RUN_ID = re.compile(r"[0-9a-f]{32}")
-VERSION = re.compile(rf"(?:models:/)?(?:({PREFIX}[\w-]+)/)?v?(\d+)")
+VERSION = re.compile(rf"(?:models:/)?(?:({PREFIX}[\w-]+)/)?v?(\d{{1,9}})")
 ALIAS = re.compile(rf"(?:models:/)?({PREFIX}[\w-]+)@(\w+)")
 PAGE = 1000
 
@@ -65,11 +65,11 @@ def find_run(words: str) -> RunRecord:
     Raises:
         CertiflowError: there is no such run or version.
     """
+    if RUN_ID.fullmatch(words):
+        return read_run(words)
     version = find_version(words)
     if version is not None:
         return read_run(version.run_id)
-    if RUN_ID.fullmatch(words):
-        return read_run(words)
     with answered(words):
         found = _search(f"attributes.run_name = '{words.replace(chr(39), '')}'")
     if len(found) != 1:

@@ -97,5 +97,5 @@ def test_order_is_by_the_measures_then_by_cost_with_the_unknown_last() -> None:
         ("slower", best, FREE),
         ("not verified there", best | {"certified_accuracy": None, "clean_accuracy": 1.0}, FREE),
     ]
-    ordered = sorted(reversed(cases), key=lambda case: rank(case[1], case[2]))
+    ordered = sorted(cases[::-1], key=lambda case: rank(case[1], case[2]))
     assert [name for name, _, _ in ordered] == [name for name, _, _ in cases]

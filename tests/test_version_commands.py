@@ -1,0 +1,174 @@
+"""The commands about versions as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from flows.guardian import INVOCATION
+from tests.test_cli import CERTIFLOW, ROOT
+
+SMOKE = ["--conf", "conf/smoke.yaml"]
+# Every point to the solver, one at a time: long enough to be killed in its midst.
+SLOW = [*SMOKE, "--set", "verification.engine=marabou", "--set", "verification.samples=60"]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    unset = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", INVOCATION}
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "COLUMNS": "80"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "conf").symlink_to(ROOT / "conf")
+    return folder
+
+
+def certiflow(
+    project: Path, environment: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CERTIFLOW, *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def stored(project: Path) -> dict[str, str]:
+    """When each verdict was stored, by its property."""
+    if not (project / "verdicts.db").exists():
+        return {}
+    with sqlite3.connect(project / "verdicts.db") as connection:
+        return dict(connection.execute("SELECT property || network, created FROM verdicts"))
+
+
+# The tests of this file follow one story: each goes on where the one before ended.
+
+
+def test_an_empty_project_has_nothing_to_compare(
+    project: Path, environment: dict[str, str]
+) -> None:
+    error = error_of(certiflow(project, environment, "compare"))
+    assert "experiment certiflow: there is none" in error
+    assert "make run-flow" in error
+    error = error_of(certiflow(project, environment, "rollback", "--reason", "x"))
+    assert "none yet" in error
+
+
+def test_killed_in_the_middle_of_verification_the_next_run_goes_on(
+    project: Path, environment: dict[str, str]
+) -> None:
+    with subprocess.Popen(
+        [*CERTIFLOW, "retrain", *SLOW],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 200
+        while len(stored(project)) < 5 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    before = stored(project)
+    assert 5 <= len(before) < 120
+    result = certiflow(project, environment, "retrain", *SLOW, "--json", "retrained.json")
+    assert result.returncode == 0, result.stderr
+    after = stored(project)
+    assert {key: after[key] for key in before} == before  # none was computed again
+    assert len(after) > len(before)
+    retrained = json.loads((project / "retrained.json").read_text())
+    assert retrained["decision"]["decision"] == "promoted"
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("certiflow").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "KILLED"]
+
+
+def test_compare_prints_and_writes_the_table(project: Path, environment: dict[str, str]) -> None:
+    result = certiflow(project, environment, "compare", "--json", "c.json", "--csv", "c.csv")
+    assert result.returncode == 0, result.stderr
+    assert "1 champion" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+    (compared,) = json.loads((project / "c.json").read_text())
+    (row,) = compared["rows"]
+    table = pd.read_csv(project / "c.csv")
+    assert table["clean_accuracy"].tolist() == [row["measures"]["clean_accuracy"]]
+    assert (compared["dataset"], compared["champion"], compared["epsilon"]) == ("digits", 1, 0.05)
+
+
+def test_report_says_where_the_page_is(project: Path, environment: dict[str, str]) -> None:
+    result = certiflow(project, environment, "report", "certiflow-digits@champion")
+    assert result.returncode == 0, result.stderr
+    page = project / result.stdout.split()[1]
+    assert page.name == "report.html"
+    assert page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["promote", "--version", "1", "--force"], "--reason"),
+        (["promote", "--version", "1", "--reason", "why"], "--force"),
+        (["rollback"], "--reason"),
+        (["report"], "RUN"),
+    ],
+)
+def test_wrong_usage(
+    arguments: list[str], said: str, project: Path, environment: dict[str, str]
+) -> None:
+    result = certiflow(project, environment, *arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["promote", "--version", "7"], "has no version 7; there are: 1"),
+        (["compare", "nobody"], "nobody: 0 runs have this name"),
+        (["serve", *SMOKE, "--cron", "every night"], "--cron is 'every night'"),
+        (["retrain", *SMOKE, "--set", "data.dataset=gone.npz"], "gone.npz: no such file"),
+        (["retrain", *SMOKE, "--set", "data.dataset=cifar"], "data.dataset is 'cifar'"),
+        (["report", "1", "--output", "/proc/x.html"], "--output /proc/x.html"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_line(
+    arguments: list[str], said: str, project: Path, environment: dict[str, str]
+) -> None:
+    assert said in error_of(certiflow(project, environment, *arguments))
+
+
+def test_a_store_of_another_schema_is_named_with_the_remedy(
+    project: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copy(project / "mlflow.db", tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'cfd24bdc0731'")
+    error = error_of(certiflow(tmp_path, environment, "compare"))
+    assert "written by another version of MLflow" in error
+    assert "mlflow db upgrade sqlite:///mlflow.db" in error

@@ -1,0 +1,213 @@
+"""Versions in one store: compared, judged, promoted, refused, rolled back, retrained."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows.promotion import promote_flow, rollback_flow
+from flows.robustness import robustness_flow
+from tasks import comparison, promotion
+from tasks.core.errors import CertiflowError
+from tasks.report import Summary
+from tasks.tracking import RegisteredModel
+from tests.flow_project import flow_project, smoke
+
+MODEL = "certiflow-digits"
+EPOCHS = {"1": 12, "2": 1, "3": 14}  # by version: good, bad, good
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[Path]:
+    with flow_project(tmp_path_factory.mktemp("project")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def versions(project: Path) -> dict[str, Summary]:
+    """Three versions, of which the second is bad."""
+    made = {}
+    for number, epochs in EPOCHS.items():
+        summary = robustness_flow(smoke(f"training.epochs={epochs}", "verification.samples=20"))
+        assert summary.model_version == number
+        made[number] = summary
+    return made
+
+
+def aliases() -> dict[str, int]:
+    return RegisteredModel(MODEL).aliases()
+
+
+def tags(number: int) -> dict[str, str]:
+    return dict(RegisteredModel(MODEL).version(number).tags)
+
+
+# The tests of this file follow one story: each goes on where the one before ended.
+
+
+def test_nothing_is_promoted_by_a_run_of_its_own(versions: dict[str, Summary]) -> None:
+    assert aliases() == {}
+    (compared,) = comparison.compare(comparison.collect([], "certiflow"))
+    assert compared.champion is None
+    assert [row.version for row in compared.rows][-1] == 2
+    assert all(row.differences == {} for row in compared.rows)
+
+
+def test_rollback_without_a_champion(versions: dict[str, Summary]) -> None:
+    with pytest.raises(CertiflowError, match="no champion yet"):
+        rollback_flow("too early")
+
+
+def test_the_first_version_becomes_champion(versions: dict[str, Summary]) -> None:
+    decision = promote_flow("1")
+    assert (decision.decision, decision.against) == ("promoted", None)
+    assert aliases() == {"champion": 1}
+    assert tags(1)["promotion.decision"] == "promoted"
+    assert tags(1)["promotion.reason"] == "no champion to compare with"
+
+
+def test_a_worse_version_is_refused_with_its_numbers(versions: dict[str, Summary]) -> None:
+    decision = promote_flow(f"{MODEL}/2")
+    assert (decision.decision, decision.against) == ("refused", 1)
+    assert "clean accuracy falls by" in decision.reason
+    assert aliases() == {"champion": 1, "challenger": 2}
+    found = tags(2)
+    assert found["promotion.decision"] == "refused"
+    assert float(found["promotion.clean_accuracy"]) == pytest.approx(versions["2"].clean_accuracy)
+    assert float(found["promotion.clean_accuracy_champion"]) == pytest.approx(
+        versions["1"].clean_accuracy
+    )
+    assert found["promotion.points"] == "20"
+    description = RegisteredModel(MODEL).version(2).description
+    assert "**Refused** (against version 1)" in description
+    assert "clean accuracy" in description.split("**Refused**")[0]  # the run's own words stay
+    assert "Champion: version 1" in MlflowClient().get_registered_model(MODEL).description
+
+
+def test_the_decision_is_an_artifact_in_prefect(versions: dict[str, Summary]) -> None:
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["certiflow-decision"]))
+        )
+    assert any("**Refused**" in str(artifact.data) for artifact in found)
+
+
+def test_a_version_that_is_no_worse_takes_over(versions: dict[str, Summary]) -> None:
+    assert promote_flow(f"models:/{MODEL}/3").decision == "promoted"
+    assert aliases() == {"champion": 3}
+    with pytest.raises(CertiflowError, match="champion already"):
+        promote_flow("3")
+
+
+def test_certified_accuracy_at_the_gate_is_that_of_the_run(versions: dict[str, Summary]) -> None:
+    (at,) = [row for row in versions["3"].verification if row["epsilon"] == 0.05]
+    assert float(tags(3)["promotion.certified_accuracy"]) == at["certified_accuracy"]
+
+
+def test_differences_to_the_champion_are_paired(versions: dict[str, Summary]) -> None:
+    (compared,) = comparison.compare(comparison.collect(["2", "1"], ""))
+    assert compared.champion == 3  # though it is not among them
+    row = next(row for row in compared.rows if row.version == 2)
+    clean = row.differences["clean_accuracy"]
+    assert clean.value == pytest.approx(versions["2"].clean_accuracy - versions["3"].clean_accuracy)
+    assert clean.significant
+    assert clean.points == 360
+    assert row.differences["certified_accuracy"].points == 20
+    (record,) = [r for r in comparison.as_records(compared) if r["version"] == 2]
+    assert record["clean_accuracy_test"] == "exact McNemar"
+    assert record["median_radius_test"] == "paired bootstrap"
+
+
+def test_a_person_may_force_and_take_back(versions: dict[str, Summary]) -> None:
+    forced = promote_flow("2", "a demonstration")
+    assert (forced.decision, forced.against) == ("forced", 3)
+    assert aliases() == {"champion": 2}
+    back = rollback_flow("the demonstration is over")
+    assert (back.decision, back.version, back.against) == ("restored", 3, 2)
+    assert aliases() == {"champion": 3}
+    assert tags(2)["promotion.decision"] == "rolled back"
+    assert tags(2)["promotion.reason"] == "the demonstration is over"
+    assert rollback_flow("further").version == 1
+    with pytest.raises(CertiflowError, match="the first champion"):
+        rollback_flow("too far")
+    assert aliases() == {"champion": 1}
+
+
+def test_rollback_survives_an_alias_set_by_hand(versions: dict[str, Summary]) -> None:
+    MlflowClient().set_registered_model_alias(MODEL, "champion", "3")
+    assert rollback_flow("set by mistake").version == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("9", "has no version 9; there are: 1, 2, 3"),
+        (f"{MODEL}@winner", "has no winner yet"),
+        ("certiflow-mnist/1", "has no version 1; there are: none"),
+        ("nobody", "0 runs have this name"),
+        ("0" * 32, "no such run"),
+    ],
+)
+def test_what_is_not_there_is_named(words: str, said: str, versions: dict[str, Summary]) -> None:
+    with pytest.raises(CertiflowError, match=said):
+        comparison.collect([words], "")
+
+
+def test_experiments_that_are_empty_or_unknown(versions: dict[str, Summary]) -> None:
+    with pytest.raises(CertiflowError, match="experiment nowhere: there is none"):
+        comparison.collect([], "nowhere")
+    mlflow.create_experiment("empty")
+    with pytest.raises(CertiflowError, match="no registered version yet"):
+        comparison.collect([], "empty")
+
+
+def test_a_failed_run_is_no_evidence(versions: dict[str, Summary]) -> None:
+    with pytest.raises(CertiflowError):
+        robustness_flow(smoke("training.learning_rate=1e38"))
+    (failed,) = mlflow.search_runs(
+        experiment_names=["certiflow"], max_results=1, output_format="list"
+    )
+    with pytest.raises(CertiflowError, match=r"\(FAILED\) holds no whole evidence"):
+        comparison.collect([failed.info.run_id], "")
+
+
+def test_two_gates_at_once_leave_one_champion_that_beat_the_other(
+    versions: dict[str, Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both compare with champion 2; whoever decides second must compare with the first one."""
+    promote_flow("2", "to be beaten by both")
+    barrier, compare, compared = threading.Barrier(2), promotion._compare, []
+
+    def together(challenger: Any, champion: Any, *rest: Any) -> Any:
+        judgement = compare(challenger, champion, *rest)
+        compared.append((challenger.number, champion.number))
+        if champion.number == 2:
+            barrier.wait(timeout=60)
+        return judgement
+
+    monkeypatch.setattr(promotion, "_compare", together)
+    decisions: dict[int, Any] = {}
+
+    def decide(number: int) -> None:
+        decisions[number] = promote_flow(str(number))
+
+    threads = [threading.Thread(target=decide, args=(number,)) for number in (1, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    champion = aliases()["champion"]
+    assert champion in {1, 3}
+    assert {(1, 2), (3, 2)} <= set(compared)
+    assert (1, 3) in compared or (3, 1) in compared
+    assert decisions[champion].decision == "promoted"
+    history = MlflowClient().get_registered_model(MODEL).tags["champions"].split()
+    assert history[-1] == str(champion)
