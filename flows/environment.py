@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -14,14 +15,16 @@ OFFLINE = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # A store that does not answer is said within seconds, not after minutes of retries.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # 0, 4, 8, 16 and 32 s between the attempts: a server may be away for a minute during a run. One
+    # that is down at the start is said at once (`tracking.open_store`).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TQDM_DISABLE": "1",
 }
@@ -37,6 +40,7 @@ def prepare(*, verbose: bool, prefect_level: str = "CRITICAL") -> None:
         os.environ.setdefault(name, value)
     if not verbose:
         warnings.filterwarnings("ignore")
+        logging.raiseExceptions = False  # a log line that Prefect's server did not take
 
 
 def load_keras(*, verbose: bool) -> None:

@@ -13,10 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
 
 import httpx
+from filelock import FileLock, Timeout
 
 from flows.guardian import ROLE
 from tasks.core.errors import CertiflowError
@@ -39,11 +41,13 @@ def start(port: int | None = None) -> Callable[[], str]:
     """
     from prefect.settings import get_current_settings
 
-    configured = get_current_settings().api.url
+    settings = get_current_settings()
+    configured = settings.api.url
     if configured:
         return lambda: _answering(configured)
     extras = ["--no-services", "--no-ui"] if port is None else []
     port = _free_port() if port is None else _unused(port)
+    lock = _alone(settings.home)
     log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server runs
     server = subprocess.Popen(
         [
@@ -57,7 +61,29 @@ def start(port: int | None = None) -> Callable[[], str]:
         start_new_session=True,  # Ctrl-C must not end it before the run is marked
     )
     atexit.register(_stop, server)
-    return lambda: _started(server, f"http://127.0.0.1:{port}/api", log)
+    return lambda: _started(server, f"http://127.0.0.1:{port}/api", log, lock)
+
+
+def _alone(home: Path) -> FileLock:
+    """Held until the server answers: two that migrate one SQLite database break each other.
+
+    Raises:
+        CertiflowError: Prefect's home is not writable, or another start takes too long.
+    """
+    lock = FileLock(home / ".certiflow-server.lock", timeout=START_SECONDS)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise CertiflowError(
+            f"{home}: another command has been starting a Prefect server for {START_SECONDS:g} s: "
+            "end it, or set PREFECT_HOME to another folder"
+        ) from error
+    except OSError as error:
+        raise CertiflowError(
+            f"{home}: {error.strerror}: make it writable, or set PREFECT_HOME to another folder"
+        ) from error
+    return lock
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
@@ -104,12 +130,15 @@ def _answering(url: str) -> str:
     return url
 
 
-def _started(server: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> str:
+def _started(server: subprocess.Popen[bytes], url: str, log: IO[bytes], lock: FileLock) -> str:
     deadline = monotonic() + START_SECONDS
-    while monotonic() < deadline and server.poll() is None:
-        if _healthy(url) is None:
-            return url
-        sleep(0.1)
+    try:
+        while monotonic() < deadline and server.poll() is None:
+            if _healthy(url) is None:
+                return url
+            sleep(0.1)
+    finally:
+        lock.release()
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     raise CertiflowError(

@@ -6,13 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from flows import environment
 from tasks.core.errors import CertiflowError
 
 
 @contextmanager
 def prefect_api(*, verbose: bool) -> Iterator[None]:
-    """A Prefect API for the flows in the block, and a guardian for this process."""
+    """A Prefect API for the flows in the block, and a guardian for this process.
+
+    Raises:
+        CertiflowError: the API does not answer, or ceased to answer for longer than its client's
+            retries last (a minute).
+    """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows import guardian, prefect_server
@@ -25,8 +32,14 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
         progress.advance()
         api_url = wait_for_api()
         progress.advance()
-    with temporary_settings({PREFECT_API_URL: api_url}):
-        yield
+    try:
+        with temporary_settings({PREFECT_API_URL: api_url}):
+            yield
+    except httpx.TransportError as error:
+        raise CertiflowError(
+            f"Prefect's API at {api_url} does not answer any more ({error}): start it and run this "
+            "again; what was done so far is in MLflow and in runs/"
+        ) from error
 
 
 def check_writable(option: str, path: Path) -> None:

@@ -19,6 +19,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
 
@@ -32,6 +33,7 @@ from tasks.tracking.store import (
     experiment_id,
     first_line,
     open_store,
+    outage,
 )
 
 if TYPE_CHECKING:
@@ -199,9 +201,10 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
         CertiflowError: the store does not answer, or the output folder cannot be written.
     """
     run = _start(slug, settings, tags)
+    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()  # type: ignore[no-untyped-call]
     try:
         # Logging a model needs the run to be this thread's active one.
-        with mlflow.start_run(run_id=run.ref.run_id):
+        with mlflow.start_run(run_id=run.ref.run_id), _waited_for_once():
             yield run
     except BaseException as error:
         with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure
@@ -209,8 +212,20 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, STORE_ERRORS):
             raise CertiflowError(
-                f"{first_line(error)}; what was done so far is in {run.ref.folder}"
+                f"{outage() or first_line(error)}; what was done so far is in {run.ref.folder}"
             ) from error
+        raise
+    finally:
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _waited_for_once() -> Iterator[None]:
+    """A store that fails in the block has had its retries: the failure is told to it once."""
+    try:
+        yield
+    except STORE_ERRORS:
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)  # type: ignore[no-untyped-call]
         raise
 
 

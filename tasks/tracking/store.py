@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -33,7 +34,8 @@ def open_store() -> None:
 
     Raises:
         CertiflowError: the store cannot be used; a server that is down is said within seconds,
-            since it is asked before MLflow's own requests with their retries.
+            since it is asked before MLflow's own requests with their retries. Once it has
+            answered, the retries bridge its restarts.
     """
     if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
         mlflow.set_tracking_uri(LOCAL_STORE)
@@ -84,14 +86,25 @@ def _initialise(database: Path) -> None:
         ) from error
 
 
+@cache
 def _probe(uri: str) -> None:
+    silent = outage()
+    if silent is not None:
+        raise CertiflowError(
+            f"{silent}: start it, or unset MLFLOW_TRACKING_URI to use the project's own store"
+        )
+
+
+def outage() -> str | None:
+    """Says that the server in use does not answer; None when it does, or the store is a file."""
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith("http"):
+        return None
     try:
         httpx.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise CertiflowError(
-            f"MLflow at {uri} does not answer ({first_line(error)}): start it, or unset "
-            "MLFLOW_TRACKING_URI to use the project's own store"
-        ) from error
+        return f"MLflow at {uri} does not answer ({first_line(error)})"
+    return None
 
 
 def serve_ui(port: int) -> None:

@@ -1,0 +1,224 @@
+"""The same commands on shared servers and stores: over HTTP, through an outage, and two at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from flows.guardian import INVOCATION
+from tasks.core.download import MIRROR_VARIABLE
+from tests import shared_stores
+from tests.shared_stores import COMPOSE, SharedStores
+
+ROOT = Path(__file__).parents[1]
+CERTIFLOW = [sys.executable, "-m", "flows.cli"]
+RUN = ["run", "--conf", "conf/smoke.yaml"]
+TRAINED = "runs/*/model.keras"  # written before the model is uploaded, and all that follows it
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Makes empty project folders, each like another machine."""
+
+    def make(name: str) -> Path:
+        path = tmp_path_factory.mktemp(name)
+        (path / "conf").symlink_to(ROOT / "conf")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Folder) -> dict[str, str]:
+    unset = {MIRROR_VARIABLE, "MLFLOW_TRACKING_URI", "PREFECT_API_URL", INVOCATION}
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return kept | {"PREFECT_HOME": str(folder("prefect")), "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="module")
+def stores() -> Iterator[SharedStores]:
+    reason = shared_stores.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    with shared_stores.running() as stores:
+        yield stores
+
+
+@pytest.fixture(scope="module")
+def shared(stores: SharedStores, environment: dict[str, str]) -> dict[str, str]:
+    return {**environment, **stores.environment}
+
+
+@pytest.fixture(scope="module")
+def client(stores: SharedStores) -> MlflowClient:
+    uri = stores.environment["MLFLOW_TRACKING_URI"]
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def started(
+    project: Path, environment: dict[str, str], *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A running command, which does not outlive the block."""
+    with subprocess.Popen(
+        [*CERTIFLOW, *arguments],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until_trained(process: subprocess.Popen[str], project: Path) -> None:
+    while not list(project.glob(TRAINED)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def runs(client: MlflowClient) -> list[Run]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, order_by=["attributes.start_time ASC"]))
+
+
+@pytest.fixture(scope="module")
+def project(folder: Folder, shared: dict[str, str], stores: SharedStores) -> Path:
+    """A project's folder after a run in whose middle the MLflow server was restarted."""
+    project = folder("project")
+    with started(project, shared, *RUN) as process:
+        wait_until_trained(process, project)
+        stores.mlflow.stop()
+        stores.mlflow.start()
+        _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    return project
+
+
+def test_run_is_finished_with_its_files_over_http(
+    project: Path, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = runs(client)[0]
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+    copies = Path(client.download_artifacts(run.info.run_id, "", str(tmp_path)))
+    names = {str(path.relative_to(copies)) for path in copies.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "tables/epsilon_grid.csv",
+        "tables/verification.csv",
+        "figures/robustness_curve.png",
+        "figures/adversarial_examples.png",
+    } <= names
+    local = project / "runs" / run.info.run_name
+    assert {name: (copies / name).read_bytes() for name in names} == {
+        name: (local / name).read_bytes() for name in names
+    }
+    version = client.get_model_version("certiflow-digits", "1")
+    assert version.run_id == run.info.run_id
+
+
+def test_nothing_is_left_in_a_local_store(project: Path) -> None:
+    names = {path.name for path in project.iterdir()}
+    assert "runs" in names
+    assert not {name for name in names if name.startswith(("mlflow", ".mlflow", "mlartifacts"))}
+
+
+def test_prefect_server_has_the_flow_run(
+    project: Path, client: MlflowClient, stores: SharedStores
+) -> None:
+    flow_run = runs(client)[0].data.tags["prefect.flow_run_id"]
+    answer = httpx.get(f"{stores.environment['PREFECT_API_URL']}/flow_runs/{flow_run}")
+    assert answer.json()["state_type"] == "COMPLETED"
+
+
+def test_registered_model_is_verified_on_another_machine(
+    project: Path, shared: dict[str, str], client: MlflowClient, tmp_path: Path
+) -> None:
+    arguments = ["--model", "models:/certiflow-digits/1", "--data", "digits", "--epsilon", "0.02"]
+    effort = ["--samples", "4", "--timeout", "5", "--workers", "1"]
+    with started(tmp_path, shared, "verify", *arguments, *effort) as process:
+        _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    run = runs(client)[-1]
+    assert run.info.status == "FINISHED"
+    counts = [
+        run.data.metrics[f"verification/{verdict}/eps_0.02"]
+        for verdict in ("robust", "falsified", "unknown", "timeout", "error")
+    ]
+    assert sum(counts) == 4
+
+
+def test_mlflow_that_stays_away_is_one_line(
+    shared: dict[str, str], stores: SharedStores, folder: Folder
+) -> None:
+    project, impatient = folder("outage"), {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    with started(project, shared | impatient, *RUN) as process:
+        wait_until_trained(process, project)
+        stores.mlflow.stop()
+        try:
+            _, said = process.communicate(timeout=200)
+        finally:
+            stores.mlflow.start()
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    (local,) = project.glob("runs/*")
+    assert f"MLflow at {stores.environment['MLFLOW_TRACKING_URI']} does not answer" in error
+    assert str(local) in error
+    assert (local / "config.yaml").is_file()
+
+
+def test_two_flows_at_once_on_one_sqlite_store(environment: dict[str, str], folder: Folder) -> None:
+    project = folder("sqlite")
+    with started(project, environment, *RUN) as one, started(project, environment, *RUN) as other:
+        outputs = [process.communicate(timeout=300) for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], outputs
+    uri = f"sqlite:///{project}/mlflow.db"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    first, second = runs(client)
+    assert [first.info.status, second.info.status] == ["FINISHED", "FINISHED"]
+    versions = client.search_model_versions("name = 'certiflow-digits'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+    assert {version.run_id for version in versions} == {first.info.run_id, second.info.run_id}
+    results = [
+        {name: value for name, value in run.data.metrics.items() if "seconds" not in name}
+        for run in (first, second)
+    ]
+    assert results[0] == results[1]  # the same seed
+    assert {"clean_accuracy", "verification/certified_accuracy/eps_0.05"} <= results[0].keys()
+
+
+def test_compose_is_closed_and_has_the_clients_versions() -> None:
+    text = COMPOSE.read_text()
+    services = yaml.safe_load(text)["services"]
+    published = {name: service.get("ports", []) for name, service in services.items()}
+    assert published == {
+        "postgres": [],
+        "mlflow": ["127.0.0.1:5000:5000"],
+        "prefect": ["127.0.0.1:4200:4200"],
+    }
+    passwords = re.findall(r"PASSWORD: (.+)", text)
+    assert set(passwords) == {"${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"}
+    for name in ("mlflow", "prefect"):
+        dockerfile = services[name]["build"]["dockerfile_inline"]
+        assert "--require-hashes --requirement requirements.lock" in dockerfile
+    lock = (ROOT / "requirements.lock").read_text()
+    for package in ("mlflow", "prefect", "psycopg2-binary", "asyncpg"):
+        assert re.search(rf"^{package}==", lock, re.MULTILINE)
