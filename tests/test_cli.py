@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,40 +14,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.guardian import INVOCATION
-from tasks.core.download import MIRROR_VARIABLE
+from tests.command import CERTIFLOW, certiflow, clean_environment, error_of, with_settings
 
-ROOT = Path(__file__).parents[1]
-CERTIFLOW = [sys.executable, "-m", "flows.cli"]
 SLOW = ["--set", "training.epochs=100000"]  # long enough to be interrupted
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """No mirror, no configured servers, and Prefect's files in a folder of their own."""
-    unset = {MIRROR_VARIABLE, "MLFLOW_TRACKING_URI", "PREFECT_API_URL", INVOCATION}
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
-    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "COLUMNS": "100"}
+    return clean_environment(tmp_path_factory.mktemp("prefect"))
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
-    return tmp_path
-
-
-def certiflow(
-    project: Path, environment: dict[str, str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CERTIFLOW, *arguments],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return with_settings(tmp_path)
 
 
 def smoke(*arguments: str) -> list[str]:
@@ -88,10 +66,7 @@ def test_what_a_user_can_cause_is_one_line(
     # a closed proxy: the public mirrors must not be asked by a test
     closed = environment | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     result = certiflow(project, closed | {"NO_PROXY": "127.0.0.1"}, *arguments)
-    assert result.returncode == 1
-    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert said in error
-    assert "Traceback" not in result.stderr
+    assert said in error_of(result)
 
 
 def test_wrong_usage_is_exit_code_2(project: Path, environment: dict[str, str]) -> None:

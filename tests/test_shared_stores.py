@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +15,10 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows.guardian import INVOCATION
-from tasks.core.download import MIRROR_VARIABLE
 from tests import shared_stores
+from tests.command import CERTIFLOW, ROOT, clean_environment, with_settings
 from tests.shared_stores import COMPOSE, SharedStores
 
-ROOT = Path(__file__).parents[1]
-CERTIFLOW = [sys.executable, "-m", "flows.cli"]
 RUN = ["run", "--conf", "conf/smoke.yaml"]
 TRAINED = "runs/*/model.keras"  # written before the model is uploaded, and all that follows it
 Folder = Callable[[str], Path]
@@ -34,18 +29,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Makes empty project folders, each like another machine."""
 
     def make(name: str) -> Path:
-        path = tmp_path_factory.mktemp(name)
-        (path / "conf").symlink_to(ROOT / "conf")
-        return path
+        return with_settings(tmp_path_factory.mktemp(name))
 
     return make
 
 
 @pytest.fixture(scope="module")
 def environment(folder: Folder) -> dict[str, str]:
-    unset = {MIRROR_VARIABLE, "MLFLOW_TRACKING_URI", "PREFECT_API_URL", INVOCATION}
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
-    return kept | {"PREFECT_HOME": str(folder("prefect")), "COLUMNS": "100"}
+    return clean_environment(folder("prefect"))
 
 
 @pytest.fixture(scope="module")

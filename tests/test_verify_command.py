@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -18,18 +17,14 @@ import onnxruntime
 import pytest
 
 from tasks.core.download import MIRROR_VARIABLE
+from tests.command import CERTIFLOW, ROOT, certiflow, clean_environment
 from tests.property_files import saved_distance, saved_property
-
-CERTIFLOW = [sys.executable, "-m", "flows.cli"]
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
-    unset = {MIRROR_VARIABLE, "MLFLOW_TRACKING_URI"}
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     closed = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-    return kept | closed | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return clean_environment(tmp_path_factory.mktemp("prefect"), **closed)
 
 
 @pytest.fixture
@@ -41,20 +36,6 @@ def project(tmp_path: Path) -> Path:
     saved_property(tmp_path / "near.vnnlib", "(<= Y_1 0.1)", box=((0.1, 0.1), (0.0, 1.0)))
     saved_property(tmp_path / "bad.vnnlib", "(>= Y_0 (* Y_0 Y_1))")
     return tmp_path
-
-
-def certiflow(
-    project: Path, environment: dict[str, str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CERTIFLOW, *arguments],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
 
 
 def single(prop: str, *arguments: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -15,8 +14,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from flows.guardian import INVOCATION
-from tests.test_cli import CERTIFLOW, ROOT
+from tests.command import CERTIFLOW, certiflow, clean_environment, error_of, with_settings
 
 SMOKE = ["--conf", "conf/smoke.yaml"]
 # Every point to the solver, one at a time: long enough to be killed in its midst.
@@ -25,37 +23,12 @@ SLOW = [*SMOKE, "--set", "verification.engine=marabou", "--set", "verification.s
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    unset = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", INVOCATION}
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
-    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "COLUMNS": "80"}
+    return clean_environment(tmp_path_factory.mktemp("prefect"), COLUMNS="80")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "conf").symlink_to(ROOT / "conf")
-    return folder
-
-
-def certiflow(
-    project: Path, environment: dict[str, str], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CERTIFLOW, *arguments],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def error_of(result: subprocess.CompletedProcess[str]) -> str:
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    return line
+    return with_settings(tmp_path_factory.mktemp("project"))
 
 
 def stored(project: Path) -> dict[str, str]:
