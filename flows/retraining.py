@@ -44,9 +44,10 @@ def _flow_run_name() -> str:
 def mark_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """A hook for every bad end: marks the MLflow run and raises an event to build alerts on.
 
-    A run that failed by itself is marked already; one whose process was killed is not.
+    A flow that failed by an exception has marked its run already; a killed process could not.
     """
-    tracking.mark_killed(tracking.FLOW_RUN_TAG, str(flow_run.id))
+    if not state.is_failed():
+        tracking.mark_killed(tracking.FLOW_RUN_TAG, str(flow_run.id))
     emit_event(
         FAILURE_EVENT,
         resource={
@@ -94,7 +95,7 @@ def retrain_flow(settings: Settings, force: bool = False) -> RetrainSummary:
         run.settings(settings)
         run.tags({"data.check": check.sentence})
         if check.drift is not None:
-            run.metrics({f"data/drift_{part}": v for part, v in check.drift._asdict().items()})
+            run.metrics({f"data/drift_{part}": v for part, v in check.drift.parts().items()})
         summary = assess(settings, dataset, run, fresh=False)
         decision = gate(int(summary.model_version), dataset, settings)
         run.tags({tracking.DECISION: decision.decision, "promotion.reason": decision.reason})

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tasks.descriptions import of_radius
 from tasks.report import Summary
 from tasks.settings import decimal
 from tasks.tracking import LOCAL_UI
@@ -30,6 +31,8 @@ def show(summary: Summary) -> None:
         )
     console.print(_attacks(summary))
     console.print(verdicts(summary.verification))
+    if summary.median_radius is not None:
+        console.print(f"Median critical radius: {of_radius(*summary.median_radius)}")
     if summary.reference:
         console.print(_reference(summary))
     local = summary.url.startswith(LOCAL_UI)

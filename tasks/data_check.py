@@ -49,7 +49,7 @@ class DataCheck(BaseModel):
             return f"{self.dataset}: the data are those of champion {self.champion}"
         if self.drift is None:
             return f"{self.dataset}: new data; champion {self.champion} has no profile of its own"
-        parts = ", ".join(f"{name} {value:.3f}" for name, value in self.drift._asdict().items())
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in self.drift.parts().items())
         return (
             f"{self.dataset}: new data, drift from champion {self.champion}'s: {self.drift.word} "
             f"(stability index: {parts})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,14 @@ def of_run(summary: Summary, settings: Settings) -> str:
     )
     lines += ["", *_verdicts(summary.verification, settings.verification.engine)]
     if summary.median_radius is not None:
-        proved, falsified = summary.median_radius
-        lines += ["", f"Median critical radius: proved {proved:.4f}, broken {falsified:.4f}."]
+        lines += ["", f"Median critical radius: {of_radius(*summary.median_radius)}."]
     return "\n".join([*lines, "", f"MLflow run: [{summary.run_name}]({summary.url})"])
+
+
+def of_radius(proved: float, falsified: float) -> str:
+    """A bracket of a critical radius in words; `falsified` is infinite where nothing broke."""
+    broken = f"broken {falsified:.4f}" if math.isfinite(falsified) else "nothing broke"
+    return f"proved {proved:.4f}, {broken}"
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:

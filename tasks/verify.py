@@ -93,6 +93,7 @@ def verdicts(
                     settings.num_workers,
                     settings.timeout_seconds,
                     settings.memory_limit_bytes,
+                    settings.cluster,
                 ),
                 witness_share=settings.witness_share,
                 store=store,

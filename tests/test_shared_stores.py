@@ -20,6 +20,7 @@ from tests.command import CERTIFLOW, ROOT, clean_environment, with_settings
 from tests.shared_stores import COMPOSE, SharedStores
 
 RUN = ["run", "--conf", "conf/smoke.yaml"]
+RETRAIN = ["retrain", "--conf", "conf/smoke.yaml", "--set"]
 TRAINED = "runs/*/model.keras"  # written before the model is uploaded, and all that follows it
 Folder = Callable[[str], Path]
 
@@ -154,6 +155,32 @@ def test_registered_model_is_verified_on_another_machine(
         for verdict in ("robust", "falsified", "unknown", "timeout", "error")
     ]
     assert sum(counts) == 4
+
+
+def test_two_retrainings_at_once_leave_one_champion(
+    project: Path, shared: dict[str, str], client: MlflowClient, folder: Folder
+) -> None:
+    one, other = (
+        started(folder(f"epochs{n}"), shared, *RETRAIN, f"training.epochs={n}") for n in (6, 8)
+    )
+    with one as first, other as second:
+        outputs = [process.communicate(timeout=300) for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    model = client.get_registered_model("certiflow-digits")
+    judged = {
+        int(version.version): version.tags["promotion.decision"]
+        for version in client.search_model_versions("name = 'certiflow-digits'")
+        if "promotion.decision" in version.tags
+    }
+    promoted = [number for number, decision in judged.items() if decision == "promoted"]
+    assert len(judged) == 2
+    champions = [int(number) for number in model.tags["champions"].split()]
+    assert sorted(champions) == sorted(promoted)
+    assert int(model.aliases["champion"]) == champions[-1]
+    # whoever decided second compared with the first one's champion
+    second_judged = next(n for n in judged if n != champions[0])
+    tags = client.get_model_version("certiflow-digits", str(second_judged)).tags
+    assert tags["promotion.against"] == str(champions[0])
 
 
 def test_mlflow_that_stays_away_is_one_line(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,17 +33,22 @@ class DataProfile(BaseModel):
     contrast: tuple[int, ...]
 
 
-class Drift(NamedTuple):
+@dataclass(frozen=True)
+class Drift:
     """Population stability index of each part of the profile: 0 when nothing moved."""
 
     labels: float
     brightness: float
     contrast: float
 
+    def parts(self) -> dict[str, float]:
+        """The index by part."""
+        return asdict(self)
+
     @property
     def word(self) -> str:
         """`none`, `moderate` or `major`, by the part that moved most."""
-        largest = max(self)
+        largest = max(self.parts().values())
         return "major" if largest > MAJOR else "moderate" if largest > MODERATE else "none"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from tasks.core.specification import FloatArray
 
@@ -51,7 +51,7 @@ def share_difference(
     likely won as lost (McNemar 1947; Dietterich 1998 recommends it for classifiers).
     """
     won, lost = int((new & ~old).sum()), int((old & ~new).sum())
-    p_value = min(1.0, 2 * float(binom.cdf(min(won, lost), won + lost, 0.5)))
+    p_value = min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
     return Difference(
         new=float(new.mean()),
         old=float(old.mean()),

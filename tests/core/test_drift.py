@@ -31,7 +31,7 @@ def test_halves_of_one_data_set_differ_little(digits: Dataset) -> None:
     half = len(digits.train_labels) // 2
     first = profile(digits.train_images[:half], digits.train_labels[:half])
     second = profile(digits.train_images[half:], digits.train_labels[half:])
-    assert max(drift(first, second)) < 0.1
+    assert max(drift(first, second).parts().values()) < 0.1
 
 
 def test_darker_images_and_missing_classes_are_major(digits: Dataset) -> None:

@@ -1,0 +1,96 @@
+"""What verifying a point costs, by network and radius: `python -m tests.bench_scale`.
+
+The cost model of docs/scale.md rests on it. Needs the mirror in `CERTIFLOW_DATASET_MIRROR` (MNIST).
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tasks.core import training, verification
+from tasks.core.architectures import Architecture, describe
+from tasks.core.attacks import Classifier
+from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.datasets import Dataset
+from tasks.core.keras_network import relu_network
+from tasks.core.verdicts import DecidedBy, Verdict
+
+NETWORKS: tuple[tuple[Architecture, tuple[int, ...]], ...] = (
+    ("dense", (128,)),
+    ("dense", (256, 256)),
+    ("dense", (256, 256, 256, 256)),
+    ("cnn_small", (100,)),
+)
+EPSILONS = (0.01, 0.02, 0.05)
+POINTS, POINT_SECONDS = 100, 20.0
+MEMORY = 4 * 2**30
+BATCHED = {DecidedBy.CLEAN, DecidedBy.ATTACK, DecidedBy.INTERVAL, DecidedBy.CROWN}
+
+
+def costs(data: Dataset, console: Console) -> None:
+    """One process; the batched stages (attack, bounds) beside what solver processes take."""
+    table = Table(title=f"{data.name}, first {POINTS} test points, one solver process")
+    for column in (
+        "network",
+        "parameters",
+        "epsilon",
+        "decided",
+        "batched s",
+        "solved",
+        "solver s",
+    ):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    rows = np.arange(POINTS)
+    sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
+    for architecture, hidden in NETWORKS:
+        classifier = _trained(data, architecture, hidden)
+        for epsilon in EPSILONS:
+            started = perf_counter()
+            results = verification.verify(
+                classifier,
+                relu_network(classifier.model),
+                sample,
+                [epsilon],
+                engine="ladder",
+                attack=AttackStrength(20, 1, 0),
+                limits=SolverLimits(1, POINT_SECONDS, MEMORY),
+            )
+            wall = perf_counter() - started
+            decided = sum(r.verdict in {Verdict.ROBUST, Verdict.FALSIFIED} for r in results)
+            solved = [r for r in results if r.stage_seconds or r.decided_by not in BATCHED]
+            solver = sum(result.seconds for result in solved)
+            table.add_row(
+                describe(architecture, hidden),
+                f"{classifier.model.count_params():,}",
+                f"{epsilon:g}",
+                str(decided),
+                f"{wall - solver:.1f}",
+                str(len(solved)),
+                f"{solver:.1f}",
+            )
+    console.print(table)
+
+
+def _trained(data: Dataset, architecture: Architecture, hidden: tuple[int, ...]) -> Classifier:
+    trained = training.train(
+        data,
+        architecture=architecture,
+        hidden=hidden,
+        epochs=5,
+        batch_size=32,
+        learning_rate=0.001,
+        validation_fraction=0.1,
+        restore_best_epoch=False,
+        seed=0,
+    )
+    return Classifier(trained.model)
+
+
+if __name__ == "__main__":
+    from tests.bench import bench_data
+
+    costs(bench_data(), Console())
