@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from tasks.core import ladder
 from tasks.core.attacks import Images
 from tasks.core.ball_sample import Sample, SolverLimits, result_of, with_counterexample
+from tasks.core.cluster import run_on_cluster
 from tasks.core.ladder import Answer, Engine
 from tasks.core.marabou import NEAR_BOUNDARY
 from tasks.core.models import Runtime
@@ -66,14 +67,32 @@ class LadderSolver:
 
 def run_ladder(
     network: ReluNetwork, jobs: Sequence[Job], limits: SolverLimits, seed: int
-) -> Iterator[Outcome[Job, Answer]]:
-    """Outcomes as they come; `Answer.region` is a place in `adversary_classes` order."""
+) -> Generator[Outcome[Job, Answer], None, None]:
+    """Outcomes as they come, from this machine's processes or those of `limits.cluster`.
+
+    `Answer.region` is a place in `adversary_classes` order. Close it, so
+    that an error elsewhere ends the work as well. Raises as `run_jobs` and `run_on_cluster` do.
+    """
+    arguments = (network, limits.timeout_seconds, seed)
+
+    def timeout_seconds(job: Job) -> float:
+        return limits.timeout_seconds + GRACE_SECONDS
+
+    if limits.cluster is not None:
+        return run_on_cluster(
+            limits.cluster,
+            LadderSolver,
+            arguments,
+            jobs,
+            timeout_seconds=timeout_seconds,
+            memory_limit_bytes=limits.memory_limit_bytes,
+        )
     return run_jobs(
         LadderSolver,
-        (network, limits.timeout_seconds, seed),
+        arguments,
         jobs,
         num_workers=limits.num_workers,
-        timeout_seconds=lambda job: limits.timeout_seconds + GRACE_SECONDS,
+        timeout_seconds=timeout_seconds,
         memory_limit_bytes=limits.memory_limit_bytes,
     )
 

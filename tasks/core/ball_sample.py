@@ -22,11 +22,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class SolverLimits:
-    """Per ball: wall-clock seconds and bytes, enforced from outside the solver's process."""
+    """Where balls are solved, and for how long.
+
+    In `num_workers` processes of this machine or, when `cluster` is the address of a Dask
+    scheduler, in one for every thread of its workers; each ball within so many wall-clock seconds
+    and bytes, enforced from outside the process.
+    """
 
     num_workers: int
     timeout_seconds: float
     memory_limit_bytes: int
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)

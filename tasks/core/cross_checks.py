@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -47,9 +48,14 @@ def witnessed(
 ) -> list[VerificationResult]:
     """The results, a seeded share of the ladder's own proofs marked with what Marabou says."""
     row_of = {int(index): row for row, index in enumerate(sample.indices)}
-    claims = [
-        r for r in results if r.verdict is Verdict.ROBUST and r.decided_by is not DecidedBy.MARABOU
-    ]
+    claims = sorted(  # results come in any order, which must not change what is chosen
+        (
+            r
+            for r in results
+            if r.verdict is Verdict.ROBUST and r.decided_by is not DecidedBy.MARABOU
+        ),
+        key=lambda result: (result.sample_index, result.epsilon),
+    )
     count = int(np.ceil(share * len(claims)))
     chosen = np.random.default_rng(seed).choice(len(claims), size=count, replace=False)
     asked: Mapping[tuple[int, float], VerificationResult] = {
@@ -61,12 +67,13 @@ def witnessed(
         for index, epsilon in asked
     ]
     said: dict[tuple[int, float], str] = {}
-    for outcome in run_ladder(network, jobs, limits, seed):
-        answer = solved(runtime, network, sample, outcome)
-        key = (answer.sample_index, answer.epsilon)
-        if answer.verdict is Verdict.FALSIFIED:
-            raise _contradiction(*key, str(asked[key].decided_by), "Marabou breaks it")
-        said[key] = "confirmed" if answer.verdict is Verdict.ROBUST else "undecided"
+    with closing(run_ladder(network, jobs, limits, seed)) as outcomes:
+        for outcome in outcomes:
+            answer = solved(runtime, network, sample, outcome)
+            key = (answer.sample_index, answer.epsilon)
+            if answer.verdict is Verdict.FALSIFIED:
+                raise _contradiction(*key, str(asked[key].decided_by), "Marabou breaks it")
+            said[key] = "confirmed" if answer.verdict is Verdict.ROBUST else "undecided"
     return [
         replace(result, witness=said.get((result.sample_index, result.epsilon), ""))
         for result in results

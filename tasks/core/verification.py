@@ -7,6 +7,7 @@ and radius a job, to processes that run `ladder.decide`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from time import monotonic
 
@@ -83,10 +84,8 @@ def verify(
                 rows = results.missing(rows, epsilon)
         jobs += [(threat[row], job_for(sample, row, epsilon, proved[row], engine)) for row in rows]
     hardest_first = [job for _, job in sorted(jobs, key=lambda entry: entry[0])]
-    results.record(
-        solved(runtime, network, sample, outcome)
-        for outcome in run_ladder(network, hardest_first, limits, attack.seed)
-    )
+    with closing(run_ladder(network, hardest_first, limits, attack.seed)) as outcomes:
+        results.record(solved(runtime, network, sample, outcome) for outcome in outcomes)
     check_no_contradiction(results.found)
     attack_proofs(runtime, sample, results.found, attack)
     if engine != "marabou":

@@ -8,14 +8,11 @@ process died has a second try.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
@@ -23,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 
+from tasks.core import solver_process
 from tasks.core.errors import CertiflowError
 
 Job = TypeVar("Job")
@@ -31,14 +29,6 @@ Answer = TypeVar("Answer")
 POLL_SECONDS = 0.05  # at most this late is a limit noticed; answers wake the wait at once
 MEMORY_CHECK_SECONDS = 0.2  # reading a process's memory costs as much as a short job
 START_SECONDS = 120.0  # a fresh process imports NumPy and the solver before its first job
-
-# Native libraries read these when they are loaded: a worker must be born with them.
-ONE_THREAD = {
-    "MKL_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 
 class Ending(StrEnum):
@@ -94,6 +84,10 @@ class _Worker(Generic[Job]):
     current: _Try[Job] | None = None
     memory_checked: float = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        return self.ready and self.current is None
+
 
 def run_jobs(
     make_solver: Callable[..., Callable[[Job], Answer]],
@@ -103,96 +97,114 @@ def run_jobs(
     num_workers: int,
     timeout_seconds: Callable[[Job], float],
     memory_limit_bytes: int,
-) -> Iterator[Outcome[Job, Answer]]:
-    """One outcome per job, as they come. Each process calls `make_solver(*arguments)` once.
+) -> Generator[Outcome[Job, Answer], None, None]:
+    """`WorkerPool.run` of a pool that ends with the iteration."""
+    with closing(
+        WorkerPool(
+            make_solver, arguments, num_workers=num_workers, memory_limit_bytes=memory_limit_bytes
+        )
+    ) as pool:
+        yield from pool.run(jobs, timeout_seconds)
 
-    Jobs are handed out in the order given, each as soon as a process is free, and then
-    `timeout_seconds(job)` is asked once. An exception in the solver is a `FAILED` outcome. A job
-    whose process died or broke the memory limit is tried once more, in a fresh process; both tries
-    together stay within its time limit, and the outcome of a second death says "twice". Limits are
-    enforced while the caller waits for the next outcome: it should not dwell on one.
 
-    `make_solver` must be importable by name. Ending the iteration ends every process, and they end
-    by themselves when this process dies.
+class WorkerPool(Generic[Job, Answer]):
+    """Processes that each call `make_solver(*arguments)` once and then solve jobs, until `close`.
 
-    Raises:
-        CertiflowError: a process cannot start, or died before its first job.
+    They start when `run` first needs them, and end by themselves when this process dies or the
+    thread that called `run` ends. `make_solver` must be importable by name.
     """
-    waiting = deque(jobs)
-    workers: list[_Worker[Job]] = []
-    unfinished = len(waiting)
-    try:
-        while unfinished:
-            for worker in [w for w in workers if not w.current and not w.process.is_alive()]:
-                if not worker.ready:
-                    raise CertiflowError(
-                        "a solver process ended before its first job "
-                        f"({_describe_exit(worker.process)}): check that maraboupy is installed"
-                    )
-                workers.remove(worker)
-                _stop(worker)
-            while len(workers) < min(num_workers, unfinished):
-                workers.append(_start(make_solver, arguments))
-            wait([worker.connection for worker in workers], timeout=POLL_SECONDS)
-            for worker in list(workers):
-                end: _End[Answer] | None = _poll(worker, memory_limit_bytes)
-                ended = worker.current
-                if end is not None:
-                    worker.current = None
-                    if end.ending is not Ending.DONE:
-                        workers.remove(worker)
-                        _stop(worker)
-                if worker in workers and worker.ready and worker.current is None:
+
+    def __init__(
+        self,
+        make_solver: Callable[..., Callable[[Job], Answer]],
+        arguments: tuple[Any, ...],
+        *,
+        num_workers: int,
+        memory_limit_bytes: int,
+    ) -> None:
+        self.make_solver, self.arguments = make_solver, arguments
+        self.num_workers, self.memory_limit_bytes = num_workers, memory_limit_bytes
+        self.workers: list[_Worker[Job]] = []
+
+    def run(
+        self, jobs: Sequence[Job], timeout_seconds: Callable[[Job], float]
+    ) -> Iterator[Outcome[Job, Answer]]:
+        """One outcome per job, as they come.
+
+        Jobs are handed out in the order given, each as soon as a process is free, and then
+        `timeout_seconds(job)` is asked once. An exception in the solver is a `FAILED` outcome. A
+        job whose process died or broke the memory limit is tried once more, in a fresh process;
+        both tries together stay within its time limit, and the outcome of a second death says
+        "twice". Limits are enforced while the caller waits for the next outcome: it should not
+        dwell on one. Ending the iteration ends every process that is not idle.
+
+        Raises:
+            CertiflowError: a process cannot start, or died before its first job.
+        """
+        waiting = deque(jobs)
+        unfinished = len(waiting)
+        try:
+            while unfinished:
+                self._replace_dead(unfinished)
+                for worker in self.workers:
                     _hand_out(worker, waiting, timeout_seconds)
-                if end is None or ended is None:
-                    continue
-                if end.died and not ended.first_death:
-                    again = replace(ended, spent_seconds=end.seconds, first_death=end.reason)
-                    workers.append(_start(make_solver, arguments, again))
-                    continue
-                unfinished -= 1
-                reason = _reason(ended, end)
-                yield Outcome(ended.job, end.ending, end.answer, reason, end.seconds)
-    finally:
-        for worker in workers:
-            _stop(worker)
+                wait([worker.connection for worker in self.workers], timeout=POLL_SECONDS)
+                for worker in list(self.workers):
+                    end: _End[Answer] | None = _poll(worker, self.memory_limit_bytes)
+                    ended = worker.current
+                    if end is not None:
+                        worker.current = None
+                        if end.ending is not Ending.DONE:
+                            self._stop(worker)
+                    if worker in self.workers:
+                        _hand_out(worker, waiting, timeout_seconds)
+                    if end is None or ended is None:
+                        continue
+                    if end.died and not ended.first_death:
+                        again = replace(ended, spent_seconds=end.seconds, first_death=end.reason)
+                        self._start(again)
+                        continue
+                    unfinished -= 1
+                    reason = _reason(ended, end)
+                    yield Outcome(ended.job, end.ending, end.answer, reason, end.seconds)
+        finally:
+            for worker in [w for w in self.workers if not w.is_idle]:
+                self._stop(worker)
 
+    def close(self) -> None:
+        """Ends every process."""
+        for worker in list(self.workers):
+            self._stop(worker)
 
-def _start(
-    make_solver: Callable[..., Callable[[Any], Any]],
-    arguments: tuple[Any, ...],
-    reserved: _Try[Any] | None = None,
-) -> _Worker[Any]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_serve, args=(theirs, os.getpid(), make_solver, arguments), daemon=True
-    )
-    with _environment(ONE_THREAD):
-        process.start()
-    theirs.close()
-    return _Worker(process, ours, time.monotonic(), reserved)
+    def _replace_dead(self, unfinished: int) -> None:
+        """Processes that died without a job are replaced, as far as jobs are left."""
+        for worker in [w for w in self.workers if not w.current and not w.process.is_alive()]:
+            if not worker.ready:
+                raise CertiflowError(
+                    "a solver process ended before its first job "
+                    f"({_describe_exit(worker.process)}): check that maraboupy is installed"
+                )
+            self._stop(worker)
+        while len(self.workers) < min(self.num_workers, unfinished):
+            self._start()
 
+    def _start(self, reserved: _Try[Job] | None = None) -> None:
+        process, connection = solver_process.start(self.make_solver, self.arguments)
+        self.workers.append(_Worker(process, connection, time.monotonic(), reserved))
 
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets variables for the processes started inside, and puts back what was there."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    def _stop(self, worker: _Worker[Job]) -> None:
+        self.workers.remove(worker)
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
 
 
 def _hand_out(
     worker: _Worker[Job], waiting: deque[Job], timeout_seconds: Callable[[Job], float]
 ) -> None:
-    """Gives a free worker the try it was born for, else the first waiting job, if any."""
+    """Gives an idle worker the try it was born for, else the first waiting job, if any."""
+    if not worker.is_idle:
+        return
     if worker.reserved is not None:
         worker.current, worker.reserved = worker.reserved, None
     elif waiting:
@@ -234,7 +246,7 @@ def _receive(worker: _Worker[Any]) -> _End[Any] | None:
     """What the process sent or, with a job, that it died; None when it has no job."""
     current = worker.current
     try:
-        status, answer, seconds = worker.connection.recv()
+        done, answer, seconds = worker.connection.recv()
     except (EOFError, ConnectionError):
         worker.process.join(timeout=1)
         if current is None:
@@ -242,12 +254,14 @@ def _receive(worker: _Worker[Any]) -> _End[Any] | None:
         seconds = current.spent_seconds + time.monotonic() - worker.started
         return _End(Ending.FAILED, seconds, reason=_describe_exit(worker.process), died=True)
     if current is None:
+        if not done:
+            raise CertiflowError(f"a solver process cannot start: {answer}")
         worker.ready = True
         return None
     seconds += current.spent_seconds
-    if status is Ending.DONE:
+    if done:
         return _End(Ending.DONE, seconds, answer=answer)
-    return _End(status, seconds, reason=answer)
+    return _End(Ending.FAILED, seconds, reason=answer)
 
 
 def _reason(ended: _Try[Any], end: _End[Any]) -> str:
@@ -270,54 +284,3 @@ def _memory_bytes(pid: int) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
-
-
-def _stop(worker: _Worker[Any]) -> None:
-    worker.process.kill()
-    worker.process.join()
-    worker.connection.close()
-
-
-def _serve(
-    connection: Connection,
-    parent: int,
-    make_solver: Callable[..., Callable[[Any], Any]],
-    arguments: tuple[Any, ...],
-) -> None:
-    """A worker's life: quiet, deaf to Ctrl-C, dead with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.chdir(tempfile.gettempdir())  # Marabou writes a query that it fails on where it stands
-    _die_with(parent)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    solver = make_solver(*arguments)
-    connection.send(("ready", None, 0.0))
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        started = time.monotonic()
-        ending, answer = _solve(solver, job)
-        connection.send((ending, answer, time.monotonic() - started))
-
-
-def _solve(solver: Callable[[Any], Any], job: Any) -> tuple[Ending, Any]:
-    """The answer, or the exception's words: what a solver raises must not end its process."""
-    try:
-        return Ending.DONE, solver(job)
-    except Exception as error:
-        return Ending.FAILED, f"{type(error).__name__}: {error}"
-
-
-def _die_with(parent: int) -> None:
-    """Asks Linux to kill this process when its parent dies, even in the middle of a solve."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(1)

@@ -1,0 +1,140 @@
+"""What a Dask cluster on this machine gains and costs: `python -m tests.bench_cluster`.
+
+Needs the mirror in `CERTIFLOW_DATASET_MIRROR` (MNIST), and two cores that are free.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from tasks.core import metrics, training, verification
+from tasks.core.attacks import Classifier
+from tasks.core.ball_jobs import job_for
+from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.cluster import run_on_cluster
+from tasks.core.datasets import Dataset
+from tasks.core.keras_network import relu_network
+from tests.dask_cluster import Cluster
+from tests.solvers import assassin
+
+POINTS, EPSILON, POINT_SECONDS = 3000, 0.05, 20.0
+MEMORY = 4 * 2**30
+REPEATS = 3
+EMPTY_JOBS = 1000
+
+
+@contextmanager
+def cluster_of(num_workers: int) -> Iterator[str | None]:
+    """The address; None when there are no workers."""
+    if num_workers == 0:
+        yield None
+        return
+    with TemporaryDirectory() as folder:
+        cluster = Cluster(Path(folder))
+        try:
+            for _ in range(num_workers):
+                cluster.start_worker()
+            yield cluster.address
+        finally:
+            cluster.end()
+
+
+def stage(
+    classifier: Classifier, sample: Sample, num_processes: int, address: str | None
+) -> tuple[float, pd.DataFrame]:
+    """The verification stage's seconds, and its table without them."""
+    started = perf_counter()
+    results = verification.verify(
+        classifier,
+        relu_network(classifier.model),
+        sample,
+        [EPSILON],
+        engine="ladder",
+        attack=AttackStrength(20, 1, 0),
+        limits=SolverLimits(num_processes, POINT_SECONDS, MEMORY, address),
+    )
+    seconds = perf_counter() - started
+    table = metrics.verification_table(results)
+    return seconds, table[[name for name in table if not name.startswith("seconds")]]
+
+
+def speed(classifier: Classifier, sample: Sample, console: Console) -> None:
+    """One process and two, here and on a cluster's workers."""
+    table = Table(title=f"{len(sample.labels)} points at {EPSILON:g}, {REPEATS} times")
+    for column in ("where", "processes", "median s", "s", "same table"):
+        table.add_column(column)
+    expected = None
+    for where, processes in (("local", 1), ("local", 2), ("cluster", 1), ("cluster", 2)):
+        with cluster_of(processes if where == "cluster" else 0) as address:
+            runs = [stage(classifier, sample, processes, address) for _ in range(REPEATS)]
+        expected = runs[0][1] if expected is None else expected
+        same = all(expected.equals(found) for _, found in runs)
+        seconds = [seconds for seconds, _ in runs]
+        each = " ".join(f"{value:.1f}" for value in seconds)
+        table.add_row(where, str(processes), f"{median(seconds):.1f}", each, str(same))
+    console.print(table)
+
+
+def overhead(classifier: Classifier, sample: Sample, console: Console) -> None:
+    """What travels, pickled, and the seconds of jobs that cost nothing."""
+    network = relu_network(classifier.model)
+    nothing = np.zeros(network.num_outputs - 1, dtype=bool)
+    job = job_for(sample, np.intp(0), EPSILON, nothing, "ladder")
+    console.print(f"sent once: {len(pickle.dumps(network))} bytes")
+    console.print(f"sent per job: {len(pickle.dumps(job))} bytes")
+    with cluster_of(1) as address:
+        assert address is not None
+        for run in ("first", "second"):
+            started = perf_counter()
+            outcomes = run_on_cluster(
+                address,
+                assassin,
+                (),
+                ["spare"] * EMPTY_JOBS,
+                timeout_seconds=lambda job: POINT_SECONDS,
+                memory_limit_bytes=MEMORY,
+            )
+            next(outcomes)
+            begun = perf_counter()
+            count = sum(1 for _ in outcomes)
+            console.print(
+                f"{run} run of {EMPTY_JOBS} empty jobs: {begun - started:.2f} s until the first, "
+                f"then {(perf_counter() - begun) / count * 1000:.2f} ms each"
+            )
+
+
+def run(data: Dataset) -> None:
+    """Prints the figures and the table."""
+    console = Console()
+    trained = training.train(
+        data,
+        architecture="dense",
+        hidden=(128,),
+        epochs=5,
+        batch_size=32,
+        learning_rate=0.001,
+        validation_fraction=0.1,
+        restore_best_epoch=False,
+        seed=0,
+    )
+    classifier, rows = Classifier(trained.model), np.arange(POINTS)
+    sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
+    overhead(classifier, sample, console)
+    speed(classifier, sample, console)
+
+
+if __name__ == "__main__":
+    from tests.bench import bench_data
+
+    run(bench_data())
