@@ -61,6 +61,7 @@ ifneq ($(shell $(BIN)/python -c 'import sys; print(sys.version_info[:2] == (3, 1
 .PHONY: $(STAMP)
 endif
 
+# The lock files are whole: --no-deps keeps pip from looking for newer versions than theirs.
 $(STAMP): requirements.lock pyproject.toml
 	@python=''; for candidate in "$(PYTHON)" python3.11 python3 python; do \
 	  [ -n "$$candidate" ] || continue; \
@@ -72,11 +73,11 @@ $(STAMP): requirements.lock pyproject.toml
 	echo "setting up $(VENV) with $$("$$python" --version): some minutes, once" >&2; \
 	"$$python" -m venv --clear $(VENV) || { \
 	  echo "error: $$python has no venv module: install it (Debian: python3.11-venv)" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'from tasks.core.ladder import warm_up; warm_up()'
 	@touch $@
 
 $(VENV)/.bench: $(STAMP) requirements-bench.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
