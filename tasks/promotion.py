@@ -231,7 +231,6 @@ def _record(model: RegisteredModel, decision: Decision) -> None:
     create_markdown_artifact(
         markdown, key="certiflow-decision", description=f"{version}: {decision.decision}"
     )
-    console.say("decision", f"{version} {decision.decision}: {decision.reason}")
 
 
 @contextmanager

@@ -25,8 +25,8 @@ NETWORKS: tuple[tuple[Architecture, tuple[int, ...]], ...] = (
     ("dense", (256, 256, 256, 256)),
     ("cnn_small", (100,)),
 )
-EPSILONS = (0.01, 0.02, 0.05)
-POINTS, POINT_SECONDS = 100, 20.0
+EPSILONS = (0.01, 0.03)
+POINTS, POINT_SECONDS = 40, 10.0
 MEMORY = 4 * 2**30
 BATCHED = {DecidedBy.CLEAN, DecidedBy.ATTACK, DecidedBy.INTERVAL, DecidedBy.CROWN}
 

@@ -130,6 +130,7 @@ def test_a_person_may_force_and_take_back(versions: dict[str, Summary]) -> None:
     forced = promote_flow("2", "a demonstration")
     assert (forced.decision, forced.against) == ("forced", 3)
     assert aliases() == {"champion": 2}
+    assert "promotion.points" not in tags(2)  # the gate's numbers were about another decision
     back = rollback_flow("the demonstration is over")
     assert (back.decision, back.version, back.against) == ("restored", 3, 2)
     assert aliases() == {"champion": 3}

@@ -20,7 +20,8 @@ from tasks.tracking.store import answered, first_line, local_database, open_stor
 
 PREFIX = "certiflow-"  # a registered model is named after its dataset
 CHAMPION, CHALLENGER = "champion", "challenger"
-DECISION = "promotion.decision"  # tag of a version that was judged: what was decided
+DECISION_PREFIX = "promotion."  # of a version's tags about the last decision on it
+DECISION = f"{DECISION_PREFIX}decision"  # what was decided
 MODEL_SUFFIXES = (".keras", ".onnx")
 HISTORY = "champions"  # tag of the registered model: the versions that were champion, oldest first
 HISTORY_LENGTH = 100
@@ -108,8 +109,11 @@ class RegisteredModel:
         self._remember(earlier)
 
     def annotate(self, version: Version, tags: Mapping[str, Any], paragraph: str) -> None:
-        """Adds tags, and a paragraph at the end of the version's description."""
+        """Writes a decision's tags over those of the one before; adds to the description."""
         number = str(version.number)
+        for key in version.tags.keys() - tags.keys():
+            if key.startswith(DECISION_PREFIX):
+                self._client.delete_model_version_tag(self.name, number, key)
         for key, value in tags.items():
             self._client.set_model_version_tag(self.name, number, key, str(value))
         description = f"{self.version(version.number).description}\n\n{paragraph}".strip()
