@@ -25,18 +25,19 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TQDM_DISABLE": "1",
 }
-PREFECT_LEVELS = ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "PREFECT_LOGGING_ROOT_LEVEL")
 
 
 def prepare(*, verbose: bool, prefect_level: str = "CRITICAL") -> None:
-    """Sets the libraries' environment, as far as the user has not."""
-    for name in PREFECT_LEVELS:
-        if not verbose:
-            os.environ.setdefault(name, prefect_level)
-    for name, value in (OFFLINE if verbose else OFFLINE | QUIET).items():
+    """Sets the libraries' environment, as far as the user has not.
+
+    `prefect_level` is what Prefect's own messages must reach to be shown, unless verbose.
+    """
+    quiet = QUIET | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": prefect_level}
+    for name, value in (OFFLINE if verbose else OFFLINE | quiet).items():
         os.environ.setdefault(name, value)
     if not verbose:
         warnings.filterwarnings("ignore")
