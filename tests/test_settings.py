@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from flows.configuration import load_settings
+from flows.environment import OFFLINE
 from tasks.core.errors import CertiflowError
 from tasks.settings import Settings, decimal
 
@@ -105,3 +106,38 @@ def test_params_are_flat() -> None:
     flat = Settings().flat()
     assert flat["training.hidden"] == [128]
     assert flat["seed"] == 0
+
+
+def test_the_scheduled_deployment_fits_the_flow() -> None:
+    (deployment,) = yaml.safe_load((CONF.parent / "prefect.yaml").read_text())["deployments"]
+    path, name = deployment["entrypoint"].split(":")
+    assert (
+        f"def {name}(settings: Settings, force: bool = False)" in (CONF.parent / path).read_text()
+    )
+    assert set(deployment["parameters"]) == {"settings", "force"}
+    Settings.model_validate(deployment["parameters"]["settings"])
+    # Prefect ignores a key that it does not know without a word
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    environment = deployment["work_pool"]["job_variables"]["env"]
+    assert environment.items() <= OFFLINE.items()
+
+
+def test_the_fingerprint_follows_what_has_an_effect() -> None:
+    base = load_settings(CONF / "smoke.yaml")[0].fingerprint
+    for same in ("tracking.output=x", "verification.workers=2", "verification.cluster=tcp://h:1"):
+        assert load_settings(CONF / "smoke.yaml", [same])[0].fingerprint == base
+    for other in ("seed=1", "training.epochs=9", "promotion.samples=9", "radius=null"):
+        assert load_settings(CONF / "smoke.yaml", [other])[0].fingerprint != base
+
+
+def test_the_reference_radius_is_the_greatest_verified_unless_set() -> None:
+    assert load_settings(CONF / "smoke.yaml")[0].reference_epsilon == 0.05
+    settings = load_settings(CONF / "smoke.yaml", ["promotion.epsilon=0.01"])[0]
+    assert settings.reference_epsilon == 0.01
+
+
+def test_own_data_is_named_after_its_file() -> None:
+    settings = load_settings(CONF / "smoke.yaml", ["data.dataset=/somewhere/meters.npz"])[0]
+    assert settings.title == "meters dense-16"
+    with pytest.raises(CertiflowError, match=r"data.dataset is 'cifar': expected mnist, "):
+        load_settings(CONF / "smoke.yaml", ["data.dataset=cifar"])
