@@ -62,7 +62,7 @@ def test_override(tmp_path: Path) -> None:
         ("attack: {epsilons: [.nan]}", r"attack.epsilons.0 is nan"),
         ("attack: {epsilons: []}", r"attack.epsilons is \[\]"),
         ("verification: {epsilons: [0]}", r"verification.epsilons.0 is 0: .*greater than 0"),
-        ("data: {dataset: cifar}", r"data.dataset is 'cifar': .*'mnist', 'fashion_mnist'"),
+        ("data: {dataset: cifar}", r"data.dataset is 'cifar': expected mnist, fashion_mnist"),
         ("verification: {engine: magic}", r"verification.engine is 'magic': .*'ladder'"),
         ("training: {restore_best_epoch: true, validation_fraction: 0}", r"needs a validation_fr"),
         ("- a list", r"expected sections such as 'training:'"),
@@ -139,5 +139,3 @@ def test_the_reference_radius_is_the_greatest_verified_unless_set() -> None:
 def test_own_data_is_named_after_its_file() -> None:
     settings = load_settings(CONF / "smoke.yaml", ["data.dataset=/somewhere/meters.npz"])[0]
     assert settings.title == "meters dense-16"
-    with pytest.raises(CertiflowError, match=r"data.dataset is 'cifar': expected mnist, "):
-        load_settings(CONF / "smoke.yaml", ["data.dataset=cifar"])
