@@ -47,6 +47,7 @@ def start(port: int | None = None) -> Callable[[], str]:
         return lambda: _answering(configured)
     extras = ["--no-services", "--no-ui"] if port is None else []
     port = _free_port() if port is None else _unused(port)
+    url = f"http://127.0.0.1:{port}/api"
     lock = _alone(settings.home)
     log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server runs
     server = subprocess.Popen(
@@ -57,11 +58,12 @@ def start(port: int | None = None) -> Callable[[], str]:
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, ROLE: "server"},
+        # The UI would otherwise ask Prefect's usual port.
+        env={**os.environ, ROLE: "server", "PREFECT_SERVER_UI_API_URL": url},
         start_new_session=True,  # Ctrl-C must not end it before the run is marked
     )
     atexit.register(_stop, server)
-    return lambda: _started(server, f"http://127.0.0.1:{port}/api", log, lock)
+    return lambda: _started(server, url, log, lock)
 
 
 def _alone(home: Path) -> FileLock:
