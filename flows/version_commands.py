@@ -14,12 +14,14 @@ from flows.comparison_table import comparison_table
 from flows.summary import short, show
 from tasks import comparison
 from tasks.core.files import written_atomically
+from tasks.tracking import answered
 
 if TYPE_CHECKING:
     from tasks.promotion import Decision
     from tasks.settings import Settings
 
 
+@answered("compare")
 def compare(
     words: list[str],
     experiment: str,
@@ -41,6 +43,7 @@ def compare(
             console.print(part)
 
 
+@answered("report")
 def report(
     words: list[str], epsilon: float | None, output: Path | None, json_file: Path | None
 ) -> None:
@@ -55,6 +58,7 @@ def report(
     console.print(f"logged on   {written.run_name}", soft_wrap=True, markup=False)
 
 
+@answered("promote")
 def promote(version: str, reason: str | None, json_file: Path | None) -> None:
     """Decides, and prints the decision."""
     from flows.promotion import promote_flow
@@ -62,6 +66,7 @@ def promote(version: str, reason: str | None, json_file: Path | None) -> None:
     _show_decision(promote_flow(version, reason), json_file)
 
 
+@answered("rollback")
 def rollback(reason: str, model: str | None, json_file: Path | None) -> None:
     """Takes the champion back, and prints the decision."""
     from flows.promotion import rollback_flow
@@ -69,6 +74,7 @@ def rollback(reason: str, model: str | None, json_file: Path | None) -> None:
     _show_decision(rollback_flow(reason, model), json_file)
 
 
+@answered("retrain")
 def retrain(settings: Settings, force: bool, json_file: Path | None) -> None:
     """Retrains now, and prints what came of it."""
     from flows.retraining import retrain_flow

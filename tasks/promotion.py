@@ -74,7 +74,8 @@ def gate(version: int, dataset: DatasetRef, settings: Settings) -> Decision:
     the champion meanwhile, the comparison begins anew with that one.
 
     Raises:
-        CertiflowError: there is no such version, or it is the champion already.
+        CertiflowError: there is no such version, it is the champion already, or a point's
+            verification ended in an error: nothing is decided then.
     """
     model = RegisteredModel(model_name(dataset.name))
     challenger = model.version(version)
@@ -171,6 +172,12 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
         seed,
         title=f"gate v{version.number}",
     )
+    failed = [result.reason for result in found if result.verdict is Verdict.ERROR]
+    if failed:  # it would count as unproved, and a champion without its proofs is easily beaten
+        raise CertiflowError(
+            f"{version}: {len(failed)} of {count} points could not be verified ({failed[0]}): "
+            "nothing was decided; judge it again with `certiflow promote`"
+        )
     logits = model.runtime.logits(data.test_images.reshape(-1, *model.input_shape))
     return GateEvidence(
         clean=logits.argmax(axis=1) == data.test_labels,

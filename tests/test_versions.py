@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.promotion import promote_flow, rollback_flow
 from flows.robustness import robustness_flow
-from tasks import comparison, promotion
+from tasks import comparison, promotion, tracking
 from tasks.core.errors import CertiflowError
+from tasks.core.verdicts import Verdict
 from tasks.report import Summary
 from tasks.tracking import RegisteredModel
 from tests.flow_project import flow_project, smoke
@@ -178,6 +181,29 @@ def test_a_failed_run_is_no_evidence(versions: dict[str, Summary]) -> None:
     )
     with pytest.raises(CertiflowError, match=r"\(FAILED\) holds no whole evidence"):
         comparison.collect([failed.info.run_id], "")
+
+
+def test_points_that_could_not_be_verified_decide_nothing(
+    versions: dict[str, Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts, before = promotion.verdicts, aliases()
+
+    def crashing(*arguments: Any, **named: Any) -> Any:
+        first, *rest = verdicts(*arguments, **named)
+        return [replace(first, verdict=Verdict.ERROR, reason="it died twice"), *rest]
+
+    monkeypatch.setattr(promotion, "verdicts", crashing)
+    with pytest.raises(CertiflowError, match=r"1 of 20 points could not be verified \(it died"):
+        promote_flow("2")
+    assert aliases() == before | {"challenger": 2}
+
+
+def test_a_store_that_fails_is_one_line_and_a_broken_pipe_is_not_its_fault() -> None:
+    said = r"promote: MLflow at .* failed \(gone\)"
+    with pytest.raises(CertiflowError, match=said), tracking.answered("promote"):
+        raise MlflowException("gone")
+    with pytest.raises(BrokenPipeError), tracking.answered("compare"):
+        raise BrokenPipeError
 
 
 def test_two_gates_at_once_leave_one_champion_that_beat_the_other(

@@ -30,7 +30,7 @@ from tasks.tracking.runs import (
     mark_killed,
     tracked_run,
 )
-from tasks.tracking.store import LOCAL_STORE, LOCAL_UI, open_store, serve_ui
+from tasks.tracking.store import LOCAL_STORE, LOCAL_UI, answered, open_store, serve_ui
 
 __all__ = [
     "CHALLENGER",
@@ -47,6 +47,7 @@ __all__ = [
     "RunRecord",
     "RunRef",
     "Version",
+    "answered",
     "downloaded_model",
     "find_run",
     "find_version",

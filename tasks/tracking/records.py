@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from tasks.core.errors import CertiflowError
 from tasks.core.files import temporary_folder
 from tasks.tracking.registry import PREFIX, RegisteredModel, Version, registered_models
-from tasks.tracking.store import answered, open_store
+from tasks.tracking.store import open_store
 
 VERSION_TAG = "model.version"  # of a run: the number of the version that it registered
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -33,7 +33,6 @@ class RunRecord:
     run_id: str
     name: str
     status: str
-    experiment_id: str
     started: float
     params: Mapping[str, str]
     metrics: Mapping[str, float]
@@ -42,18 +41,11 @@ class RunRecord:
     def artifact(self, path: str) -> Path | None:
         """A local copy of an artifact, or None when the run has none of that name."""
         folder = path.rpartition("/")[0]
-        with answered(f"run {self.name}"):
-            listed = MlflowClient().list_artifacts(self.run_id, folder or None)
-            if path not in {entry.path for entry in listed}:
-                return None
-            copies = temporary_folder("certiflow-artifact-")
-            return Path(MlflowClient().download_artifacts(self.run_id, path, str(copies)))
-
-    def artifacts(self, folder: str) -> list[str]:
-        """Paths of the artifacts in a folder."""
-        with answered(f"run {self.name}"):
-            listed = MlflowClient().list_artifacts(self.run_id, folder)
-        return [entry.path for entry in listed if not entry.is_dir]
+        listed = MlflowClient().list_artifacts(self.run_id, folder or None)
+        if path not in {entry.path for entry in listed}:
+            return None
+        copies = temporary_folder("certiflow-artifact-")
+        return Path(MlflowClient().download_artifacts(self.run_id, path, str(copies)))
 
 
 def find_run(words: str) -> RunRecord:
@@ -70,8 +62,7 @@ def find_run(words: str) -> RunRecord:
     version = find_version(words)
     if version is not None:
         return read_run(version.run_id)
-    with answered(words):
-        found = _search(f"attributes.run_name = '{words.replace(chr(39), '')}'")
+    found = _search(f"attributes.run_name = '{words.replace(chr(39), '')}'")
     if len(found) != 1:
         raise CertiflowError(
             f"{words}: {len(found)} runs have this name; give a run's id, a run's full name, or a "
@@ -120,15 +111,14 @@ def registered_runs(experiment: str) -> list[RunRecord]:
         CertiflowError: there is no such experiment.
     """
     open_store()
-    with answered(f"experiment {experiment}"):
-        known = MlflowClient().get_experiment_by_name(experiment)
-        if known is None:
-            names = ", ".join(sorted(e.name for e in MlflowClient().search_experiments()))
-            raise CertiflowError(
-                f"experiment {experiment}: there is none in {mlflow.get_tracking_uri()} (there "
-                f"are: {names}); run `make run-flow` first, or name another with --experiment"
-            )
-        found = _search("attributes.status = 'FINISHED'", [known.experiment_id])
+    known = MlflowClient().get_experiment_by_name(experiment)
+    if known is None:
+        names = ", ".join(sorted(e.name for e in MlflowClient().search_experiments()))
+        raise CertiflowError(
+            f"experiment {experiment}: there is none in {mlflow.get_tracking_uri()} (there "
+            f"are: {names}); run `make run-flow` first, or name another with --experiment"
+        )
+    found = _search("attributes.status = 'FINISHED'", [known.experiment_id])
     return [run for run in found if VERSION_TAG in run.tags]
 
 
@@ -162,7 +152,6 @@ def _record(run: MlflowRun) -> RunRecord:
         run_id=run.info.run_id,
         name=run.info.run_name,
         status=run.info.status,
-        experiment_id=run.info.experiment_id,
         started=run.info.start_time / 1000,
         params=run.data.params,
         metrics=run.data.metrics,

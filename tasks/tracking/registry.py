@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks.core.errors import CertiflowError
 from tasks.core.files import temporary_folder
-from tasks.tracking.store import answered, first_line, local_database, open_store
+from tasks.tracking.store import first_line, local_database, open_store
 
 PREFIX = "certiflow-"  # a registered model is named after its dataset
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -52,8 +52,7 @@ class RegisteredModel:
 
     def versions(self) -> list[Version]:
         """All versions, the newest first; none when the model is not registered."""
-        with answered(self.name):
-            found = self._client.search_model_versions(f"name = '{self.name}'")
+        found = self._client.search_model_versions(f"name = '{self.name}'")
         return sorted(map(_version, found), key=lambda version: -version.number)
 
     def version(self, number: int) -> Version:
@@ -169,8 +168,7 @@ def model_name(dataset: str) -> str:
 def registered_models() -> list[str]:
     """Names of certiflow's registered models."""
     open_store()
-    with answered("the model registry"):
-        found = MlflowClient().search_registered_models(f"name LIKE '{PREFIX}%'")
+    found = MlflowClient().search_registered_models(f"name LIKE '{PREFIX}%'")
     return sorted(model.name for model in found)
 
 

@@ -29,7 +29,6 @@ from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
 from tasks.tracking.store import (
     LOCAL_UI,
     STORE_ERRORS,
-    answered,
     experiment_id,
     first_line,
     open_store,
@@ -166,7 +165,7 @@ class Run:
 def log_file(run_id: str, path: Path, name: str) -> None:
     """Logs a file on a run that is over, under the name given."""
     open_store()
-    with answered(f"run {run_id}"), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copyfile(path, Path(folder) / name)
         MlflowClient().log_artifact(run_id, str(copy))
 

@@ -54,14 +54,14 @@ def local_database() -> Path | None:
 
 @contextmanager
 def answered(what: str) -> Iterator[None]:
-    """Turns a store that fails in the block into one line that says what was asked of it."""
+    """Turns a store that fails in the block into one line; `what` could not be done."""
     try:
         yield
+    except BrokenPipeError:  # whoever read our output has gone, not the store
+        raise
     except STORE_ERRORS as error:
-        raise CertiflowError(
-            f"{what}: MLflow at {mlflow.get_tracking_uri()} does not answer ({first_line(error)}); "
-            "is it running, and MLFLOW_TRACKING_URI right?"
-        ) from error
+        reason = outage() or f"MLflow at {mlflow.get_tracking_uri()} failed ({first_line(error)})"
+        raise CertiflowError(f"{what}: {reason}; is MLFLOW_TRACKING_URI right?") from error
 
 
 def _initialise(database: Path) -> None:
