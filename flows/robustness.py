@@ -47,7 +47,7 @@ def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bo
     _check_samples(settings, dataset)
     _record_dataset(dataset, run)
     seed, ref = settings.seed, run.ref
-    model = train(dataset, settings.training, seed, ref)
+    model = train(dataset, settings.training, seed, ref, fresh)
     fgsm_file = fgsm(dataset, model, settings.attack, ref)
     pgd_file = pgd(dataset, model, fgsm_file, settings.attack, seed, ref)
     bounds_file = bounds(dataset, model, fgsm_file, pgd_file, settings.attack, ref)

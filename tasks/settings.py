@@ -8,13 +8,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tasks.core import own_data
-from tasks.core.architectures import Architecture, describe
+from tasks.core.architectures import describe
 from tasks.core.datasets import SOURCES
 from tasks.core.files import sha256_of
 from tasks.core.ladder import Engine
+from tasks.core.training_settings import TrainingSettings
 
 DATASETS = (*SOURCES, "digits")
 
@@ -65,24 +66,6 @@ class DataSettings(_Section):
     def name(self) -> str:
         """The dataset's name: that of the file, for one of the user's own."""
         return self.dataset if self.dataset in DATASETS else Path(self.dataset).stem
-
-
-class TrainingSettings(_Section):
-    """The network and how it is trained."""
-
-    architecture: Architecture = "dense"
-    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128,)
-    epochs: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
-    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
-    restore_best_epoch: bool = False
-
-    @model_validator(mode="after")
-    def _best_epoch_needs_validation(self) -> TrainingSettings:
-        if self.restore_best_epoch and self.validation_fraction == 0:
-            raise ValueError("restore_best_epoch needs a validation_fraction above 0")
-        return self
 
 
 class AttackSettings(_Section):

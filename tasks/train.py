@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -11,14 +12,17 @@ from pydantic import BaseModel, ConfigDict
 from tasks import console
 from tasks.core.architectures import describe
 from tasks.core.errors import CertiflowError
-from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.files import ArtifactRef, sha256_of, written_atomically
+from tasks.core.training_settings import TrainingSettings
 from tasks.data import DatasetRef, load
-from tasks.settings import TrainingSettings
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
     from tasks.core.attacks import Classifier
     from tasks.core.training import EpochMetrics
+
+CHECKPOINTS = Path("checkpoints")  # of this project folder
+CHECKPOINT_VERSION = "1"  # changes whenever a training's weights could: old states are not used
 
 
 class ModelRef(BaseModel):
@@ -33,39 +37,39 @@ class ModelRef(BaseModel):
 
 
 @task(name="train", cache_policy=NO_CACHE)
-def train(dataset: DatasetRef, settings: TrainingSettings, seed: int, run: RunRef) -> ModelRef:
-    """Trains the network, logs every epoch and the model."""
-    from time import monotonic
+def train(
+    dataset: DatasetRef, settings: TrainingSettings, seed: int, run: RunRef, fresh: bool = False
+) -> ModelRef:
+    """Trains the network, logs every epoch and the model.
 
+    A training of the same settings, data and seed that was interrupted goes on from its last
+    epoch, unless `fresh`.
+    """
     from tasks.core import training
     from tasks.core.attacks import Classifier
 
-    data, log, started = load(dataset), Run(run), monotonic()
+    data, log = load(dataset), Run(run)
+    checkpoint = _checkpoint(dataset, settings, seed)
+    if fresh:
+        checkpoint.unlink(missing_ok=True)
+    elif checkpoint.exists():
+        console.say("train", f"goes on from {checkpoint}")
     with console.stage("train", settings.epochs) as progress:
 
         def on_epoch(epoch: int, metrics: EpochMetrics) -> None:
             log.metrics({f"train/{name}": value for name, value in metrics.items()}, step=epoch)
-            progress.advance(note=" · ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+            progress.advance(note=_note(metrics))
 
-        trained = training.train(
-            data,
-            architecture=settings.architecture,
-            hidden=settings.hidden,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            validation_fraction=settings.validation_fraction,
-            restore_best_epoch=settings.restore_best_epoch,
-            seed=seed,
-            on_epoch=on_epoch,
-        )
-    seconds = monotonic() - started
+        trained = training.train(data, settings, seed, checkpoint=checkpoint, on_epoch=on_epoch)
+    if trained.warning:
+        log.alert("training", trained.warning)
     predictions = Classifier(trained.model).predictions(data.test_images)
     clean_accuracy = float((predictions == data.test_labels).mean())
     log.metrics(
         {
             "clean_accuracy": clean_accuracy,
-            "train/seconds": seconds,
+            "train/seconds": sum(epoch["seconds"] for epoch in trained.history),
+            "train/best_epoch": trained.best_epoch,
             "train/parameters": trained.model.count_params(),
         }
     )
@@ -75,12 +79,29 @@ def train(dataset: DatasetRef, settings: TrainingSettings, seed: int, run: RunRe
     file = ArtifactRef.to(path)
     log.tags({"model.sha256": file.sha256})
     model_id = log.model(trained.model, data.test_images[:1])
+    checkpoint.unlink(missing_ok=True)
     return ModelRef(
         file=file,
         model_id=model_id,
         architecture=describe(settings.architecture, settings.hidden),
         clean_accuracy=clean_accuracy,
     )
+
+
+def _checkpoint(dataset: DatasetRef, settings: TrainingSettings, seed: int) -> Path:
+    """Where the state of this very training is kept while it lasts."""
+    what = f"{dataset.sha256} {seed} {settings.model_dump_json()} {CHECKPOINT_VERSION}"
+    return CHECKPOINTS / f"{sha256_of(what.encode())[:16]}.npz"
+
+
+def _note(metrics: EpochMetrics) -> str:
+    names = {
+        "loss": "loss {:.4f}",
+        "val_accuracy": "clean {:.2%}",
+        "val_attacked_accuracy": "attacked {:.2%}",
+        "val_certified_accuracy": "certified {:.2%}",
+    }
+    return " · ".join(text.format(metrics[name]) for name, text in names.items() if name in metrics)
 
 
 def load_classifier(model: ModelRef, batch_size: int = 1000) -> Classifier:

@@ -26,6 +26,7 @@ from tasks.core import attacks, datasets, training  # noqa: E402
 from tasks.core.attacks import Classifier  # noqa: E402
 from tasks.core.datasets import Dataset  # noqa: E402
 from tasks.core.download import DatasetUnavailableError, fetch  # noqa: E402
+from tasks.core.training_settings import TrainingSettings  # noqa: E402
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 REPEATS = 5
@@ -129,17 +130,8 @@ def bench_data() -> Dataset:
 def main() -> None:
     """Prints the table: median seconds, the ratio to ours, and the accuracies."""
     data = bench_data()
-    trained: Any = training.train(
-        data,
-        architecture="dense",
-        hidden=(128,),
-        epochs=1,
-        batch_size=128,
-        learning_rate=0.001,
-        validation_fraction=0.0,
-        restore_best_epoch=False,
-        seed=0,
-    )
+    settings = TrainingSettings(epochs=1, batch_size=128, validation_fraction=0.0)
+    trained: Any = training.train(data, settings, seed=0)
     classifier = Classifier(trained.model)
     table = Table(title=f"FGSM, {len(data.test_labels)} images of {data.name}, 8 radii")
     for column in ("", "seconds (median)", "ratio", "accuracy at 0.1"):

@@ -25,6 +25,7 @@ from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
 from tasks.core.cluster import run_on_cluster
 from tasks.core.datasets import Dataset
 from tasks.core.keras_network import relu_network
+from tasks.core.training_settings import TrainingSettings
 from tests.dask_cluster import Cluster
 from tests.solvers import assassin
 
@@ -117,17 +118,7 @@ def overhead(classifier: Classifier, sample: Sample, console: Console) -> None:
 def run(data: Dataset) -> None:
     """Prints the figures and the table."""
     console = Console()
-    trained = training.train(
-        data,
-        architecture="dense",
-        hidden=(128,),
-        epochs=5,
-        batch_size=32,
-        learning_rate=0.001,
-        validation_fraction=0.1,
-        restore_best_epoch=False,
-        seed=0,
-    )
+    trained = training.train(data, TrainingSettings(), seed=0)
     classifier, rows = Classifier(trained.model), np.arange(POINTS)
     sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
     overhead(classifier, sample, console)

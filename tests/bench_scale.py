@@ -17,6 +17,7 @@ from tasks.core.attacks import Classifier
 from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
 from tasks.core.datasets import Dataset
 from tasks.core.keras_network import relu_network
+from tasks.core.training_settings import TrainingSettings
 from tasks.core.verdicts import DecidedBy, Verdict
 
 NETWORKS: tuple[tuple[Architecture, tuple[int, ...]], ...] = (
@@ -76,17 +77,8 @@ def costs(data: Dataset, console: Console) -> None:
 
 
 def _trained(data: Dataset, architecture: Architecture, hidden: tuple[int, ...]) -> Classifier:
-    trained = training.train(
-        data,
-        architecture=architecture,
-        hidden=hidden,
-        epochs=5,
-        batch_size=32,
-        learning_rate=0.001,
-        validation_fraction=0.1,
-        restore_best_epoch=False,
-        seed=0,
-    )
+    settings = TrainingSettings(architecture=architecture, hidden=hidden)
+    trained = training.train(data, settings, seed=0)
     return Classifier(trained.model)
 
 

@@ -29,6 +29,7 @@ from tasks.core.keras_network import relu_network
 from tasks.core.ladder import Engine
 from tasks.core.property_verification import Instance, verify_instances
 from tasks.core.specification import LinfBall
+from tasks.core.training_settings import TrainingSettings
 from tasks.core.verdicts import Verdict, VerificationResult
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -160,17 +161,7 @@ def run(data: Dataset) -> None:
     """Prints the tables, and the greatest memory of any process."""
     console = Console()
     vnncomp(console)
-    trained = training.train(
-        data,
-        architecture="dense",
-        hidden=(128,),
-        epochs=5,
-        batch_size=32,
-        learning_rate=0.001,
-        validation_fraction=0.1,
-        restore_best_epoch=False,
-        seed=0,
-    )
+    trained = training.train(data, TrainingSettings(), seed=0)
     classifier = Classifier(trained.model)
     certified_accuracy(classifier, data, console)
     reference_points(classifier, data, console)

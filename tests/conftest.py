@@ -18,6 +18,7 @@ from tasks.core import datasets, training  # noqa: E402  after the environment i
 from tasks.core.attacks import Classifier  # noqa: E402
 from tasks.core.datasets import Dataset  # noqa: E402
 from tasks.core.download import MIRROR_VARIABLE  # noqa: E402
+from tasks.core.training_settings import TrainingSettings  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -28,17 +29,8 @@ def digits() -> Dataset:
 @pytest.fixture(scope="session")
 def classifier(digits: Dataset) -> Classifier:
     """A dense network of 32 units on the digits, a little trained."""
-    trained = training.train(
-        digits,
-        architecture="dense",
-        hidden=(32,),
-        epochs=10,
-        batch_size=32,
-        learning_rate=0.003,
-        validation_fraction=0.1,
-        restore_best_epoch=False,
-        seed=0,
-    )
+    settings = TrainingSettings(hidden=(32,), epochs=10, learning_rate=0.003)
+    trained = training.train(digits, settings, seed=0)
     return Classifier(trained.model)
 
 

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import keras
 
-Architecture = Literal["dense", "cnn_small"]
+Architecture = Literal["dense", "cnn_small", "cnn_medium"]
+
+CONVOLUTIONS: dict[Architecture, tuple[tuple[int, int, int], ...]] = {  # channels, size, stride
+    "cnn_small": ((16, 4, 2), (32, 4, 2)),
+    "cnn_medium": ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)),
+}
 
 
 def build(
@@ -22,15 +27,17 @@ def build(
     `dense` has ReLU layers of the widths `hidden`; (128,) is the reference network. `cnn_small` is
     the small network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"):
     16 and 32 channels of 4x4 with stride 2, then dense layers of the widths `hidden` (theirs: 100).
+    `cnn_medium` is the medium one of Gowal et al. 2018 ("On the Effectiveness of Interval Bound
+    Propagation"): twice 3x3 and 4x4 with stride 2, of 32 and 64 channels (theirs: 512, 512).
     """
     import keras
     from keras import layers
 
     model = keras.Sequential([keras.Input(image_shape)], name=architecture)
-    if architecture == "cnn_small":
+    if architecture in CONVOLUTIONS:
         model.add(layers.Reshape((*image_shape, 1)))
-        for channels in (16, 32):
-            model.add(layers.Conv2D(channels, 4, strides=2, padding="same", activation="relu"))
+        for channels, size, stride in CONVOLUTIONS[architecture]:
+            model.add(layers.Conv2D(channels, size, stride, padding="same", activation="relu"))
     model.add(layers.Flatten())
     for width in hidden:
         model.add(layers.Dense(width, activation="relu"))

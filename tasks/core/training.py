@@ -1,99 +1,207 @@
-"""Training of a classifier, the same weights for the same seed."""
+"""Training of a classifier, the same weights for the same seed, interrupted or not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tasks.core import architectures
-from tasks.core.architectures import Architecture
+from tasks.core import architectures, defences
+from tasks.core.checkpoints import Checkpoint
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
+from tasks.core.schedule import Scheduled, scheduled
+from tasks.core.specification import IntArray
+from tasks.core.training_settings import TrainingSettings
+from tasks.core.validation import Validation
 
 if TYPE_CHECKING:
     import keras
 
 EpochMetrics = Mapping[str, float]
 
+GRADIENT_NORM = 8.0  # of certified training, where bounds can blow up (Shi et al. 2021)
+CATASTROPHE = 0.2  # a fall of the accuracy under PGD from one epoch to the next (Wong et al. 2020)
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A model and its metrics after each epoch (`loss`, `accuracy`, `val_loss`, `val_accuracy`)."""
+    """A model and its metrics after each epoch.
+
+    `loss` is the epoch's mean; `epsilon`, `robust_weight` and `learning_rate` are its last batch's;
+    `seconds` it took; the others are `Validation`'s. `best_epoch`, counted from 1, is the one whose
+    weights the model has; `warning` says why it is not the last, where that was not asked for.
+    """
 
     model: keras.Sequential
     history: list[EpochMetrics]
+    best_epoch: int
+    warning: str
 
 
 def train(
     dataset: Dataset,
-    *,
-    architecture: Architecture,
-    hidden: Sequence[int],
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    validation_fraction: float,
-    restore_best_epoch: bool,
+    settings: TrainingSettings,
     seed: int,
+    *,
+    checkpoint: Path | None = None,
     on_epoch: Callable[[int, EpochMetrics], None] = lambda epoch, metrics: None,
 ) -> TrainedModel:
-    """Adam on cross-entropy; two calls with one seed give the same weights on one machine.
+    """Adam on the defence's loss; two calls with one seed give the same weights on one machine.
 
     The validation split is the seeded, held-out part of the training images; the test set is never
-    looked at. With `restore_best_epoch` the weights are those of the least validation loss.
+    looked at. With `restore_best_epoch` the weights are those of the best epoch by `Validation`.
+    After every epoch all state goes to `checkpoint`; where that file exists the training goes on
+    from it, and ends with the same weights as one that was never interrupted.
 
     Raises:
-        CertiflowError: the loss became NaN or infinite.
+        CertiflowError: the loss became NaN or infinite; the defence cannot bound a layer; the
+            checkpoint cannot be read or written.
     """
-    import keras
-    import tensorflow as tf
+    loop = _Loop(dataset, settings, seed)
+    state = loop.initial_state() if checkpoint is None else Checkpoint.load(checkpoint)
+    state = state or loop.initial_state()
+    loop.take(state)
+    for epoch, metrics in enumerate(state.history, start=1):
+        on_epoch(epoch, metrics)
+    while len(state.history) < settings.epochs and not loop.catastrophe(state.history):
+        state = loop.after(state, loop.epoch(len(state.history)))
+        if checkpoint is not None:
+            state.save(checkpoint)
+        on_epoch(len(state.history), state.history[-1])
+    warning = loop.catastrophe(state.history)
+    best_epoch = len(state.history)
+    if settings.restore_best_epoch or warning:
+        best_epoch = state.best_epoch
+        loop.model.set_weights(state.best_weights)
+    return TrainedModel(loop.model, state.history, best_epoch, warning)
 
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-    model = architectures.build(architecture, dataset.image_shape, dataset.num_classes, hidden)
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    order = np.random.default_rng(seed).permutation(len(dataset.train_labels))
-    held_out, used = np.split(order, [round(validation_fraction * len(order))])
-    images, labels = dataset.train_images, dataset.train_labels
-    history: list[EpochMetrics] = []
-    callbacks = [_epoch_callback(history, on_epoch)]
-    if restore_best_epoch:
-        callbacks.append(
-            keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
+
+class _Loop:
+    """The model, its optimiser, and what an epoch does with them."""
+
+    def __init__(self, dataset: Dataset, settings: TrainingSettings, seed: int) -> None:
+        import keras
+        import tensorflow as tf
+
+        keras.utils.set_random_seed(seed)
+        tf.config.experimental.enable_op_determinism()
+        self.settings, self.seed = settings, seed
+        self.model = architectures.build(
+            settings.architecture, dataset.image_shape, dataset.num_classes, settings.hidden
         )
-    model.fit(
-        images[used],
-        labels[used],
-        batch_size=batch_size,
-        epochs=epochs,
-        validation_data=(images[held_out], labels[held_out]) if len(held_out) else None,
-        validation_batch_size=1000,
-        callbacks=callbacks,
-        verbose=0,
-    )
-    return TrainedModel(model, history)
+        if settings.is_certified:
+            defences.initialise_for_intervals(self.model, seed)
+        norm = GRADIENT_NORM if settings.is_certified else None
+        self.optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=norm)
+        self.optimizer.build(self.model.trainable_variables)
+        order = np.random.default_rng(seed).permutation(len(dataset.train_labels))
+        held_out, used = np.split(order, [round(settings.validation_fraction * len(order))])
+        images, labels = dataset.train_images, dataset.train_labels.astype(np.int64)
+        self.images, self.labels = images[used], labels[used]
+        self.validation = Validation(
+            self.model, images[held_out], labels[held_out], settings.epsilon, seed
+        )
+        self._step = self._compiled_step()
 
+    def initial_state(self) -> Checkpoint:
+        return self._state([], 0, [])
 
-def _epoch_callback(
-    history: list[EpochMetrics], on_epoch: Callable[[int, EpochMetrics], None]
-) -> Any:
-    import keras
+    def take(self, state: Checkpoint) -> None:
+        """Model and optimiser as they were."""
+        self.model.set_weights(state.weights)
+        for variable, value in zip(self.optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
 
-    def on_epoch_end(epoch: int, logs: EpochMetrics) -> None:
-        metrics = {name: float(value) for name, value in logs.items()}
+    def epoch(self, done: int) -> dict[str, float]:
+        """One pass over the training images, `done` epochs after the start."""
+        started, size = monotonic(), self.settings.batch_size
+        starts = range(0, len(self.labels), size)
+        order = np.random.default_rng([self.seed, done]).permutation(len(self.labels))
+        total = 0.0
+        for number, start in enumerate(starts):
+            now = scheduled(self.settings, done + number / len(starts))
+            rows = order[start : start + size]
+            total += float(self._batch(rows, now, done * len(starts) + number)) * len(rows)
+        metrics = {"loss": total / len(self.labels)}
         if not np.isfinite(metrics["loss"]):
             raise CertiflowError(
-                f"the training loss is {metrics['loss']} after epoch {epoch + 1}: "
+                f"the training loss is {metrics['loss']} after epoch {done + 1}: "
                 "lower training.learning_rate"
             )
-        history.append(metrics)
-        on_epoch(epoch + 1, metrics)
+        metrics |= self.validation.measure()
+        if self.settings.epsilon is not None:
+            metrics |= {"epsilon": now.epsilon, "robust_weight": now.robust_weight}
+        return metrics | {"learning_rate": now.learning_rate, "seconds": monotonic() - started}
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+    def catastrophe(self, history: list[EpochMetrics]) -> str:
+        """What there is to say of catastrophic overfitting in the last epoch, if anything.
+
+        FGSM training can come to hold against FGSM and nothing else.
+        """
+        if self.settings.defence != "fgsm" or len(history) < 2:
+            return ""
+        before, now = (each["val_attacked_accuracy"] for each in history[-2:])
+        if now > before - CATASTROPHE:
+            return ""
+        return (
+            f"catastrophic overfitting: accuracy under PGD fell from {before:.2%} to {now:.2%} in "
+            f"epoch {len(history)}; training ended there, and the weights are those of the best "
+            "epoch; lower training.learning_rate or epochs, or use defence pgd"
+        )
+
+    def after(self, state: Checkpoint, metrics: EpochMetrics) -> Checkpoint:
+        """The state with this epoch in it."""
+        history = [*state.history, metrics]
+        scores = [self.validation.score(each, self.settings) for each in history]
+        if scores[-1] > max(scores[:-1], default=-np.inf):
+            return self._state(history, len(history), self.model.get_weights())
+        return self._state(history, state.best_epoch, state.best_weights)
+
+    def _state(
+        self, history: list[EpochMetrics], best_epoch: int, best_weights: list[NDArray[Any]]
+    ) -> Checkpoint:
+        optimizer = [np.array(variable) for variable in self.optimizer.variables]
+        return Checkpoint(history, self.model.get_weights(), optimizer, best_epoch, best_weights)
+
+    def _batch(self, rows: IntArray, now: Scheduled, number: int) -> Any:
+        self.optimizer.learning_rate.assign(now.learning_rate)
+        return self._step(
+            self.images[rows],
+            self.labels[rows],
+            np.float32(now.epsilon),
+            np.float32(now.robust_weight),
+            np.float32(now.ramp),
+            np.array([self.seed % 2**31, number], dtype=np.int32),
+        )
+
+    def _compiled_step(self) -> Any:
+        import tensorflow as tf
+
+        loss = defences.loss_of(self.settings.defence, self.model, self.settings.attack_steps)
+        variables = self.model.trainable_variables
+        scalar = tf.TensorSpec((), tf.float32)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None, *self.images.shape[1:]), tf.float32),
+                tf.TensorSpec((None,), tf.int64),
+                scalar,
+                scalar,
+                scalar,
+                tf.TensorSpec((2,), tf.int32),
+            ]
+        )
+        def step(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+            with tf.GradientTape() as tape:
+                value = loss(images, labels, epsilon, weight, ramp, seed)
+            gradients = tape.gradient(value, variables)
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            return value
+
+        return step

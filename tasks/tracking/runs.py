@@ -23,6 +23,7 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
 
+from tasks import console
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
+WARNING_PREFIX = "warning."  # of tags
 INVOCATION_TAG = "invocation"  # of one `certiflow` process
 
 
@@ -85,6 +87,11 @@ class Run:
         """Tags, in one batch."""
         tags = [RunTag(key, str(value)) for key, value in values.items()]
         self._client.log_batch(self.ref.run_id, tags=tags)
+
+    def alert(self, topic: str, text: str) -> None:
+        """Something that whoever reads the run must know: on the terminal, and as a tag."""
+        console.warn(text)
+        self.tags({f"{WARNING_PREFIX}{topic}": text})
 
     def settings(self, settings: Settings | ModelSettings) -> None:
         """The settings as params, and as the file that repeats the run."""

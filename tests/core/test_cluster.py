@@ -23,6 +23,7 @@ from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.keras_network import relu_network
 from tasks.core.ladder import Engine
+from tasks.core.training_settings import TrainingSettings
 from tasks.core.verdicts import DecidedBy, VerificationResult
 from tasks.core.verification import verify
 from tasks.core.worker_pool import Ending, Outcome
@@ -68,17 +69,8 @@ def lonely(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def deep(digits: Dataset) -> Classifier:
     """Deep enough for points that only branch and bound decides."""
-    trained = training.train(
-        digits,
-        architecture="dense",
-        hidden=(64, 32),
-        epochs=10,
-        batch_size=32,
-        learning_rate=0.003,
-        validation_fraction=0.1,
-        restore_best_epoch=False,
-        seed=0,
-    )
+    settings = TrainingSettings(hidden=(64, 32), epochs=10, learning_rate=0.003)
+    trained = training.train(digits, settings, seed=0)
     return Classifier(trained.model)
 
 

@@ -1,0 +1,221 @@
+"""Losses that make a classifier robust: adversarial training, and training on sound bounds.
+
+Every loss is a function of a batch (images, labels) and of what the schedule says (epsilon, the
+robust loss's weight w, the ramp from 0 to 1), and adds a clean and a robust cross-entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.core.training_bounds import BoundedNetwork, Box
+
+if TYPE_CHECKING:
+    import keras
+
+Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp"]
+ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
+CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp")
+
+FGSM_STEP = 1.25  # times epsilon, from a random start (Wong et al. 2020)
+TRADES_START = 0.001  # standard deviation of the start's noise (Zhang et al. 2019)
+WARMUP_PENALTY = 0.5  # lambda_0 of Shi et al. 2021
+TOLERANCE = 0.5  # their tau
+
+Loss = Callable[..., Any]  # (images, labels, epsilon, weight, ramp, seed) -> scalar tensor
+LogitLoss = Callable[[Any], Any]
+
+
+def loss_of(defence: Defence, model: keras.Sequential, attack_steps: int) -> Loss:
+    """The loss to be minimised.
+
+    - `none`: cross-entropy.
+    - `fgsm`: (1 - w) clean + w at FGSM points from a random start (Goodfellow et al. 2015, eq. 1;
+      the start and the step of 1.25 epsilon: Wong et al. 2020, "Fast is better than free").
+    - `pgd`: (1 - w) clean + w at the end of projected gradient ascent (Madry et al. 2018, eq. 2.1).
+    - `trades`: clean + w KL(clean || attacked), attacked to maximise that (Zhang et al. 2019, eq.
+      5).
+    - `ibp`: (1 - w) clean + w at the worst logits within interval bounds (Gowal et al. 2018, eq.
+      12), and on the ramp the penalties of Shi et al. 2021.
+    - `crown_ibp`: the same, where the bounds are (1 - ramp) CROWN-IBP + ramp interval (Zhang et al.
+      2020, eq. 10): after the ramp it is `ibp`.
+
+    Raises:
+        CertiflowError: `ibp` or `crown_ibp` with a layer that cannot be bounded.
+    """
+    if defence in CERTIFIED:
+        return _bounded(model, BoundedNetwork.of(model), linear=defence == "crown_ibp")
+    return {
+        "none": lambda: _clean(model),
+        "fgsm": lambda: _adversarial(model, num_steps=1, step=FGSM_STEP),
+        "pgd": lambda: _adversarial(model, attack_steps, step=2.5 / attack_steps),
+        "trades": lambda: _trades(model, attack_steps),
+    }[defence]()
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """Mean over the batch."""
+    import tensorflow as tf
+
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
+def _clean(model: keras.Sequential) -> Loss:
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        return cross_entropy(model(images, training=True), labels)
+
+    return loss
+
+
+def _adversarial(model: keras.Sequential, num_steps: int, step: float) -> Loss:
+    """`step` in units of epsilon."""
+    import tensorflow as tf
+
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -epsilon, epsilon)
+        points = _ascend(
+            lambda points: cross_entropy(model(points, training=False), labels),
+            start,
+            images,
+            epsilon,
+            step * epsilon,
+            num_steps,
+        )
+        robust = cross_entropy(model(points, training=True), labels)
+        return _mixed(model, images, labels, robust, weight)
+
+    return loss
+
+
+def _trades(model: keras.Sequential, num_steps: int) -> Loss:
+    import tensorflow as tf
+
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        fixed = model(images, training=False)
+        noise = TRADES_START * tf.random.stateless_normal(tf.shape(images), seed)
+        points = _ascend(
+            lambda points: _divergence(fixed, model(points, training=False)),
+            images + noise,
+            images,
+            epsilon,
+            2.5 / num_steps * epsilon,
+            num_steps,
+        )
+        logits = model(images, training=True)
+        drift = _divergence(logits, model(points, training=True))
+        return cross_entropy(logits, labels) + weight * drift
+
+    return loss
+
+
+def _bounded(model: keras.Sequential, network: BoundedNetwork, *, linear: bool) -> Loss:
+    import tensorflow as tf
+
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        ball = ball_around(images, epsilon)
+        hidden = network.preactivations(ball.lower, ball.upper)
+        margins = network.interval_margins(labels, hidden, ball)
+        if linear:
+            margins = tf.cond(
+                ramp < 1,
+                lambda: ramp * margins + (1 - ramp) * network.crown_margins(labels, hidden, ball),
+                lambda: margins,
+            )
+        robust = _mixed(model, images, labels, cross_entropy(-margins, labels), weight)
+        penalty = tf.cond(ramp < 1, lambda: (1 - ramp) * warmup_penalty(hidden, ball), lambda: 0.0)
+        return robust + WARMUP_PENALTY * penalty
+
+    return loss
+
+
+def ball_around(images: Any, epsilon: Any) -> Box:
+    """The L-infinity ball within [0, 1]."""
+    import tensorflow as tf
+
+    return Box(tf.maximum(images - epsilon, 0.0), tf.minimum(images + epsilon, 1.0))
+
+
+def _mixed(model: keras.Sequential, images: Any, labels: Any, robust: Any, weight: Any) -> Any:
+    """(1 - weight) clean + weight robust; the clean pass is left out where it has no weight."""
+    import tensorflow as tf
+
+    clean = tf.cond(
+        weight < 1,
+        lambda: (1 - weight) * cross_entropy(model(images, training=True), labels),
+        lambda: 0.0,
+    )
+    return clean + weight * robust
+
+
+def _divergence(logits: Any, others: Any) -> Any:
+    """Mean Kullback-Leibler divergence of `others`' distribution from that of `logits`."""
+    import tensorflow as tf
+
+    log_p, log_q = tf.nn.log_softmax(logits), tf.nn.log_softmax(others)
+    return tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1))
+
+
+def _ascend(
+    loss: LogitLoss, points: Any, images: Any, epsilon: Any, step: Any, num_steps: int
+) -> Any:
+    """Gradient sign steps up, projected to the ball; the result carries no gradient."""
+    import tensorflow as tf
+
+    ball = ball_around(images, epsilon)
+    points = tf.clip_by_value(points, ball.lower, ball.upper)
+    for _ in tf.range(num_steps):
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            value = loss(points)
+        direction = tf.sign(tape.gradient(value, points))
+        points = tf.clip_by_value(points + step * direction, ball.lower, ball.upper)
+    return tf.stop_gradient(points)
+
+
+def warmup_penalty(hidden: list[Box], ball: Box) -> Any:
+    """Keeps bounds tight and ReLUs of both signs while epsilon grows (Shi et al. 2021, eq. 9-11).
+
+    Per ReLU layer: how far the mean radius exceeds the input's by more than 1/tau; and how far
+    active (z > 0) and inactive units fall apart, by what they add to the mean and to the variance
+    of the boxes' centers. Zero where the ratios are at least tau.
+    """
+    import tensorflow as tf
+
+    terms = [tf.constant(0.0)]  # a network without ReLUs has nothing to keep
+    input_radius = tf.reduce_mean(ball.upper - ball.lower)
+    for box in hidden:
+        radius = tf.reduce_mean(box.upper - box.lower)
+        center = (box.upper + box.lower) / 2
+        active = tf.cast(center > 0, center.dtype)
+        spread = tf.square(center - tf.reduce_mean(center))
+        ratios = [
+            tf.math.divide_no_nan(tf.stop_gradient(input_radius), radius),
+            _balance(tf.reduce_sum(active * center), -tf.reduce_sum((1 - active) * center)),
+            _balance(tf.reduce_sum(active * spread), tf.reduce_sum((1 - active) * spread)),
+        ]
+        terms += [tf.nn.relu(TOLERANCE - ratio) / TOLERANCE for ratio in ratios]
+    return tf.add_n(terms) / max(len(hidden), 1)
+
+
+def _balance(first: Any, second: Any) -> Any:
+    """The lesser of two positive numbers over the greater."""
+    import tensorflow as tf
+
+    return tf.math.divide_no_nan(tf.minimum(first, second), tf.maximum(first, second))
+
+
+def initialise_for_intervals(model: keras.Sequential, seed: int) -> None:
+    """Kernels from N(0, 2 pi / fan_in^2): then interval widths neither grow nor shrink with depth.
+
+    Shi et al. 2021, section 3.1.
+    """
+    import keras
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense | keras.layers.Conv2D):
+            shape = layer.kernel.shape
+            deviation = np.sqrt(2 * np.pi) / np.prod(shape[:-1])
+            layer.kernel.assign(generator.normal(0, deviation, shape))
