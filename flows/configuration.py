@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from tasks import console
 from tasks.core.errors import CertiflowError
-from tasks.settings import Settings
+from tasks.settings import Settings, Study
 
 if TYPE_CHECKING:
     from tasks.tracking import RunRecord  # MLflow takes seconds to import
@@ -44,6 +44,31 @@ def load_settings_aloud(path: Path, overrides: Sequence[str]) -> Settings:
     for note in notes:
         console.warn(note)
     return settings
+
+
+def load_study(path: Path, overrides: Sequence[str]) -> Study:
+    """A study: YAML with `title` and `configurations`, settings files relative to it.
+
+    The overrides apply to every configuration.
+
+    Raises:
+        CertiflowError: as `load_settings`; two configurations cannot be compared.
+    """
+    values = _read_yaml(path)
+    expected = "expected 'title: …' and 'configurations: [mnist.yaml, …]', and nothing else"
+    files = values.get("configurations")
+    if set(values) != {"title", "configurations"} or not (isinstance(files, list) and files):
+        raise CertiflowError(f"{path}: not a study: {expected}")
+    configurations = {
+        Path(str(file)).stem: load_settings_aloud(path.parent / str(file), overrides)
+        for file in files
+    }
+    if len(configurations) < len(files):
+        raise CertiflowError(f"{path}: configurations {files}: two have the same name")
+    try:
+        return Study(title=str(values["title"]), configurations=configurations)
+    except ValidationError as error:
+        raise CertiflowError(f"{path}: {_message(error.errors()[0])}") from error
 
 
 def recorded_settings(run: RunRecord) -> Settings:
@@ -117,8 +142,12 @@ def describe(detail: ErrorDetails) -> str:
         close = difflib.get_close_matches(location[-1], allowed, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         return f"unknown key '{key}': {hint}allowed are {', '.join(allowed)}"
+    return f"{key} is {detail['input']!r}: {_message(detail)}"
+
+
+def _message(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{key} is {detail['input']!r}: {message[0].lower()}{message[1:]}"
+    return message[0].lower() + message[1:]
 
 
 def _allowed_keys(sections: Sequence[str]) -> list[str]:

@@ -9,11 +9,11 @@ from prefect import flow, get_client, runtime
 
 from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
-from tasks.core.architectures import describe
 from tasks.core.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, download, load
 from tasks.data_check import write_profile
+from tasks.masking import masking
 from tasks.radius import radius
 from tasks.report import Summary, report
 from tasks.settings import Settings, decimal
@@ -27,16 +27,18 @@ def _flow_run_name() -> str:
 
 
 @flow(name="robustness", flow_run_name=_flow_run_name, validate_parameters=True)
-def robustness_flow(settings: Settings, fresh: bool = False) -> Summary:
+def robustness_flow(settings: Settings, fresh: bool = False, parent: str | None = None) -> Summary:
     """Trains a classifier and records how robust it is, and what of that is proved.
 
-    `fresh` ignores verdicts that were stored before.
+    `fresh` ignores verdicts and states of trainings that were stored before; `parent` is the MLflow
+    run that this one is a part of.
 
     Raises:
         CertiflowError: one line saying what could not be done; the MLflow run is then FAILED and
             keeps what was done.
     """
-    with tracking.tracked_run(settings.slug, settings.tracking, run_tags(settings)) as run:
+    tags = run_tags(settings) | ({} if parent is None else {tracking.PARENT_TAG: parent})
+    with tracking.tracked_run(settings.slug, settings.tracking, tags) as run:
         run.settings(settings)
         dataset = obtain_dataset(settings, run)
         return assess(settings, dataset, run, fresh)
@@ -50,6 +52,7 @@ def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bo
     model = train(dataset, settings.training, seed, ref, fresh)
     fgsm_file = fgsm(dataset, model, settings.attack, ref)
     pgd_file = pgd(dataset, model, fgsm_file, settings.attack, seed, ref)
+    masking(dataset, model, settings.attacked_epsilon, seed, ref)
     bounds_file = bounds(dataset, model, fgsm_file, pgd_file, settings.attack, ref)
     verified_file = verify(
         dataset, model.file, settings.verification, settings.attack, seed, ref, fresh
@@ -66,7 +69,8 @@ def run_tags(settings: Settings) -> dict[str, Any]:
     return {
         "dataset": settings.data.name,
         "dataset.requested": settings.data.name,
-        "architecture": describe(settings.training.architecture, settings.training.hidden),
+        "architecture": settings.training.name,
+        "defence": settings.training.defence,
         "git.commit": tracking.git_commit(),
         tracking.FLOW_RUN_TAG: runtime.flow_run.id,
         "seed": settings.seed,

@@ -29,6 +29,8 @@ def show(summary: Summary) -> None:
             f"[bold yellow]{summary.dataset_requested} could not be had: "
             f"this is {summary.dataset}[/]"
         )
+    for warning in summary.warnings:
+        console.print(f"WARNING  {warning}", style="bold yellow", markup=False)
     console.print(_attacks(summary))
     console.print(verdicts(summary.verification))
     if summary.median_radius is not None:

@@ -1,4 +1,4 @@
-"""The commands about model versions: compare, report, promote, rollback, retrain, serve."""
+"""The commands about model versions: compare, study, report, promote, rollback, retrain, serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows import environment
-from flows.options import Configuration, Json, Overrides, Verbose
+from flows.options import Configuration, Fresh, Json, Overrides, Verbose
 from flows.session import check_writable, prefect_api
 
 Runs = Annotated[
@@ -45,6 +45,27 @@ def compare(
     from flows import version_commands
 
     version_commands.compare(runs or [], experiment, epsilon, json, csv)
+
+
+def study(
+    file: Annotated[Path, typer.Argument(help="A title and a list of settings files.")],
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run several configurations as one, and compare what came of them."""
+    environment.prepare(verbose=verbose)
+
+    from flows.configuration import load_study
+
+    asked = load_study(file, overrides or [])
+    if json is not None:
+        check_writable("--json", json)
+    with prefect_api(verbose=verbose):
+        from flows import version_commands
+
+        version_commands.study(asked, fresh, json)
 
 
 def report(
@@ -151,5 +172,5 @@ def serve(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the program."""
-    for command in (compare, report, promote, rollback, retrain, serve):
+    for command in (compare, study, report, promote, rollback, retrain, serve):
         app.command()(command)

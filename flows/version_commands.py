@@ -13,12 +13,13 @@ from rich.console import Console
 from flows.comparison_table import comparison_table
 from flows.summary import short, show
 from tasks import comparison
+from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
 from tasks.tracking import answered
 
 if TYPE_CHECKING:
     from tasks.promotion import Decision
-    from tasks.settings import Settings
+    from tasks.settings import Settings, Study
 
 
 @answered("compare")
@@ -41,6 +42,28 @@ def compare(
     for each in compared:
         for part in comparison_table(each):
             console.print(part)
+
+
+@answered("study")
+def study(asked: Study, fresh: bool, json_file: Path | None) -> None:
+    """Runs the study and prints its comparison.
+
+    Raises:
+        CertiflowError: at the end, when a configuration failed.
+    """
+    from flows.study import study_flow
+
+    found = study_flow(asked, fresh)
+    if json_file is not None:
+        _write_json(json_file, found.model_dump(mode="json"))
+    console = Console(highlight=False)
+    for part in comparison_table(found.comparison):
+        console.print(part)
+    console.print(f"figures     {short(found.folder)}/figures", soft_wrap=True, markup=False)
+    console.print(f"MLflow run  {found.run_name}", soft_wrap=True, markup=False)
+    if found.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
+        raise CertiflowError(f"{len(found.failed)} configurations failed: {reasons}")
 
 
 @answered("report")

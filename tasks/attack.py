@@ -60,9 +60,10 @@ def fgsm(
         }
     )
     if vanished.any():
-        console.warn(
+        log.alert(
+            "vanished_gradients",
             f"the gradient is zero on {int(vanished.sum())} of {len(vanished)} images: FGSM says "
-            "nothing about them (gradient masking)"
+            "nothing about them (gradient masking)",
         )
     figure = run.folder / "figures" / "adversarial_examples.png"
     figures.adversarial_examples(_examples(classifier, data, settings), figure)

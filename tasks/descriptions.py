@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.settings import ModelSettings, Settings, decimal
 
 if TYPE_CHECKING:
+    from tasks.comparison import Comparison
     from tasks.promotion import Decision
     from tasks.report import Summary
 
@@ -25,6 +26,7 @@ def of_run(summary: Summary, settings: Settings) -> str:
         lines.append(
             f"\n**{summary.dataset_requested} could not be had: this is {summary.dataset}.**"
         )
+    lines += [f"\n**Warning**: {warning}" for warning in summary.warnings]
     for name, (theirs, ours) in summary.reference.items():
         lines.append(f"\n{name}: {ours:.2%} (reference: {theirs:.2%})")
     lines += ["", "Whole test set: what attacks leave, and what linear bounds prove.", ""]
@@ -44,6 +46,34 @@ def of_run(summary: Summary, settings: Settings) -> str:
     if summary.median_radius is not None:
         lines += ["", f"Median critical radius: {of_radius(*summary.median_radius)}."]
     return "\n".join([*lines, "", f"MLflow run: [{summary.run_name}]({summary.url})"])
+
+
+def of_study(
+    title: str, compared: Comparison, runs: Mapping[str, str], failed: Mapping[str, str]
+) -> str:
+    """The comparison of a study's runs as one page."""
+    names = {run_id: name for name, run_id in runs.items()}
+    lines = [f"**{title}**: {compared.dataset}, best first, at epsilon {compared.epsilon:g}.", ""]
+    measures = {
+        "certified_accuracy": "certified",
+        "pgd_accuracy": "under PGD",
+        "fgsm_accuracy": "under FGSM",
+        "clean_accuracy": "clean",
+    }
+    lines += table(
+        ("configuration", "network", *measures.values(), "train s"),
+        (
+            (
+                names[row.run_id],
+                row.architecture,
+                *(row.measures[measure] for measure in measures),
+                f"{row.costs['train_seconds']:.0f}",
+            )
+            for row in compared.rows
+        ),
+    )
+    lines += [f"\n**{name} failed**: {reason}" for name, reason in failed.items()]
+    return "\n".join(lines)
 
 
 def of_radius(proved: float, falsified: float) -> str:

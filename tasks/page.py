@@ -24,6 +24,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
 from tasks.core.paired import BOOTSTRAP, MCNEMAR
 from tasks.core.verdicts import Verdict
+from tasks.core.version_figures import svg
 from tasks.settings import TrackingSettings, decimal
 from tasks.tracking import DECISION, RegisteredModel, log_file, model_name
 
@@ -83,6 +84,7 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
     by_run = {contender.run.run_id: contender for contender in contenders}
     ranked = [by_run[row.run_id] for row in compared.rows]
     evidence = {each.label: each.evidence for each in ranked}
+    radii = version_figures.radii(evidence)
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return environment.get_template("page.html").render(
@@ -92,9 +94,9 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
         headings=[*HEADINGS.values(), "parameters", "train s", "verify s"],
         rows=[_row(row) for row in compared.rows],
         reading=_reading(compared),
-        curves=version_figures.curves(evidence, compared.epsilon),
-        stages=version_figures.stages(evidence, compared.epsilon),
-        radii=version_figures.radii(evidence),
+        curves=svg(version_figures.curves(evidence, compared.epsilon)),
+        stages=svg(version_figures.stages(evidence, compared.epsilon)),
+        radii=None if radii is None else svg(radii),
         points=_hardest(contenders[0], ranked),
         decisions=_decisions(ranked),
         settings=_differing_settings(ranked),

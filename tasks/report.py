@@ -46,6 +46,7 @@ class Summary(BaseModel):
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]
     median_radius: tuple[float, float] | None
+    warnings: list[str]
     reference: dict[str, tuple[float, float]]  # name: (theirs, ours)
     figure: str
     folder: str
@@ -86,6 +87,7 @@ def report(
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
+            warnings=log.alerts(),
             reference=_beside_reference(dataset, model, grid),
             figure=figure,
             folder=str(run.folder),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tasks.core import own_data
-from tasks.core.architectures import describe
 from tasks.core.datasets import SOURCES
 from tasks.core.files import sha256_of
 from tasks.core.ladder import Engine
@@ -196,6 +196,11 @@ class Settings(_Command):
         return self.promotion.epsilon or self.verification.epsilons[-1]
 
     @property
+    def attacked_epsilon(self) -> float:
+        """The radius at which attacks are looked at closely: the defended one, if there is one."""
+        return self.training.epsilon or self.reference_epsilon
+
+    @property
     def fingerprint(self) -> str:
         """Digest of every setting that may change what a run finds."""
         values = self.model_dump(mode="json", exclude=WITHOUT_EFFECT)
@@ -203,13 +208,42 @@ class Settings(_Command):
 
     @property
     def title(self) -> str:
-        """Dataset and architecture, such as `mnist dense-128`."""
-        return f"{self.data.name} {describe(self.training.architecture, self.training.hidden)}"
+        """Dataset and network, such as `mnist dense-128`."""
+        return f"{self.data.name} {self.training.name}"
 
     @property
     def slug(self) -> str:
         """The title for names of runs and folders, such as `mnist-dense-128`."""
         return self.title.replace(" ", "-")
+
+
+class Study(_Section):
+    """Configurations by name, to be compared: of one dataset, experiment and reference radius."""
+
+    title: str
+    configurations: dict[str, Settings]
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Study:
+        same: dict[str, Callable[[Settings], Any]] = {
+            "data.dataset": lambda settings: settings.data.dataset,
+            "data.fallback": lambda settings: settings.data.fallback,
+            "tracking.experiment": lambda settings: settings.tracking.experiment,
+            "the reference radius (promotion.epsilon, or the greatest of verification.epsilons)": (
+                lambda settings: settings.reference_epsilon
+            ),
+        }
+        for key, value in same.items():
+            found = {name: value(each) for name, each in self.configurations.items()}
+            if len(set(found.values())) > 1:
+                listed = ", ".join(f"{name}: {each}" for name, each in found.items())
+                raise ValueError(f"{key} differs between the configurations ({listed})")
+        return self
+
+    @property
+    def any_settings(self) -> Settings:
+        """One of the configurations, for what is the same in all."""
+        return next(iter(self.configurations.values()))
 
 
 def decimal(epsilon: float) -> str:

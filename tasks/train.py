@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core.architectures import describe
 from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef, sha256_of, written_atomically
 from tasks.core.training_settings import TrainingSettings
@@ -68,7 +67,7 @@ def train(
     log.metrics(
         {
             "clean_accuracy": clean_accuracy,
-            "train/seconds": sum(epoch["seconds"] for epoch in trained.history),
+            "train/seconds": sum(epoch["epoch_seconds"] for epoch in trained.history),
             "train/best_epoch": trained.best_epoch,
             "train/parameters": trained.model.count_params(),
         }
@@ -83,7 +82,7 @@ def train(
     return ModelRef(
         file=file,
         model_id=model_id,
-        architecture=describe(settings.architecture, settings.hidden),
+        architecture=settings.name,
         clean_accuracy=clean_accuracy,
     )
 

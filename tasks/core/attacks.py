@@ -151,7 +151,7 @@ def fgsm(
     predictions = np.empty((len(epsilons), len(images)), dtype=np.int64)
     vanished = np.empty(len(images), dtype=bool)
     for rows in classifier.batches(len(images)):
-        direction = _gradient_sign(classifier, images[rows], labels[rows])
+        direction = gradient_sign(classifier, images[rows], labels[rows])
         vanished[rows] = ~direction.reshape(len(direction), -1).any(axis=1)
         for index, epsilon in enumerate(epsilons):
             points = _step(images[rows], direction, epsilon)
@@ -164,12 +164,13 @@ def fgsm_points(
     classifier: Classifier, images: Images, labels: IntArray, epsilon: float
 ) -> Attacked:
     """The FGSM points themselves at one epsilon."""
-    direction = _gradient_sign(classifier, images, labels)
+    direction = gradient_sign(classifier, images, labels)
     points = _step(images, direction, epsilon)
     return Attacked(points, classifier.predictions(points) != labels)
 
 
-def _gradient_sign(classifier: Classifier, images: Images, labels: IntArray) -> Images:
+def gradient_sign(classifier: Classifier, images: Images, labels: IntArray) -> Images:
+    """The sign of the cross-entropy's gradient by the images; zero where it vanishes."""
     return np.sign(np.asarray(classifier.loss_gradient(images, labels)))
 
 
@@ -201,16 +202,47 @@ def pgd(
     The first run starts at the FGSM point, so PGD breaks at least what FGSM breaks; the others
     start at seeded uniform points of the ball. Points that stay unbroken keep their last run's end.
     """
+    first = fgsm_points_batched(classifier, images, labels, epsilon)
+    restarts = [False, *[True] * (num_restarts - 1)] if num_restarts else []
+    return _descended(classifier, images, labels, epsilon, first, restarts, num_steps, seed)
+
+
+def pgd_from_random(
+    classifier: Classifier,
+    images: Images,
+    labels: IntArray,
+    epsilon: float,
+    *,
+    num_steps: int,
+    num_restarts: int,
+    seed: int,
+) -> Attacked:
+    """`pgd` whose every run starts at random, so that it owes nothing to FGSM."""
+    first = Attacked(images.copy(), classifier.predictions(images) != labels)
+    restarts = [True] * num_restarts
+    return _descended(classifier, images, labels, epsilon, first, restarts, num_steps, seed)
+
+
+def _descended(
+    classifier: Classifier,
+    images: Images,
+    labels: IntArray,
+    epsilon: float,
+    first: Attacked,
+    restarts: Sequence[bool],
+    num_steps: int,
+    seed: int,
+) -> Attacked:
+    """From `first` on: a run for each of `restarts`, from a random point where that is true."""
     generator = np.random.default_rng(seed)
     radius = _inward_radius(epsilon)
     lower, upper = np.maximum(images - radius, 0), np.minimum(images + radius, 1)
-    result = fgsm_points_batched(classifier, images, labels, epsilon)
-    points, broken = result.points, result.broken.copy()
-    for restart in range(num_restarts):
+    points, broken = first.points, first.broken.copy()
+    for at_random in restarts:
         left = np.flatnonzero(~broken)
         for batch in classifier.batches(len(left)):
             rows = left[batch]
-            if restart > 0:
+            if at_random:
                 spread = generator.random(points[rows].shape, dtype=np.float32)
                 start = lower[rows] + spread * (upper[rows] - lower[rows])
                 points[rows] = np.clip(start, lower[rows], upper[rows])

@@ -63,7 +63,7 @@ def robustness_curve(
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])
     figure.suptitle("FGSM: predicted label and confidence (green: right, red: wrong)", fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 DECIDED_COLORS = {
@@ -149,9 +149,10 @@ def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) ->
     )
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(fontsize=8, loc="outside right upper")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """As an image of the kind that the path's suffix names."""
     with written_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DPI)

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tasks.core.figures import DPI
-from tasks.core.files import written_atomically
+from tasks.core.figures import save
 from tasks.core.specification import FloatArray
 
 
@@ -46,8 +45,7 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
-    with written_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
+    save(figure, path)
 
 
 def radius_shares(

@@ -34,7 +34,7 @@ class TrainedModel:
     """A model and its metrics after each epoch.
 
     `loss` is the epoch's mean; `epsilon`, `robust_weight` and `learning_rate` are its last batch's;
-    `seconds` it took; the others are `Validation`'s. `best_epoch`, counted from 1, is the one whose
+    `epoch_seconds` it took; the others are `Validation`'s. `best_epoch`, counted from 1, is the one whose
     weights the model has; `warning` says why it is not the last, where that was not asked for.
     """
 
@@ -137,7 +137,7 @@ class _Loop:
         metrics |= self.validation.measure()
         if self.settings.epsilon is not None:
             metrics |= {"epsilon": now.epsilon, "robust_weight": now.robust_weight}
-        return metrics | {"learning_rate": now.learning_rate, "seconds": monotonic() - started}
+        return metrics | {"learning_rate": now.learning_rate, "epoch_seconds": monotonic() - started}
 
     def catastrophe(self, history: list[EpochMetrics]) -> str:
         """What there is to say of catastrophic overfitting in the last epoch, if anything.

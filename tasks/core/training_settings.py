@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.core.architectures import Architecture
+from tasks.core.architectures import Architecture, describe
 from tasks.core.defences import ATTACKED, CERTIFIED, Defence
 
 MAX_EPSILON = 0.5  # beyond it every pixel can be moved to one grey, and all images to one
@@ -95,6 +95,14 @@ class TrainingSettings(BaseModel):
             if asked and self.validation_fraction == 0:
                 raise ValueError(f"{name} needs a validation_fraction above 0")
         return self
+
+    @property
+    def name(self) -> str:
+        """Of the network, for runs and tables: `dense-128`, `cnn_small-100 ibp-0.1`."""
+        parts = [describe(self.architecture, self.hidden)]
+        if self.epsilon is not None:
+            parts.append(f"{self.defence}-{self.epsilon:g}")
+        return " ".join(parts)
 
     @property
     def is_certified(self) -> bool:

@@ -1,4 +1,4 @@
-"""Figures that lay several versions over each other, as SVG; drawn without a display."""
+"""Figures that lay several versions over each other; drawn without a display."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = (6.0, 4.2)  # inches: its text can still be read at a phone's width
 EPSILON = "epsilon (L∞ radius, pixels in [0, 1])"
 
 
-def curves(versions: Mapping[str, Evidence], epsilon: float) -> str:
+def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
     """Accuracy against epsilon: between what is proved and what attacks leave, a band a version.
 
     Lines and bands are over the whole test set (linear bounds, PGD), the bars over the verified
@@ -50,10 +50,10 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> str:
     axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
     _finish(axes)
-    return _svg(figure)
+    return figure
 
 
-def stages(versions: Mapping[str, Evidence], epsilon: float) -> str:
+def stages(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
     """Which stage decided how many of the sampled points at the radius: a bar a version."""
     tables = {}
     for name, evidence in versions.items():
@@ -81,10 +81,10 @@ def stages(versions: Mapping[str, Evidence], epsilon: float) -> str:
     axes.invert_yaxis()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    return _svg(figure)
+    return figure
 
 
-def radii(versions: Mapping[str, Evidence]) -> str | None:
+def radii(versions: Mapping[str, Evidence]) -> Figure | None:
     """Share of points proved up to each radius, and not broken below it; None without brackets."""
     known = {name: each.radii for name, each in versions.items() if each.radii is not None}
     if not known:
@@ -97,7 +97,7 @@ def radii(versions: Mapping[str, Evidence]) -> str | None:
         axes.step(edges, proved, where="pre", color=f"C{place}", label=name)
     axes.set(xlabel=EPSILON, ylabel="share of points", xlim=(0, top), ylim=(-0.02, 1.02))
     _finish(axes)
-    return _svg(figure)
+    return figure
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -110,7 +110,7 @@ def _finish(axes: Axes) -> None:
     axes.legend(fontsize=8)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The drawing alone, to be put into a page: text stays text, and nothing is fetched."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "certiflow"}):

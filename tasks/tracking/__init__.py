@@ -23,6 +23,7 @@ from tasks.tracking.registry import (
 from tasks.tracking.runs import (
     FLOW_RUN_TAG,
     INVOCATION_TAG,
+    PARENT_TAG,
     Run,
     RunRef,
     git_commit,
@@ -40,6 +41,7 @@ __all__ = [
     "INVOCATION_TAG",
     "LOCAL_STORE",
     "LOCAL_UI",
+    "PARENT_TAG",
     "PREFIX",
     "VERSION_TAG",
     "RegisteredModel",

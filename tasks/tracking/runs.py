@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
 WARNING_PREFIX = "warning."  # of tags
+PARENT_TAG = "mlflow.parentRunId"
 INVOCATION_TAG = "invocation"  # of one `certiflow` process
 
 
@@ -92,6 +93,11 @@ class Run:
         """Something that whoever reads the run must know: on the terminal, and as a tag."""
         console.warn(text)
         self.tags({f"{WARNING_PREFIX}{topic}": text})
+
+    def alerts(self) -> list[str]:
+        """The texts of all alerts so far."""
+        tags = self._client.get_run(self.ref.run_id).data.tags
+        return [text for key, text in sorted(tags.items()) if key.startswith(WARNING_PREFIX)]
 
     def settings(self, settings: Settings | ModelSettings) -> None:
         """The settings as params, and as the file that repeats the run."""
@@ -210,7 +216,7 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
     retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()  # type: ignore[no-untyped-call]
     try:
         # Logging a model needs the run to be this thread's active one.
-        with mlflow.start_run(run_id=run.ref.run_id), _waited_for_once():
+        with mlflow.start_run(run_id=run.ref.run_id, nested=True), _waited_for_once():
             yield run
     except BaseException as error:
         with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure

@@ -15,7 +15,7 @@ from tasks.core.training import TrainedModel, train
 from tasks.core.training_settings import TrainingSettings
 from tasks.core.validation import Validation
 
-CLEAN = {"loss", "learning_rate", "seconds"}
+CLEAN = {"loss", "learning_rate", "epoch_seconds"}
 SETTINGS: dict[str, Any] = {"hidden": (16,), "epochs": 3, "learning_rate": 0.003}
 
 
@@ -29,7 +29,7 @@ def same_weights(first: TrainedModel, second: TrainedModel) -> bool:
 
 
 def without_times(result: TrainedModel) -> list[dict[str, float]]:
-    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in result.history]
+    return [{k: v for k, v in epoch.items() if k != "epoch_seconds"} for epoch in result.history]
 
 
 @pytest.mark.parametrize(("architecture", "hidden"), [("dense", (16, 8)), ("cnn_small", (12,))])
