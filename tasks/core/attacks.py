@@ -80,7 +80,7 @@ class Classifier:
                 tape.watch(images)
                 logits = self.model(images, training=False)
                 loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            return tape.gradient(loss, images)
+            return tape.gradient(loss, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         return gradient
 
@@ -118,7 +118,10 @@ class Classifier:
                 with tf.GradientTape() as tape:
                     tape.watch(points)
                     margin = least_margin(points, labels)
-                direction = tf.sign(tape.gradient(margin, points))
+                gradient = tape.gradient(
+                    margin, points, unconnected_gradients=tf.UnconnectedGradients.ZERO
+                )
+                direction = tf.sign(gradient)
                 points = tf.clip_by_value(points - step * direction, lower, upper)
                 margin = least_margin(points, labels)
                 better = margin < best_margin

@@ -137,7 +137,10 @@ class _Loop:
         metrics |= self.validation.measure()
         if self.settings.epsilon is not None:
             metrics |= {"epsilon": now.epsilon, "robust_weight": now.robust_weight}
-        return metrics | {"learning_rate": now.learning_rate, "epoch_seconds": monotonic() - started}
+        return metrics | {
+            "learning_rate": now.learning_rate,
+            "epoch_seconds": monotonic() - started,
+        }
 
     def catastrophe(self, history: list[EpochMetrics]) -> str:
         """What there is to say of catastrophic overfitting in the last epoch, if anything.
