@@ -47,21 +47,25 @@ def load_settings_aloud(path: Path, overrides: Sequence[str]) -> Settings:
 
 
 def load_study(path: Path, overrides: Sequence[str]) -> Study:
-    """A study: YAML with `title` and `configurations`, settings files relative to it.
+    """A study: YAML with `title`, `configurations` and `set`.
 
-    The overrides apply to every configuration.
+    The configurations are settings files relative to it; `set` holds overrides for all of them, and
+    `overrides` go on top.
 
     Raises:
         CertiflowError: as `load_settings`; two configurations cannot be compared.
     """
     values = _read_yaml(path)
-    expected = "expected 'title: …' and 'configurations: [mnist.yaml, …]', and nothing else"
-    files = values.get("configurations")
-    if set(values) != {"title", "configurations"} or not (isinstance(files, list) and files):
-        raise CertiflowError(f"{path}: not a study: {expected}")
+    files, common = values.get("configurations"), values.get("set", [])
+    keys_fit = set(values) - {"set"} == {"title", "configurations"}
+    if not (keys_fit and isinstance(files, list) and files and isinstance(common, list)):
+        raise CertiflowError(
+            f"{path}: not a study: expected 'title: …', 'configurations: [mnist.yaml, …]' and "
+            "perhaps 'set: [verification.samples=50, …]', and nothing else"
+        )
+    common = [*map(str, common), *overrides]
     configurations = {
-        Path(str(file)).stem: load_settings_aloud(path.parent / str(file), overrides)
-        for file in files
+        Path(str(file)).stem: load_settings_aloud(path.parent / str(file), common) for file in files
     }
     if len(configurations) < len(files):
         raise CertiflowError(f"{path}: configurations {files}: two have the same name")

@@ -92,6 +92,9 @@ class Classifier:
         image = self._image_spec
         scalar = tf.TensorSpec((), tf.float32)
 
+        def per_image(chosen: Any) -> Any:
+            return tf.reshape(chosen, [-1] + [1] * (len(image.shape) - 1))
+
         def least_margin(points: Any, labels: Any) -> Any:
             logits = self.model(points, training=False)
             true = tf.one_hot(
@@ -113,7 +116,7 @@ class Classifier:
         def descend(
             points: Any, labels: Any, lower: Any, upper: Any, step: Any, num_steps: Any
         ) -> Any:
-            best, best_margin = points, least_margin(points, labels)
+            best, best_margin = points, tf.fill(tf.shape(labels), np.float32(np.inf))
             for _ in tf.range(num_steps):
                 with tf.GradientTape() as tape:
                     tape.watch(points)
@@ -121,15 +124,11 @@ class Classifier:
                 gradient = tape.gradient(
                     margin, points, unconnected_gradients=tf.UnconnectedGradients.ZERO
                 )
-                direction = tf.sign(gradient)
-                points = tf.clip_by_value(points - step * direction, lower, upper)
-                margin = least_margin(points, labels)
-                better = margin < best_margin
-                best = tf.where(
-                    tf.reshape(better, [-1] + [1] * (len(image.shape) - 1)), points, best
-                )
+                best = tf.where(per_image(margin < best_margin), points, best)
                 best_margin = tf.minimum(margin, best_margin)
-            return best
+                points = tf.clip_by_value(points - step * tf.sign(gradient), lower, upper)
+            ahead = least_margin(points, labels) < best_margin
+            return tf.where(per_image(ahead), points, best)
 
         return descend
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Engine = Literal["ladder", "marabou", "bounds"]
 
-ENGINE_VERSION = "2"  # changes whenever a verdict or its time could: stored ones are then not used
+ENGINE_VERSION = "3"  # changes whenever a verdict or its time could: stored ones are then not used
 FEW_INPUTS = 12  # up to which inputs are split instead of phases
 ATTACK_STEPS = 40
 FIRST_RESTARTS, ATTACK_RESTARTS = 1, 10  # before and after the optimised bounds
@@ -151,7 +151,8 @@ class _BoxLadder:
         seed: int,
         seconds: dict[str, float],
     ) -> None:
-        self.network, self.regions, self.box = network, regions, regions[0].box
+        self.whole, self.network = network, network
+        self.regions, self.box = regions, regions[0].box
         self.deadline, self.seed, self.seconds = deadline, seed, seconds
         self.lower = np.full(len(regions), -np.inf)  # proved so far, on each region's excess
         self.hidden: list[Bounds] = []
@@ -208,6 +209,7 @@ class _BoxLadder:
     def _interval(self) -> FloatArray | None:
         with self._timed("interval"):
             self.hidden = preactivation_bounds(self.network, self.box, "interval")
+            self._drop_dead_units()
             for index in self._left:
                 rows = self.regions[index].rows
                 bounds = interval_lower_bounds(self.network, rows, self.hidden, self.box)
@@ -217,12 +219,27 @@ class _BoxLadder:
     def _crown(self) -> FloatArray | None:
         with self._timed("crown"):
             self.hidden = preactivation_bounds(self.network, self.box, "crown")
+            self._drop_dead_units()
             depth = len(self.network.layers) - 1
             for index in self._left:
                 rows = self.regions[index].rows
                 bounds = linear_lower_bounds(self.network, depth, rows, self.hidden, self.box)
                 self._raise_lower(index, bounds[0])
         return None
+
+    def _drop_dead_units(self) -> None:
+        """Goes on with the network without the ReLUs that are zero in the whole box.
+
+        There it is the same function, and after certified training much smaller.
+        """
+        kept = [
+            ~(bounds.upper[0] <= 0) | linear
+            for bounds, linear in zip(self.hidden, self.network.linear, strict=True)
+        ]
+        for mask in kept:
+            mask[:1] |= not mask.any()  # a layer of no units would be a shape for nobody
+        self.network = self.network.restricted(kept)
+        self.hidden = [bounds[:, mask] for bounds, mask in zip(self.hidden, kept, strict=True)]
 
     def _raise_lower(self, index: int, bounds: FloatArray) -> None:
         """With bounds on every row of a region: the greatest proves most."""
@@ -289,7 +306,7 @@ class _BoxLadder:
         return Answer(Verdict.ROBUST, stage, nothing, None, float(self.lower.min()))
 
     def _falsified(self, point: FloatArray, stage: DecidedBy) -> Answer:
-        outputs = self.network(point[None])
+        outputs = self.whole(point[None])
         excess = [float(region.excess(outputs)[0]) for region in self.regions]
         return Answer(Verdict.FALSIFIED, stage, point[None], int(np.argmin(excess)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -90,6 +91,20 @@ class ReluNetwork:
         ):
             gradient = (gradient * (linear | (preactivation > 0))) @ layer.weight
         return gradient
+
+    def restricted(self, kept: Sequence[BoolArray]) -> ReluNetwork:
+        """Without the hidden units that `kept`, a mask (units,) for each hidden layer, leaves out.
+
+        The same function wherever the units left out are zero after their activation.
+        """
+        inputs = (np.ones(self.num_inputs, dtype=bool), *kept)
+        outputs = (*kept, np.ones(self.num_outputs, dtype=bool))
+        layers = tuple(
+            Affine(layer.weight[np.ix_(rows, columns)], layer.bias[rows])
+            for layer, rows, columns in zip(self.layers, outputs, inputs, strict=True)
+        )
+        linear = tuple(mask[rows] for mask, rows in zip(self.linear, kept, strict=True))
+        return ReluNetwork(layers, linear)
 
     def with_inputs(self) -> ReluNetwork:
         """The network that gives its inputs after its outputs, for constraints on both."""

@@ -33,9 +33,10 @@ CATASTROPHE = 0.2  # a fall of the accuracy under PGD from one epoch to the next
 class TrainedModel:
     """A model and its metrics after each epoch.
 
-    `loss` is the epoch's mean; `epsilon`, `robust_weight` and `learning_rate` are its last batch's;
-    `epoch_seconds` it took; the others are `Validation`'s. `best_epoch`, counted from 1, is the one whose
-    weights the model has; `warning` says why it is not the last, where that was not asked for.
+    `loss` is the epoch's mean; `epsilon`, `robust_weight` and `learning_rate` are those of its last
+    batch; the others but `epoch_seconds` are `Validation`'s. `best_epoch`, counted from 1, is the
+    one whose weights the model has; `warning` says why it is not the last, where that was not asked
+    for.
     """
 
     model: keras.Sequential

@@ -10,9 +10,11 @@ import pytest
 from keras import layers
 
 from tasks.core import architectures
+from tasks.core.bounds import preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.keras_network import relu_network
 from tasks.core.network import Affine, ReluNetwork
+from tasks.core.specification import LinfBall
 from tests.networks import hand_computed, random_network
 
 
@@ -179,3 +181,23 @@ def test_digest_tells_networks_apart() -> None:
     assert ReluNetwork((first, network.layers[1])).sha256 == network.sha256
     first.weight[0, 0] = np.nextafter(first.weight[0, 0], 2)
     assert ReluNetwork((first, network.layers[1])).sha256 != network.sha256
+
+
+def test_units_that_are_zero_in_a_box_can_be_left_out() -> None:
+    """The rest is the same function there, and not elsewhere."""
+    generator = np.random.default_rng(0)
+    dropped = 0
+    for _ in range(20):
+        network = random_network(generator, (4, 12, 9, 3))
+        ball = LinfBall.around(generator.uniform(0.2, 0.8, (1, 4)), 0.1)
+        hidden = preactivation_bounds(network, ball, "interval")
+        kept = [bounds.upper[0] > 0 for bounds in hidden]
+        rest = network.restricted(kept)
+        assert [len(layer.bias) for layer in rest.layers[:-1]] == [mask.sum() for mask in kept]
+        inside = generator.uniform(ball.lower, ball.upper, (50, 4))
+        np.testing.assert_allclose(rest(inside), network(inside), atol=1e-12)
+        anywhere = generator.uniform(-5, 5, (50, 4))
+        if not all(mask.all() for mask in kept):
+            dropped += 1
+            assert not np.allclose(rest(anywhere), network(anywhere))
+    assert dropped >= 10
