@@ -134,6 +134,19 @@ def margin_lower_bounds(
     )
 
 
+def certified(network: ReluNetwork, ball: LinfBall, labels: ArrayLike) -> BoolArray:
+    """Whether every margin is proved positive, (batch,): by intervals, else by CROWN-IBP."""
+    labels = np.asarray(labels)
+    hidden = preactivation_bounds(network, ball, "interval")
+    rows = margin_rows(labels, network.num_outputs)
+    lower = interval_lower_bounds(network, rows, hidden, ball)
+    left = np.flatnonzero(~(lower > 0).all(axis=1))
+    if len(left):
+        near = [bounds[left] for bounds in hidden]
+        lower[left] = margin_lower_bounds(network, ball[left], labels[left], near)
+    return np.asarray((lower > 0).all(axis=1))
+
+
 def interval_lower_bounds(
     network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
 ) -> FloatArray:
