@@ -25,7 +25,9 @@ EngineName = Annotated[
 Seconds = Annotated[
     float, typer.Option("--timeout", help="Seconds for each question.", min=0.001, max=1e6)
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Compute again what verdicts.db holds.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Use no stored verdicts or states of trainings.")
+]
 Model = Annotated[str, typer.Option(help="ONNX, Keras or .nnet file, or models:/name@alias.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Processes; all cores by default.", min=1)

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import mlflow
+import mlflow.tensorflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.configuration import load_settings
 from flows.robustness import robustness_flow
+from tasks.core.checkpoints import Checkpoint
 from tasks.core.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
 from tasks.report import Summary
@@ -170,7 +172,7 @@ def test_prefect_holds_the_story(summary: Summary, run: Run) -> None:
     assert {artifact.key for artifact in found} == set(keys)
     assert any(summary.run_id in str(artifact.data) for artifact in found)
     names = {task_run.name.split()[0].split("-")[0] for task_run in task_runs}
-    assert {"download", "train", "fgsm", "pgd", "bounds", "verify", "report"} <= names
+    assert {"download", "train", "fgsm", "pgd", "masking", "bounds", "verify", "report"} <= names
 
 
 def last_run() -> Run:
@@ -280,3 +282,35 @@ def test_everything_is_accepted_by_a_server(server: str, project: Path) -> None:
         assert version.run_id == summary.run_id
     finally:
         mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+
+
+def test_interrupted_training_goes_on_in_the_next_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed after its second epoch, resumed, and in the end the network of one that was not."""
+    settings = smoke("seed=11")
+    save = Checkpoint.save
+
+    def save_and_die(state: Checkpoint, path: Path) -> None:
+        save(state, path)
+        if len(state.history) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            robustness_flow(settings)
+    (left,) = Path("checkpoints").glob("*.npz")
+    capsys.readouterr()
+    resumed = robustness_flow(settings)
+    assert f"goes on from {left}" in capsys.readouterr().err
+    assert not left.exists()
+    whole = robustness_flow(settings, fresh=True)
+    models = (
+        mlflow.tensorflow.load_model(f"models:/certiflow-digits/{each.model_version}")
+        for each in (resumed, whole)
+    )
+    for first, second in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(first, second)
+    history = MlflowClient().get_metric_history(resumed.run_id, "train/loss")
+    assert sorted(point.step for point in history) == [1, 2, 3]

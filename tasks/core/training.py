@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core import architectures, defences
+from tasks.core.attacks import Images
 from tasks.core.checkpoints import Checkpoint
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
@@ -83,6 +84,17 @@ def train(
     return TrainedModel(loop.model, state.history, best_epoch, warning)
 
 
+def shifted(images: Images, pixels: int, generator: np.random.Generator) -> Images:
+    """Each of the images, (n, height, width), moved by up to `pixels` each way; zeros move in."""
+    if pixels == 0:
+        return images
+    count, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels)))
+    top, left = generator.integers(0, 2 * pixels, (2, count), endpoint=True)
+    rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
+    return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
 class _Loop:
     """The model, its optimiser, and what an epoch does with them."""
 
@@ -123,12 +135,15 @@ class _Loop:
         """One pass over the training images, `done` epochs after the start."""
         started, size = monotonic(), self.settings.batch_size
         starts = range(0, len(self.labels), size)
-        order = np.random.default_rng([self.seed, done]).permutation(len(self.labels))
+        generator = np.random.default_rng([self.seed, done])
+        order = generator.permutation(len(self.labels))
         total = 0.0
         for number, start in enumerate(starts):
             now = scheduled(self.settings, done + number / len(starts))
             rows = order[start : start + size]
-            total += float(self._batch(rows, now, done * len(starts) + number)) * len(rows)
+            images = shifted(self.images[rows], self.settings.shift, generator)
+            loss = self._batch(images, self.labels[rows], now, done * len(starts) + number)
+            total += float(loss) * len(rows)
         metrics = {"loss": total / len(self.labels)}
         if not np.isfinite(metrics["loss"]):
             raise CertiflowError(
@@ -173,11 +188,11 @@ class _Loop:
         optimizer = [np.array(variable) for variable in self.optimizer.variables]
         return Checkpoint(history, self.model.get_weights(), optimizer, best_epoch, best_weights)
 
-    def _batch(self, rows: IntArray, now: Scheduled, number: int) -> Any:
+    def _batch(self, images: Images, labels: IntArray, now: Scheduled, number: int) -> Any:
         self.optimizer.learning_rate.assign(now.learning_rate)
         return self._step(
-            self.images[rows],
-            self.labels[rows],
+            images,
+            labels,
             np.float32(now.epsilon),
             np.float32(now.robust_weight),
             np.float32(now.ramp),

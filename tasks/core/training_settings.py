@@ -28,6 +28,7 @@ class TrainingSettings(BaseModel):
         attack_steps: of the attack inside `pgd` and `trades`.
         learning_rate_decay: `cosine` lets it fall to zero between the ramp's end and the last epoch
             (Loshchilov and Hutter 2017, without restarts).
+        shift: augmentation: every image is moved by up to so many pixels each way, at random.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -45,6 +46,7 @@ class TrainingSettings(BaseModel):
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     learning_rate_decay: Literal["none", "cosine"] = "none"
+    shift: int = Field(default=0, ge=0)
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     restore_best_epoch: bool = False
 

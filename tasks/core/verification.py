@@ -38,6 +38,8 @@ from tasks.core.specification import BoolArray, FloatArray, LinfBall, margin_row
 from tasks.core.verdict_store import VerdictStore
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult, check_no_contradiction
 
+BOUND_BATCH = 1000  # points whose boxes are held at a time
+
 
 def verify(
     runtime: Runtime,
@@ -145,8 +147,20 @@ def _bound(
     threat: FloatArray,
 ) -> Iterator[VerificationResult]:
     """Marks in `proved` (rows, adversary classes) what bounds prove; `threat` gets the least."""
-    if len(rows) == 0:
-        return
+    for start in range(0, len(rows), BOUND_BATCH):
+        batch = rows[start : start + BOUND_BATCH]
+        yield from _bound_batch(network, sample, batch, epsilon, method, proved, threat)
+
+
+def _bound_batch(
+    network: ReluNetwork,
+    sample: Sample,
+    rows: NDArray[np.intp],
+    epsilon: float,
+    method: Method,
+    proved: BoolArray,
+    threat: FloatArray,
+) -> Iterator[VerificationResult]:
     started = monotonic()
     ball = LinfBall.around(sample.images[rows], epsilon)
     hidden = preactivation_bounds(network, ball, method)

@@ -47,6 +47,7 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
             markerfacecolor="white",
             capsize=3,
         )
+    axes.errorbar([], [], fmt="D", color="0.4", markerfacecolor="white", label="verified sample")
     axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
     _finish(axes)

@@ -11,6 +11,8 @@ from tasks.core.bounds import (
     Bounds,
     Method,
     ReluRelaxation,
+    certified,
+    interval_lower_bounds,
     linear_lower_bounds,
     margin_lower_bounds,
     preactivation_bounds,
@@ -160,3 +162,26 @@ def test_batches_are_split_without_changing_bounds(monkeypatch: pytest.MonkeyPat
     whole = linear_lower_bounds(network, 2, rows, hidden, ball)
     monkeypatch.setattr("tasks.core.bounds.CHUNK_ENTRIES", 100)
     np.testing.assert_allclose(linear_lower_bounds(network, 2, rows, hidden, ball), whole)
+
+
+def test_certified_is_what_either_bound_proves_and_no_more() -> None:
+    """A batch of balls: each proof is right by the oracle, and none that a bound gives is lost."""
+    generator = np.random.default_rng(5)
+    proved = {"interval": 0, "crown": 0, "neither": 0}
+    for _ in range(12):
+        network = random_network(generator, (4, 8, 6, 3))
+        centers = generator.uniform(0.2, 0.8, (12, 4))
+        labels = network(centers).argmax(axis=1)
+        ball = LinfBall.around(centers, 0.05)
+        found = certified(network, ball, labels)
+        hidden = preactivation_bounds(network, ball, "interval")
+        rows = margin_rows(labels, 3)
+        interval = (interval_lower_bounds(network, rows, hidden, ball) > 0).all(axis=1)
+        crown = (margin_lower_bounds(network, ball, labels, hidden) > 0).all(axis=1)
+        np.testing.assert_array_equal(found, interval | crown)
+        for row in np.flatnonzero(found):
+            assert least_margin(network, ball[row : row + 1], int(labels[row])) > 0
+        proved["interval"] += int(interval.sum())
+        proved["crown"] += int((crown & ~interval).sum())
+        proved["neither"] += int((~found).sum())
+    assert min(proved.values()) >= 5

@@ -11,7 +11,7 @@ import pytest
 from tasks.core.architectures import build, describe
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
-from tasks.core.training import TrainedModel, train
+from tasks.core.training import TrainedModel, shifted, train
 from tasks.core.training_settings import TrainingSettings
 from tasks.core.validation import Validation
 
@@ -170,3 +170,17 @@ def test_defences_raise_what_they_are_for(digits: Dataset) -> None:
         names = ("val_certified_accuracy", "val_attacked_accuracy", "val_accuracy")
         values = [metrics[name] for name in names]
         assert values == sorted(values)
+
+
+def test_shifted_images_are_moved_and_nothing_else() -> None:
+    """A single lit pixel ends within the distance asked, everywhere in it, and never fades."""
+    images = np.zeros((400, 7, 6), np.float32)
+    images[:, 3, 2] = 0.5
+    moved = shifted(images, 2, np.random.default_rng(0))
+    assert moved.shape == images.shape
+    count, rows, columns = np.nonzero(moved)
+    np.testing.assert_array_equal(count, np.arange(400))
+    assert set(rows) == {1, 2, 3, 4, 5}
+    assert set(columns) == {0, 1, 2, 3, 4}
+    assert set(moved[moved > 0]) == {0.5}
+    assert shifted(images, 0, np.random.default_rng(0)) is images
