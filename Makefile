@@ -28,7 +28,7 @@ serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
 
 test: setup ## the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff format --check .
