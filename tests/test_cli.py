@@ -44,7 +44,8 @@ def test_run_tells_what_it_found_and_where_to_look(
     for text in ("digits dense-16", "under FGSM", "falsified", "make ui", summary["run_name"]):
         assert text in result.stdout
     assert summary["figure"].endswith("robustness_curve.png")
-    stages = ["start", "download", "train", "fgsm", "pgd", "bounds", "verify", "radius", "report"]
+    stages = ["start", "download", "train", "fgsm", "pgd", "masking", "bounds"]
+    stages += ["verify", "radius", "report"]
     lines = result.stderr.strip().splitlines()
     # nothing else: the libraries are quiet (a slow stage says how far it is on a line of its own)
     assert list(dict.fromkeys(line.split()[0] for line in lines)) == stages
