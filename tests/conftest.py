@@ -14,7 +14,7 @@ from flows import environment
 
 environment.prepare(verbose=False)
 
-from tasks.core import datasets, training  # noqa: E402  after the environment is quiet
+from tasks.core import datasets, matrices, training  # noqa: E402  after the environment is quiet
 from tasks.core.attacks import Classifier  # noqa: E402
 from tasks.core.datasets import Dataset  # noqa: E402
 from tasks.core.download import MIRROR_VARIABLE  # noqa: E402
@@ -41,6 +41,13 @@ def linear() -> Classifier:
     weight = np.array([[1.0, -1.0], [0.5, 0.25], [-1.0, 1.0], [0.0, 2.0]], dtype=np.float32)
     model.set_weights([weight, np.array([0.6, 0.0], dtype=np.float32)])
     return Classifier(model)
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every matrix that is lowered is stored in blocks, however small, and stays so."""
+    monkeypatch.setattr(matrices, "LEAST_DENSE", 0)
+    monkeypatch.setattr(matrices, "BLOCK_SHARE", np.inf)
 
 
 @pytest.fixture(scope="session")

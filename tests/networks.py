@@ -98,6 +98,29 @@ def _random_convolution(
     return lowering.add(convolved(tensor, kernel, window, 1), bias)
 
 
+def convolutional(
+    generator: np.random.Generator,
+    sizes: tuple[int, int],
+    channels: tuple[int, ...],
+    hidden: int,
+    outputs: int,
+) -> ReluNetwork:
+    """4x4 kernels with stride 2 and same padding, then two dense layers, all scaled by fan-in."""
+    lowering = Lowering((1, 1, *sizes))
+    tensor = lowering.input
+    for filters in channels:
+        _, before, *extents = tensor.shape
+        window = Window.same(tuple(extents), (4, 4), (2, 2), (1, 1))
+        kernel = generator.normal(size=(filters, before, 4, 4)) / np.sqrt(16 * before)
+        tensor = lowering.relu(convolved(tensor, kernel, window, 1))
+    tensor = tensor.taken(tensor.positions.reshape(1, -1))
+    for width in (hidden, outputs):
+        before = tensor.shape[1]
+        tensor = tensor.times(generator.normal(size=(before, width)) / np.sqrt(before))
+        tensor = lowering.relu(tensor) if width == hidden else tensor
+    return lowering.network(tensor)
+
+
 def random_property(generator: np.random.Generator, network: ReluNetwork) -> Property:
     """One to three regions of one to three rows, in one or two boxes, close to being reached.
 

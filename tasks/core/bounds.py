@@ -2,7 +2,8 @@
 
 Every bound holds in exact arithmetic for the float64 network. A dot product of n terms errs by at
 most gamma(n) = n·u / (1 - n·u) times the sum of the terms' magnitudes, in whatever order it is
-summed (Higham 2002, "Accuracy and Stability of Numerical Algorithms", eq. 3.5). The backward pass
+summed (Higham 2002, "Accuracy and Stability of Numerical Algorithms", eq. 3.5); n is taken from the
+shape of the layer's matrix, which no way of storing it exceeds (see `matrices`). The backward pass
 replaces one linear function of a layer's values by another, so what rounding changed in a step is
 at most gamma times `|coefficients|` times the greatest magnitudes of what they multiply; the sum
 over the steps is subtracted from the bound.
@@ -10,6 +11,7 @@ over the steps is subtracted from the bound.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tasks.core.matrices import Matrix
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, LinfBall, margin_rows
 
@@ -90,35 +93,52 @@ class ReluRelaxation:
         )
 
 
-def preactivation_bounds(network: ReluNetwork, ball: LinfBall, method: Method) -> list[Bounds]:
+def preactivation_bounds(
+    network: ReluNetwork, ball: LinfBall, method: Method, deadline: float = np.inf
+) -> list[Bounds]:
     """Sound bounds on the inputs of every ReLU layer, over each box of the batch.
 
     `interval` propagates boxes (Gowal et al. 2018); `crown` intersects that with backward linear
-    bounds layer by layer, so it is never looser.
+    bounds layer by layer, so it is never looser. What `crown` has not come to at `deadline`, in
+    seconds of `time.monotonic`, keeps its interval bounds.
     """
     hidden: list[Bounds] = []
     for depth in range(len(network.layers) - 1):
         bounds = interval_step(network, depth, hidden, ball)
         if method == "crown" and depth > 0:  # for the first layer the interval is already exact
-            bounds = _crown_step(network, depth, hidden, ball, bounds)
+            bounds = _crown_step(network, depth, hidden, ball, bounds, deadline)
         hidden.append(bounds)
     return hidden
 
 
 def _crown_step(
-    network: ReluNetwork, depth: int, hidden: list[Bounds], ball: LinfBall, interval: Bounds
+    network: ReluNetwork,
+    depth: int,
+    hidden: list[Bounds],
+    ball: LinfBall,
+    interval: Bounds,
+    deadline: float,
 ) -> Bounds:
     """`interval` with the units that it leaves unstable in some box bounded backwards as well."""
     open_units = np.flatnonzero(interval.unstable(network.linear[depth]).any(axis=0))
-    if len(open_units) == 0:
-        return interval
-    rows = np.eye(interval.lower.shape[1])[open_units]
-    both = linear_lower_bounds(network, depth, np.vstack([rows, -rows]), hidden, ball)
     lower, upper = interval.lower.copy(), interval.upper.copy()
-    half = len(open_units)
-    lower[:, open_units] = np.maximum(lower[:, open_units], both[:, :half])
-    upper[:, open_units] = np.minimum(upper[:, open_units], -both[:, half:])
+    size = max(1, CHUNK_ENTRIES // (2 * _widest(network, depth)))
+    for start in range(0, len(open_units), size):
+        if time.monotonic() > deadline:
+            break
+        units = open_units[start : start + size]
+        rows = np.zeros((2 * len(units), lower.shape[1]))
+        places = np.arange(len(units))
+        rows[places, units], rows[len(units) + places, units] = 1, -1
+        both = linear_lower_bounds(network, depth, rows, hidden, ball)
+        lower[:, units] = np.maximum(lower[:, units], both[:, : len(units)])
+        upper[:, units] = np.minimum(upper[:, units], -both[:, len(units) :])
     return Bounds(lower, upper)
+
+
+def _widest(network: ReluNetwork, depth: int) -> int:
+    """The most values that a layer up to `depth` reads or gives."""
+    return max(max(layer.matrix.shape) for layer in network.layers[: depth + 1])
 
 
 def margin_lower_bounds(
@@ -169,8 +189,7 @@ def linear_lower_bounds(
         the interval bound (at the last hidden layer's box) and CROWN's (at the input box).
     """
     num_rows = rows.shape[-2]
-    widest = max(layer.weight.shape[1] for layer in network.layers[: depth + 1])
-    size = max(1, CHUNK_ENTRIES // (num_rows * widest))
+    size = max(1, CHUNK_ENTRIES // (num_rows * _widest(network, depth)))
     result = np.empty((len(ball), num_rows))
     for start in range(0, len(ball), size):
         chunk = slice(start, start + size)
@@ -214,8 +233,9 @@ def rounding_scales(
     inputs = values * gamma(network.num_inputs + 8)
     extra = 2 * (depth + 1) + 8
     for index, layer in enumerate(network.layers[: depth + 1]):
-        width = sum(layer.weight.shape)
-        affine.append((values @ np.abs(layer.weight).T + np.abs(layer.bias)) * gamma(width + extra))
+        width = sum(layer.matrix.shape)  # at most so many products a sum, forwards or backwards
+        reach = layer.matrix.absolute().forward(values) + np.abs(layer.bias)
+        affine.append(reach * gamma(width + extra))
         if index < depth:
             bounds = hidden[index]
             relu.append(bounds.magnitude * gamma(len(layer.bias) + extra))
@@ -250,7 +270,7 @@ def backward_bounds(
     for index in range(depth, -1, -1):
         layer = network.layers[index]
         constant += coefficients @ layer.bias - _dot(np.abs(coefficients), scales.affine[index])
-        coefficients = _times(coefficients, layer.weight)
+        coefficients = _times(coefficients, layer.matrix)
         if index == 0:
             coefficients = coefficients + direct
             return np.maximum(best, _concrete(coefficients, ball, scales.inputs) + constant)
@@ -273,10 +293,10 @@ def backward_bounds(
     raise AssertionError("the loop returns at the first layer")
 
 
-def _times(coefficients: FloatArray, weight: FloatArray) -> FloatArray:
+def _times(coefficients: FloatArray, matrix: Matrix) -> FloatArray:
     """One large matrix product instead of one for each box: (batch, m, n) to (batch, m, k)."""
     batch, rows, units = coefficients.shape
-    return (coefficients.reshape(-1, units) @ weight).reshape(batch, rows, -1)
+    return matrix.backward(coefficients.reshape(-1, units)).reshape(batch, rows, -1)
 
 
 def _dot(coefficients: FloatArray, values: FloatArray) -> FloatArray:
@@ -301,11 +321,12 @@ def evaluation_error(
     scales = rounding_scales(network, depth, hidden, ball)
     error = np.zeros((len(ball), network.num_inputs))
     for layer, scale in zip(network.layers, scales.affine, strict=True):
-        error = error @ np.abs(layer.weight).T + scale
+        error = layer.matrix.absolute().forward(error) + scale
     last = hidden[-1] if depth else Bounds(ball.lower, ball.upper)
     box = _activation_box(last, network.linear[-1]) if depth else ball
     values = np.maximum(np.abs(box.lower), np.abs(box.upper))
-    outputs = values @ np.abs(network.layers[-1].weight).T + np.abs(network.layers[-1].bias)
+    layer = network.layers[-1]
+    outputs = layer.matrix.absolute().forward(values) + np.abs(layer.bias)
     total: FloatArray = (error + gamma(network.num_outputs + 4) * outputs) @ np.abs(rows).T
     return total
 
@@ -317,10 +338,10 @@ def interval_step(
     layer = network.layers[depth]
     box = ball if depth == 0 else _activation_box(hidden[depth - 1], network.linear[depth - 1])
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
-    weight = np.abs(layer.weight).T
-    middle, spread = layer(center), radius @ weight
-    magnitude = (np.abs(center) + radius) @ weight + np.abs(layer.bias)
-    error = gamma(layer.weight.shape[1] + 8) * magnitude
+    absolute = layer.matrix.absolute()
+    middle, spread = layer(center), absolute.forward(radius)
+    magnitude = absolute.forward(np.abs(center) + radius) + np.abs(layer.bias)
+    error = gamma(layer.matrix.shape[1] + 8) * magnitude  # n is the number of inputs
     return Bounds(middle - spread - error, middle + spread + error)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tasks.core.bounds import Bounds
 from tasks.core.choices import Choices, joined
 from tasks.core.dual_bounds import DualProblem, Optimised, SignArray, Subproblems
-from tasks.core.falsification import reaches
+from tasks.core.falsification import padded_rows, reaches
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
 from tasks.core.tightening import tightened_hidden
@@ -78,6 +78,7 @@ class PhaseSearch:
     ) -> None:
         self.network, self.box, self.regions = network, box, regions
         self.problem = DualProblem(network, box, hidden)
+        self.rows, self.offsets = padded_rows(regions)
         self.root_lower = np.full(len(regions), -np.inf)
         self.heap: list[tuple[float, int, _Node]] = []
         self.order = itertools.count()  # ties go first in, first out
@@ -89,13 +90,14 @@ class PhaseSearch:
     def run(self, deadline: float) -> Search:
         """Bounds and splits until all is closed, a point is found, or the deadline passes."""
         if self.subproblems == 0:
-            self.bound_roots()
+            self.bound_roots(deadline)
+        most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
         while self.heap and self.candidate is None and time.monotonic() < deadline:
-            count = min(BATCH, len(self.heap))
+            count = min(most, len(self.heap))
             nodes = [heapq.heappop(self.heap)[-1] for _ in range(count)]
-            nodes, units = self._without_stuck(nodes, self._branching_units(nodes))
+            nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
             if nodes:
-                self._bound_children(nodes, units)
+                self._bound_children(nodes, units, deadline)
         return self._summary()
 
     def _summary(self) -> Search:
@@ -112,26 +114,23 @@ class PhaseSearch:
             reason=reason,
         )
 
-    def bound_roots(self) -> None:
+    def bound_roots(self, deadline: float) -> None:
         """Bounds each region without a split, into `root_lower`."""
-        for index in range(len(self.regions)):
-            signs = np.zeros((1, self.problem.num_units), dtype=np.int8)
-            problems = self._problems([index], signs, self.problem.bounds)
-            start = self.problem.initial_choices(problems)
-            found = self.problem.optimise(problems, start, ROOT_STEPS)
-            self.root_lower[index] = found.lower[0]
-            self._file(problems, found, [index])
+        size = self.problem.max_batch
+        for start in range(0, len(self.regions), size):
+            regions = list(range(len(self.regions)))[start : start + size]
+            signs = np.zeros((len(regions), self.problem.num_units), dtype=np.int8)
+            bounds = self.problem.bounds[np.zeros(len(regions), dtype=np.intp)]
+            problems = self._problems(regions, signs, bounds)
+            choices = self.problem.initial_choices(problems)
+            found = self.problem.optimise(problems, choices, ROOT_STEPS, deadline=deadline)
+            self.root_lower[regions] = found.lower
+            self._file(problems, found, regions)
 
     def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
-        """Regions padded to one number of rows by repeating their last."""
-        most = max(len(region.rows) for region in self.regions)
-        rows, offsets = [], []
-        for index in regions:
-            region = self.regions[index]
-            places = np.minimum(np.arange(most), len(region.rows) - 1)
-            rows.append(region.rows[places])
-            offsets.append(region.offsets[places])
-        return Subproblems(np.stack(rows), np.stack(offsets), signs, bounds)
+        """Regions padded to one number of rows."""
+        rows = np.array(regions)
+        return Subproblems(self.rows[rows], self.offsets[rows], signs, bounds)
 
     def _file(
         self,
@@ -166,13 +165,13 @@ class PhaseSearch:
             self.candidate = points[deepest]
 
     def _without_stuck(
-        self, nodes: list[_Node], units: NDArray[np.intp]
+        self, nodes: list[_Node], units: NDArray[np.intp], deadline: float
     ) -> tuple[list[_Node], NDArray[np.intp]]:
         """Nodes with no unit left to split are bounded once more, with many steps, or stay open."""
         keep = [row for row, unit in enumerate(units) if unit >= 0]
         for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
             problems = self._problems([node.region], node.signs[None], node.bounds)
-            found = self.problem.optimise(problems, node.choices, LAST_STEPS)
+            found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
             if found.lower[0] > 0:
                 self.closed_lower = min(self.closed_lower, float(found.lower[0]))
                 continue
@@ -196,11 +195,10 @@ class PhaseSearch:
         ):
             signs = node.signs[at].astype(np.float64)
             split = signs != 0
-            splits.append(
-                (-signs[split, None] * current.weight[split], (signs * current.bias)[split])
-            )
+            weight = current.weight
+            splits.append((-signs[split, None] * weight[split], (signs * current.bias)[split]))
             active = linear | (node.bounds.lower[0, at] >= 0)
-            current = layer.after(Affine(current.weight * active[:, None], current.bias * active))
+            current = layer.after(Affine(weight * active[:, None], current.bias * active))
         weights = region.rows @ current.weight
         limits = -(region.rows @ current.bias + region.offsets)
         below = [np.append(row, -1.0) for row in weights]  # row @ x - greatest <= limit
@@ -255,7 +253,9 @@ class PhaseSearch:
             picks.append(at.start + best)
         return np.concatenate(picks, axis=1)
 
-    def _bound_children(self, nodes: Sequence[_Node], units: NDArray[np.intp]) -> None:
+    def _bound_children(
+        self, nodes: Sequence[_Node], units: NDArray[np.intp], deadline: float
+    ) -> None:
         rows = np.arange(len(nodes))
         twice = np.repeat(rows, 2)
         signs = np.stack([node.signs for node in nodes])[twice]
@@ -264,7 +264,7 @@ class PhaseSearch:
         regions = [nodes[row].region for row in twice.tolist()]
         problems = self._problems(regions, signs, bounds)
         start = joined([node.choices for node in nodes])[twice]
-        found = self.problem.optimise(problems, start, STEPS)
+        found = self.problem.optimise(problems, start, STEPS, deadline=deadline)
         self._file(problems, found, regions)
 
 
@@ -282,7 +282,7 @@ def optimised_root(
     """
     tightened = tightened_hidden(network, box, hidden, num_steps, deadline)
     search = PhaseSearch(network, box, regions, tightened)
-    search.bound_roots()
+    search.bound_roots(deadline)
     return search
 
 

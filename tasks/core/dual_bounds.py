@@ -10,6 +10,7 @@ outward rounding, by `bounds.backward_bounds`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -27,13 +28,14 @@ from tasks.core.bounds import (
     rounding_scales,
 )
 from tasks.core.choices import Ascent, Choices, Float32Array, chosen
-from tasks.core.input_planes import InputPlanes, Planes
+from tasks.core.input_planes import InputPlanes, Planes, Spans
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, LinfBall
 
 SignArray = NDArray[np.int8]
 
 LINE_COST = np.float32(1e-6)
+MAX_ENTRIES = 2**22  # units of a batch of subproblems: 16 MB in float32, and a dozen such live
 LEAST_SCORE = np.float32(1e-30)  # so that every unstable unit comes before every other
 
 
@@ -88,20 +90,23 @@ class DualProblem:
     def __init__(self, network: ReluNetwork, box: LinfBall, hidden: Sequence[Bounds]) -> None:
         self.network, self.box, self.hidden = network, box, list(hidden)
         self.planes = self.exact_planes = None
-        if hidden and InputPlanes.pay(network.layers[0]):
-            self.planes = InputPlanes(network.layers[0], box, np.float32)
-            self.exact_planes = InputPlanes(network.layers[0], box, np.float64)
+        first = network.layers[0]
+        spans = Spans.of(first.matrix)
+        if hidden and spans.pay:
+            self.planes = InputPlanes(first, spans, box, np.float32)
+            self.exact_planes = InputPlanes(first, spans, box, np.float64)
         widths = [len(layer.bias) for layer in network.layers[:-1]]
         ends = np.cumsum([0, *widths])
         self.layers = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         self.num_units = int(ends[-1])
+        self.max_batch = max(1, MAX_ENTRIES // max(1, self.num_units))  # of subproblems at once
         self.linear = np.concatenate([*network.linear, np.zeros(0, dtype=bool)])
         empty = np.zeros((1, 0))
         self.bounds = Bounds(
             np.concatenate([empty, *(b.lower for b in hidden)], axis=1),
             np.concatenate([empty, *(b.upper for b in hidden)], axis=1),
         )
-        self.weights = [layer.weight.astype(np.float32) for layer in network.layers]
+        self.matrices = [layer.matrix.single() for layer in network.layers]
         self.biases = [layer.bias.astype(np.float32) for layer in network.layers]
         self.center = ((box.lower[0] + box.upper[0]) / 2).astype(np.float32)
         self.radius = ((box.upper[0] - box.lower[0]) / 2).astype(np.float32)
@@ -210,9 +215,18 @@ class DualProblem:
         return self._backward(*self._data(problems, choices)).lower
 
     def optimise(
-        self, problems: Subproblems, start: Choices, num_steps: int, *, stop_above: float = 0.0
+        self,
+        problems: Subproblems,
+        start: Choices,
+        num_steps: int,
+        *,
+        stop_above: float = 0.0,
+        deadline: float = np.inf,
     ) -> Optimised:
-        """Gradient ascent from `start` until every bound is above `stop_above` or steps run out."""
+        """Gradient ascent from `start` until every bound is above `stop_above` or steps run out.
+
+        At `deadline`, in seconds of `time.monotonic`, they have.
+        """
         data, current = self._data(problems, start)
         best, ascent = current, Ascent(current)
         best_lower = np.full(len(problems), -np.inf, dtype=np.float32)
@@ -222,6 +236,8 @@ class DualProblem:
             best_lower = np.where(better, found.backward.lower, best_lower)
             best = chosen(better, current, best)
             if step == num_steps or (best_lower > stop_above).all():
+                break
+            if time.monotonic() > deadline:
                 break
             scale = np.abs(found.backward.coefficients).max(axis=1, keepdims=True, initial=0)
             current = ascent.step(current, found.gradient, scale)
@@ -264,14 +280,14 @@ class DualProblem:
         for index in range(len(self.layers), 0, -1):
             at = self.layers[index - 1]
             constant = constant + current @ self.biases[index]
-            current = current @ self.weights[index]
+            current = self.matrices[index].backward(current)
             coefficients[:, at] = current
             slopes[:, at] = np.where(current > 0, choices.slopes[:, at], data.upper_slopes[:, at])
             negative = np.minimum(current, 0)
             constant += (negative * data.intercepts[:, at]).sum(axis=1)
             current = current * slopes[:, at] - split_terms[:, at]
         constant = constant + current @ self.biases[0]
-        current = current @ self.weights[0]
+        current = self.matrices[0].backward(current)
         planes = None
         if self.planes is not None:
             planed = np.where(data.unstable[:, self.layers[0]], negative, 0)
@@ -293,7 +309,7 @@ class DualProblem:
         values, lines = np.empty_like(found.coefficients), np.empty_like(found.coefficients)
         activations = points
         for index, at in enumerate(self.layers):
-            values[:, at] = activations @ self.weights[index].T + self.biases[index]
+            values[:, at] = self.matrices[index].forward(activations) + self.biases[index]
             upper_line = np.where(found.coefficients[:, at] > 0, 0, data.intercepts[:, at])
             activations = values[:, at] * found.slopes[:, at] + upper_line
             if index == 0 and self.planes is not None and found.planes is not None:
@@ -302,7 +318,7 @@ class DualProblem:
                     found.planes, used, choices.levels, choices.tilts, points
                 )
             lines[:, at] = activations
-        return values, activations @ self.weights[-1].T + self.biases[-1], lines
+        return values, self.matrices[-1].forward(activations) + self.biases[-1], lines
 
     def _scores(
         self, data: _PassData, found: _Backward, choices: Choices, mean_sides: Float32Array

@@ -28,8 +28,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.core.matrices import DenseMatrix, Matrix
 from tasks.core.network import Affine
-from tasks.core.specification import FloatArray, IntArray, LinfBall
+from tasks.core.specification import IntArray, LinfBall
 
 # As in `box_kernel`: sums may be reordered and products fused, which the rounding scales allow.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -52,24 +53,62 @@ class Planes:
     sides: NDArray[Any]
 
 
-class InputPlanes:
-    """The planes of one affine layer over one box, in the precision of `dtype`.
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Each unit's weights from its first to its last that is not 0: a convolution's window.
 
-    A unit's weights are read from its first to its last that is not 0: the span of a convolution's
-    window.
+    Attributes:
+        weights: one after the other, with or without what lies outside the spans.
+        starts: where each unit's span starts in `weights`, (units,).
+        inputs: its first input and the one behind its last, (units, 2).
     """
 
-    def __init__(self, layer: Affine, box: LinfBall, dtype: type[np.floating]) -> None:
-        center, radius = (box.upper[0] + box.lower[0]) / 2, (box.upper[0] - box.lower[0]) / 2
-        self.weights = layer.weight.astype(dtype, copy=False)
-        self.spans = _spans(layer.weight)
-        self.center, self.radius = center.astype(dtype), radius.astype(dtype)
-        self.peaks = (layer(center) + np.abs(layer.weight) @ radius).astype(dtype)
+    weights: NDArray[Any]
+    starts: IntArray
+    inputs: IntArray
 
-    @staticmethod
-    def pay(layer: Affine) -> bool:
+    @classmethod
+    def of(cls, matrix: Matrix) -> Spans:
+        """The spans of W."""
+        if isinstance(matrix, DenseMatrix):
+            weights = matrix.weight
+            used = weights != 0
+            first, behind = used.argmax(axis=1), weights.shape[1] - used[:, ::-1].argmax(axis=1)
+            inputs = np.where(used.any(axis=1), [first, behind], 0).T
+            return cls(
+                weights.ravel(), np.arange(len(used)) * weights.shape[1] + inputs[:, 0], inputs
+            )
+        entries = matrix.sparse()
+        entries.eliminate_zeros()
+        entries.sort_indices()
+        ends, columns = entries.indptr, entries.indices
+        used = np.diff(ends) > 0
+        inputs = np.zeros((len(used), 2), dtype=np.int64)
+        inputs[used] = np.stack([columns[ends[:-1][used]], columns[ends[1:][used] - 1] + 1], axis=1)
+        lengths = inputs[:, 1] - inputs[:, 0]
+        starts = np.cumsum(lengths) - lengths
+        weights = np.zeros(lengths.sum())
+        weights[np.repeat(starts - inputs[:, 0], np.diff(ends)) + columns] = entries.data
+        return cls(weights, starts, inputs)
+
+    @property
+    def pay(self) -> bool:
         """Whether the layer is small enough for planes."""
-        return int(np.diff(_spans(layer.weight), axis=1).sum()) <= MAX_WEIGHTS
+        return int(np.diff(self.inputs, axis=1).sum()) <= MAX_WEIGHTS
+
+
+class InputPlanes:
+    """The planes of one affine layer over one box, in the precision of `dtype`."""
+
+    def __init__(
+        self, layer: Affine, spans: Spans, box: LinfBall, dtype: type[np.floating]
+    ) -> None:
+        center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
+        self.weights = spans.weights.astype(dtype, copy=False)
+        self.starts, self.inputs = spans.starts, spans.inputs
+        self.center, self.radius = center[0].astype(dtype), radius[0].astype(dtype)
+        peaks = layer(center) + layer.matrix.absolute().forward(radius)
+        self.peaks = peaks[0].astype(dtype)
 
     def weighted(
         self,
@@ -82,7 +121,8 @@ class InputPlanes:
         tops, sides = (np.zeros(coefficients.shape, dtype=rows.dtype) for _ in range(2))
         _weigh(
             self.weights,
-            self.spans,
+            self.starts,
+            self.inputs,
             self.radius,
             self.peaks,
             coefficients,
@@ -106,15 +146,8 @@ class InputPlanes:
         """Each used plane at its subproblem's point (batch, inputs): (batch, units), else 0."""
         result = planes.tops.copy()
         offsets = points - self.center
-        _evaluate(self.weights, self.spans, used, levels, tilts, offsets, result)
+        _evaluate(self.weights, self.starts, self.inputs, used, levels, tilts, offsets, result)
         return result
-
-
-def _spans(weights: FloatArray) -> IntArray:
-    """From the first to behind the last weight that is not 0, (units, 2)."""
-    used = weights != 0
-    ends = np.stack([used.argmax(axis=1), weights.shape[1] - used[:, ::-1].argmax(axis=1)], axis=1)
-    return np.where(used.any(axis=1)[:, None], ends, 0)
 
 
 @compiled
@@ -127,14 +160,15 @@ def _slope(weight, level, tilt):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _weigh(weights, spans, radius, peaks, coefficients, levels, tilts, rows, tops, sides):  # type: ignore[no-untyped-def]
+def _weigh(weights, starts, inputs, radius, peaks, coefficients, levels, tilts, rows, tops, sides):  # type: ignore[no-untyped-def]
     for problem in range(len(coefficients)):
-        for unit in range(len(weights)):
+        for unit in range(len(starts)):
             coefficient = coefficients[problem, unit]
             if coefficient == 0:
                 continue
-            span = slice(spans[unit, 0], spans[unit, 1])
-            part, size, tilt = weights[unit, span], radius[span], tilts[problem, span]
+            span = slice(inputs[unit, 0], inputs[unit, 1])
+            part = weights[starts[unit] : starts[unit] + inputs[unit, 1] - inputs[unit, 0]]
+            size, tilt = radius[span], tilts[problem, span]
             row, level, reach = rows[problem, span], levels[problem, unit], type(coefficient)(0)
             for place in range(len(part)):
                 product = part[place] * _slope(part[place], level, tilt[place])
@@ -147,13 +181,14 @@ def _weigh(weights, spans, radius, peaks, coefficients, levels, tilts, rows, top
 
 
 @compiled
-def _evaluate(weights, spans, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
+def _evaluate(weights, starts, inputs, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
     for problem in range(len(used)):
-        for unit in range(len(weights)):
+        for unit in range(len(starts)):
             if not used[problem, unit]:
                 continue
-            span = slice(spans[unit, 0], spans[unit, 1])
-            part, tilt, offset = weights[unit, span], tilts[problem, span], offsets[problem, span]
+            span = slice(inputs[unit, 0], inputs[unit, 1])
+            part = weights[starts[unit] : starts[unit] + inputs[unit, 1] - inputs[unit, 0]]
+            tilt, offset = tilts[problem, span], offsets[problem, span]
             level, total = levels[problem, unit], result[problem, unit]
             for place in range(len(part)):
                 total += part[place] * _slope(part[place], level, tilt[place]) * offset[place]

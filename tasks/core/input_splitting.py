@@ -117,7 +117,7 @@ class _Padded:
         self.weights = np.zeros((depth, width, width))
         self.biases, self.affine_scales = np.zeros((depth, width)), np.zeros((depth, width))
         for index, layer in enumerate(network.layers):
-            outputs, inputs = layer.weight.shape
+            outputs, inputs = layer.matrix.shape
             self.weights[index, :outputs, :inputs] = layer.weight
             self.biases[index, :outputs] = layer.bias
             self.affine_scales[index, :outputs] = scales.affine[index][0]

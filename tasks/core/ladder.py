@@ -204,27 +204,26 @@ class _BoxLadder:
                 num_steps=ATTACK_STEPS,
                 num_restarts=num_restarts,
                 seed=self.seed,
+                deadline=self.deadline,
             )
 
     def _interval(self) -> FloatArray | None:
         with self._timed("interval"):
             self.hidden = preactivation_bounds(self.network, self.box, "interval")
             self._drop_dead_units()
-            for index in self._left:
-                rows = self.regions[index].rows
-                bounds = interval_lower_bounds(self.network, rows, self.hidden, self.box)
-                self._raise_lower(index, bounds[0])
+            rows = np.concatenate([self.regions[index].rows for index in self._left])
+            bounds = interval_lower_bounds(self.network, rows, self.hidden, self.box)
+            self._raise_lower(bounds[0])
         return None
 
     def _crown(self) -> FloatArray | None:
         with self._timed("crown"):
-            self.hidden = preactivation_bounds(self.network, self.box, "crown")
+            self.hidden = preactivation_bounds(self.network, self.box, "crown", self.deadline)
             self._drop_dead_units()
+            rows = np.concatenate([self.regions[index].rows for index in self._left])
             depth = len(self.network.layers) - 1
-            for index in self._left:
-                rows = self.regions[index].rows
-                bounds = linear_lower_bounds(self.network, depth, rows, self.hidden, self.box)
-                self._raise_lower(index, bounds[0])
+            bounds = linear_lower_bounds(self.network, depth, rows, self.hidden, self.box)
+            self._raise_lower(bounds[0])
         return None
 
     def _drop_dead_units(self) -> None:
@@ -241,11 +240,14 @@ class _BoxLadder:
         self.network = self.network.restricted(kept)
         self.hidden = [bounds[:, mask] for bounds, mask in zip(self.hidden, kept, strict=True)]
 
-    def _raise_lower(self, index: int, bounds: FloatArray) -> None:
-        """With bounds on every row of a region: the greatest proves most."""
-        excess = bounds + self.regions[index].offsets
-        excess = excess - np.abs(excess) * 2.0**-52  # the sum's own rounding
-        self.lower[index] = max(self.lower[index], excess.max())
+    def _raise_lower(self, bounds: FloatArray) -> None:
+        """With bounds on every row of the regions left: of each the greatest proves most."""
+        left = self._left
+        counts = [len(self.regions[index].rows) for index in left]
+        for index, rows in zip(left, np.split(bounds, np.cumsum(counts)[:-1]), strict=True):
+            excess = rows + self.regions[index].offsets
+            excess = excess - np.abs(excess) * 2.0**-52  # the sum's own rounding
+            self.lower[index] = max(self.lower[index], excess.max())
 
     def _alpha_crown(self) -> FloatArray | None:
         from tasks.core.branch_and_bound import optimised_root

@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from tasks.core.errors import CertiflowError
+from tasks.core.matrices import check_size, stored
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, IntArray
 from tasks.core.windows import Shape, Window
-
-MAX_WEIGHTS = 2**28  # of one layer as a dense float64 matrix: 2 GiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +73,7 @@ def convolved(tensor: Tensor, kernel: FloatArray, window: Window, groups: int) -
             f"a kernel of shape {kernel.shape} in {groups} groups does not fit {channels} channels"
         )
     under = window.indices(sizes)  # (windows, window size)
-    if kernel.size * len(under) > MAX_WEIGHTS:
-        raise CertiflowError(_too_large(kernel.size * len(under)))
+    check_size(kernel.size * len(under))
     first_channel = np.arange(filters) // (filters // groups) * group_channels
     channel = first_channel[:, None] + np.arange(group_channels)
     rows = np.arange(filters)[:, None, None, None] * len(under) + np.arange(len(under))[:, None]
@@ -215,7 +213,7 @@ class Lowering:
         last = _widened(output.matrix, self._widths[output.depth])
         layers.append(Tensor(last, output.constant, output.shape, output.depth))
         return ReluNetwork(
-            tuple(_affine(layer) for layer in layers),
+            tuple(Affine(stored(layer.matrix), layer.constant) for layer in layers),
             tuple(
                 np.concatenate([np.full(len(tensor.constant), linear) for tensor, linear in blocks])
                 for blocks in hidden
@@ -275,17 +273,4 @@ def _channel_windows(tensor: Tensor, window: Window) -> tuple[IntArray, Shape]:
 def _widened(matrix: sparse.csr_array, columns: int) -> sparse.csr_array:
     return sparse.csr_array(
         (matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns)
-    )
-
-
-def _affine(layer: Tensor) -> Affine:
-    if prod(layer.matrix.shape) > MAX_WEIGHTS:
-        raise CertiflowError(_too_large(prod(layer.matrix.shape)))
-    return Affine(layer.matrix.toarray(), layer.constant)
-
-
-def _too_large(weights: int) -> str:
-    return (
-        f"a layer needs a matrix of {weights:,} weights: at most {MAX_WEIGHTS:,} can be verified; "
-        "choose a smaller network"
     )

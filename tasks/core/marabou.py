@@ -221,7 +221,7 @@ class _Query:
         free = np.flatnonzero(radius > 0)
         first = network.layers[0]
         query = cls(
-            coefficients=first.weight[:, free] * radius[free],
+            coefficients=first.matrix.forward(np.diag(radius)[free]).T,
             constants=first(center[None])[0],
             lower=[-1.0] * len(free),
             upper=[1.0] * len(free),
@@ -231,8 +231,8 @@ class _Query:
         )
         for layer, linear, bounds in zip(network.layers[1:], network.linear, hidden, strict=True):
             query._apply_relu(bounds.lower[0], bounds.upper[0], linear)
-            query.constants = layer.weight @ query.constants + layer.bias
-            query.coefficients = layer.weight @ query.coefficients
+            query.constants = layer(query.constants[None])[0]
+            query.coefficients = layer.matrix.forward(query.coefficients.T).T
         return query
 
     def _apply_relu(self, lower: FloatArray, upper: FloatArray, linear: BoolArray) -> None:

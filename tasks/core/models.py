@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.errors import CertiflowError
+from tasks.core.matrices import Matrix
 from tasks.core.network import ReluNetwork
 
 Float32Array = NDArray[np.float32]
@@ -55,17 +56,16 @@ class NumpyRuntime:
     def logits(self, points: Float32Array) -> Float32Array:
         """Outputs, shape (n, outputs), of points of shape (n, inputs)."""
         x = np.asarray(points, dtype=np.float32).reshape(len(points), -1)
-        (weight, bias), *others = self._layers
-        x = x @ weight.T + bias
-        for (weight, bias), linear in zip(others, self.network.linear, strict=True):
-            x = np.where(linear, x, np.maximum(x, 0)) @ weight.T + bias
+        (matrix, bias), *others = self._layers
+        x = matrix.forward(x) + bias
+        for (matrix, bias), linear in zip(others, self.network.linear, strict=True):
+            x = matrix.forward(np.where(linear, x, np.maximum(x, 0))) + bias
         return x
 
     @cached_property
-    def _layers(self) -> list[tuple[Float32Array, Float32Array]]:
+    def _layers(self) -> list[tuple[Matrix, Float32Array]]:
         return [
-            (layer.weight.astype(np.float32), layer.bias.astype(np.float32))
-            for layer in self.network.layers
+            (layer.matrix.single(), layer.bias.astype(np.float32)) for layer in self.network.layers
         ]
 
 

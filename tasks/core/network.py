@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import sparse
 
 from tasks.core.errors import CertiflowError
+from tasks.core.matrices import DenseMatrix, Matrix, stored
 from tasks.core.specification import BoolArray, FloatArray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Affine:
-    """`x -> weight @ x + bias` with weight of shape (outputs, inputs), float64."""
+    """`x -> W x + bias` with W of shape (outputs, inputs), float64."""
 
-    weight: FloatArray
+    matrix: Matrix
     bias: FloatArray
+
+    def __init__(self, weight: FloatArray | Matrix, bias: FloatArray) -> None:
+        matrix = DenseMatrix(weight) if isinstance(weight, np.ndarray) else weight
+        object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "bias", bias)
+
+    @property
+    def weight(self) -> FloatArray:
+        """W as an array, made anew at every call where it is stored in blocks."""
+        return self.matrix.dense()
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Rows of `x`, shape (batch, inputs), through the map."""
-        return x @ self.weight.T + self.bias
+        return self.matrix.forward(x) + self.bias
 
     def after(self, first: Affine) -> Affine:
-        """The one map that applies `first` and then this."""
-        return Affine(self.weight @ first.weight, self(first.bias[None])[0])
+        """The one map that applies `first` and then this, dense."""
+        return Affine(self.matrix.forward(first.weight.T).T, self(first.bias[None])[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,25 +61,25 @@ class ReluNetwork:
             object.__setattr__(self, "linear", none)
         assert [len(mask) for mask in self.linear] == [len(a.bias) for a in self.layers[:-1]]
         for number, layer in enumerate(self.layers, start=1):
-            if not (np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()):
+            if not all(np.isfinite(part).all() for part in (*layer.matrix.arrays(), layer.bias)):
                 raise CertiflowError(
                     f"affine layer {number} has a weight that is NaN or infinite: "
                     "nothing can be proved about it; train the model again"
                 )
         for number, (first, second) in enumerate(pairwise(self.layers), start=1):
-            if first.weight.shape[0] != second.weight.shape[1]:
+            if first.matrix.shape[0] != second.matrix.shape[1]:
                 raise CertiflowError(
-                    f"affine layer {number} gives {first.weight.shape[0]} values, "
-                    f"layer {number + 1} expects {second.weight.shape[1]}"
+                    f"affine layer {number} gives {first.matrix.shape[0]} values, "
+                    f"layer {number + 1} expects {second.matrix.shape[1]}"
                 )
 
     @property
     def num_inputs(self) -> int:
-        return int(self.layers[0].weight.shape[1])
+        return self.layers[0].matrix.shape[1]
 
     @property
     def num_outputs(self) -> int:
-        return int(self.layers[-1].weight.shape[0])
+        return self.layers[-1].matrix.shape[0]
 
     def __call__(self, inputs: ArrayLike) -> FloatArray:
         """Logits, shape (batch, outputs), of inputs of shape (batch, …)."""
@@ -82,14 +94,16 @@ class ReluNetwork:
             outputs.append(layer(np.where(linear, outputs[-1], np.maximum(outputs[-1], 0))))
         return outputs
 
-    def gradient(self, inputs: ArrayLike, direction: FloatArray) -> FloatArray:
-        """Gradient of `direction @ logits` by the inputs: (batch, outputs) to (batch, inputs)."""
-        hidden = self.preactivations(inputs)[:-1]
-        gradient = direction @ self.layers[-1].weight
+    def gradient(self, preactivations: Sequence[FloatArray], direction: FloatArray) -> FloatArray:
+        """Gradient of `direction @ logits` by the inputs: (batch, outputs) to (batch, inputs).
+
+        Where the inputs are is what `preactivations` gave there.
+        """
+        gradient = self.layers[-1].matrix.backward(direction)
         for layer, linear, preactivation in zip(
-            self.layers[-2::-1], self.linear[::-1], hidden[::-1], strict=True
+            self.layers[-2::-1], self.linear[::-1], preactivations[-2::-1], strict=True
         ):
-            gradient = (gradient * (linear | (preactivation > 0))) @ layer.weight
+            gradient = layer.matrix.backward(gradient * (linear | (preactivation > 0)))
         return gradient
 
     def restricted(self, kept: Sequence[BoolArray]) -> ReluNetwork:
@@ -100,7 +114,7 @@ class ReluNetwork:
         inputs = (np.ones(self.num_inputs, dtype=bool), *kept)
         outputs = (*kept, np.ones(self.num_outputs, dtype=bool))
         layers = tuple(
-            Affine(layer.weight[np.ix_(rows, columns)], layer.bias[rows])
+            Affine(layer.matrix.restricted(rows, columns), layer.bias[rows])
             for layer, rows, columns in zip(self.layers, outputs, inputs, strict=True)
         )
         linear = tuple(mask[rows] for mask, rows in zip(self.linear, kept, strict=True))
@@ -108,41 +122,40 @@ class ReluNetwork:
 
     def with_inputs(self) -> ReluNetwork:
         """The network that gives its inputs after its outputs, for constraints on both."""
-        identity = np.eye(self.num_inputs)
+        identity = sparse.eye_array(self.num_inputs, format="csr")
         if len(self.layers) == 1:
             (only,) = self.layers
-            return ReluNetwork((_stacked(only, identity),))
-        first, *inner, last = self.layers
+            return ReluNetwork((_joined(sparse.vstack, only, identity),))
+        first, *others = self.layers
         return ReluNetwork(
             (
-                _stacked(first, identity),
-                *(_beside(layer, identity) for layer in inner),
-                _beside(last, identity),
+                _joined(sparse.vstack, first, identity),
+                *(_joined(sparse.block_diag, layer, identity) for layer in others),
             ),
             tuple(np.append(mask, np.ones(self.num_inputs, dtype=bool)) for mask in self.linear),
         )
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of all weights and shapes: two networks share it only when they are the same."""
+        """Digest of all weights and where they belong: two different functions never share it.
+
+        The same function may have two, when its matrices are stored in unlike ways.
+        """
         digest = hashlib.sha256()
         for layer in self.layers:
-            digest.update(repr(layer.weight.shape).encode())
-            digest.update(np.ascontiguousarray(layer.weight).tobytes())
-            digest.update(np.ascontiguousarray(layer.bias).tobytes())
+            parts = [*layer.matrix.arrays(), layer.bias]
+            shapes = [(part.shape, part.dtype.str) for part in parts]
+            digest.update(repr((layer.matrix.shape, shapes)).encode())
+            for part in parts:
+                digest.update(np.ascontiguousarray(part).tobytes())
         for mask in self.linear:
             digest.update(mask.tobytes())
         return digest.hexdigest()
 
 
-def _stacked(layer: Affine, below: FloatArray) -> Affine:
-    """`x -> (layer(x), below @ x)`."""
-    return Affine(np.vstack([layer.weight, below]), np.append(layer.bias, np.zeros(len(below))))
-
-
-def _beside(layer: Affine, block: FloatArray) -> Affine:
-    """`(x, y) -> (layer(x), block @ y)`."""
-    weight = np.zeros((len(layer.bias) + len(block), layer.weight.shape[1] + block.shape[1]))
-    weight[: len(layer.bias), : layer.weight.shape[1]] = layer.weight
-    weight[len(layer.bias) :, layer.weight.shape[1] :] = block
-    return Affine(weight, np.append(layer.bias, np.zeros(len(block))))
+def _joined(
+    join: Callable[..., sparse.csr_array], layer: Affine, identity: sparse.csr_array
+) -> Affine:
+    """`x -> (layer(x), x)` by `sparse.vstack`, `(x, y) -> (layer(x), y)` by `sparse.block_diag`."""
+    matrix = join([layer.matrix.sparse(), identity], format="csr")
+    return Affine(stored(matrix), np.append(layer.bias, np.zeros(identity.shape[0])))

@@ -236,7 +236,9 @@ def _hardness(job: _Job) -> tuple[float, int]:
     model = job.instance.model
     if isinstance(model, Path):
         return job.instance.timeout_seconds, model.stat().st_size
-    return job.instance.timeout_seconds, sum(layer.weight.size for layer in model.network.layers)
+    return job.instance.timeout_seconds, sum(
+        layer.matrix.num_stored for layer in model.network.layers
+    )
 
 
 def _key(

@@ -166,6 +166,7 @@ class _Search:
                 num_steps=ATTACK_STEPS,
                 num_restarts=ATTACK_RESTARTS,
                 seed=self.question.seed,
+                deadline=self.deadline,
             )
             if point is not None:
                 self._break(point)

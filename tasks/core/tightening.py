@@ -34,21 +34,26 @@ def tightened_hidden(
         problem = DualProblem(part, box, tightened)
         lower, upper = hidden[depth].lower.copy(), hidden[depth].upper.copy()
         units = np.flatnonzero(hidden[depth].unstable(network.linear[depth])[0])
-        for start in range(0, len(units), MAX_ROWS // 2):
+        size = max(1, min(MAX_ROWS, problem.max_batch) // 2)
+        for start in range(0, len(units), size):
             if time.monotonic() > deadline:
                 break
-            some = units[start : start + MAX_ROWS // 2]
-            found = _bounds_of(problem, some, num_steps)
+            some = units[start : start + size]
+            found = _bounds_of(problem, some, num_steps, deadline)
             lower[0, some] = np.fmax(lower[0, some], found.lower)  # the old one instead of NaN
             upper[0, some] = np.fmin(upper[0, some], found.upper)
         tightened.append(Bounds(lower, upper))
     return tightened
 
 
-def _bounds_of(problem: DualProblem, units: NDArray[np.intp], num_steps: int) -> Bounds:
-    rows = np.eye(problem.network.num_outputs)[units]
+def _bounds_of(
+    problem: DualProblem, units: NDArray[np.intp], num_steps: int, deadline: float
+) -> Bounds:
+    rows = np.zeros((len(units), problem.network.num_outputs))
+    rows[np.arange(len(units)), units] = 1
     both = np.concatenate([rows, -rows])[:, None, :]
     signs = np.zeros((1, problem.num_units), dtype=np.int8)
     problems = Subproblems(both, np.zeros((len(both), 1)), signs, problem.bounds)
-    found = problem.optimise(problems, problem.initial_choices(problems), num_steps).lower
+    start = problem.initial_choices(problems)
+    found = problem.optimise(problems, start, num_steps, deadline=deadline).lower
     return Bounds(found[: len(units)], -found[len(units) :])

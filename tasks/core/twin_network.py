@@ -97,13 +97,14 @@ class _Builder:
 
     def hidden_layer(self, layer: Affine, bounds: Bounds, linear: BoolArray) -> None:
         """Two layers for one; no constant reaches `change`, since biases cancel."""
-        value, change = layer.after(self.value), layer.weight @ self.change
+        value, change = layer.after(self.value), layer.matrix.forward(self.change.T).T
         passing = np.flatnonzero(linear | (bounds.lower >= 0))
         switching = np.flatnonzero(bounds.unstable(linear))
-        p, n = value.weight[switching], value.bias[switching]
+        weights = value.weight
+        p, n = weights[switching], value.bias[switching]
         self._add(
             [
-                (value.weight[passing], value.bias[passing], True),
+                (weights[passing], value.bias[passing], True),
                 (change[passing], np.zeros(len(passing)), True),
                 (p, n, False),
                 (-p, -n, False),
@@ -138,7 +139,7 @@ class _Builder:
 
     def finished(self, last: Affine) -> ReluNetwork:
         """The difference of the outputs, in the last affine layer."""
-        weight = last.weight @ self.change
+        weight = last.matrix.forward(self.change.T).T
         return ReluNetwork((*self.layers, Affine(weight, np.zeros(len(weight)))), (*self.linear,))
 
     def _add(self, blocks: list[tuple[FloatArray, FloatArray, bool]]) -> None:

@@ -37,6 +37,7 @@ def random_choices(generator: np.random.Generator, problem: DualProblem, rows: i
     )
 
 
+@pytest.mark.usefixtures("in_blocks")
 @pytest.mark.parametrize("kind", KINDS)
 def test_certified_is_sound_for_any_choices_and_splits(kind: Kind) -> None:
     """Signs are those of a sampled point, so that some samples satisfy the splits."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.core.bounds import ReluRelaxation, interval_step
-from tasks.core.input_planes import InputPlanes
+from tasks.core.input_planes import InputPlanes, Spans
+from tasks.core.matrices import DenseMatrix
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import LinfBall
 from tests.networks import box
@@ -25,13 +26,17 @@ def random_layer(generator: np.random.Generator) -> tuple[Affine, LinfBall]:
     return Affine(weight, generator.normal(size=5)), LinfBall(center - radius, center + radius)
 
 
+def planes_of(layer: Affine, ball: LinfBall, kind: type[np.floating]) -> InputPlanes:
+    return InputPlanes(layer, Spans.of(layer.matrix), ball, kind)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_plane_is_above_the_relu_and_touches_it(seed: int) -> None:
     """The gap is concave over the box, so its corners decide; they are computed in fractions."""
     generator = np.random.default_rng(seed)
     layer, ball = random_layer(generator)
     levels, tilts = generator.normal(0.5, 1, size=(1, 5)), generator.normal(0, 1, size=(1, 6))
-    planes = InputPlanes(layer, ball, np.float64)
+    planes = planes_of(layer, ball, np.float64)
     corners = list(itertools.product(*zip(ball.lower[0], ball.upper[0], strict=True)))
     for unit in range(5):
         found = planes.weighted(-np.eye(5)[[unit]], levels, tilts)
@@ -54,7 +59,7 @@ def test_equal_slopes_give_the_chord() -> None:
     layer, ball = random_layer(np.random.default_rng(3))
     bounds = interval_step(ReluNetwork((layer,)), 0, [], ball)
     chord = ReluRelaxation.of(bounds, np.zeros(5, dtype=bool))
-    found = InputPlanes(layer, ball, np.float64).weighted(
+    found = planes_of(layer, ball, np.float64).weighted(
         -np.ones((1, 5)), chord.upper_slope, np.zeros((1, 6))
     )
     unstable = bounds.unstable(np.zeros(5, dtype=bool))[0]
@@ -68,7 +73,7 @@ def test_equal_slopes_give_the_chord() -> None:
 def test_a_plane_that_no_chord_gives() -> None:
     """By hand: relu(x + y) <= x + 1 on [-1, 1]^2, from slopes 1 for x and 0 for y."""
     layer, ball = Affine(np.array([[1.0, 1.0]]), np.zeros(1)), box([-1.0, -1.0], [1.0, 1.0])
-    planes = InputPlanes(layer, ball, np.float64)
+    planes = planes_of(layer, ball, np.float64)
     found = planes.weighted(-np.ones((1, 1)), np.ones((1, 1)), np.array([[0.0, 1.0]]))
     np.testing.assert_allclose(found.rows, [[-1.0, 0.0]])
     np.testing.assert_allclose(found.constants, [-1.0])
@@ -78,7 +83,7 @@ def test_a_plane_that_no_chord_gives() -> None:
 def test_values_are_those_of_the_weighted_planes(kind: type[np.floating]) -> None:
     generator = np.random.default_rng(0)
     layer, ball = random_layer(generator)
-    planes = InputPlanes(layer, ball, kind)
+    planes = planes_of(layer, ball, kind)
     coefficients = -generator.uniform(0.1, 1, size=(3, 5)).astype(kind)
     coefficients[:, 2] = 0
     levels = generator.normal(0.5, 0.5, size=(3, 5)).astype(kind)
@@ -92,11 +97,11 @@ def test_values_are_those_of_the_weighted_planes(kind: type[np.floating]) -> Non
 
 
 def test_large_layers_are_left_to_chords() -> None:
-    assert InputPlanes.pay(Affine(np.ones((256, 784)), np.zeros(256)))
-    assert not InputPlanes.pay(Affine(np.ones((4096, 784)), np.zeros(4096)))
+    assert Spans.of(DenseMatrix(np.ones((256, 784)))).pay
+    assert not Spans.of(DenseMatrix(np.ones((4096, 784)))).pay
     window = np.zeros((4096, 784))
     window[:, 300:400] = 1  # what lies outside a unit's span does not count
-    assert InputPlanes.pay(Affine(window, np.zeros(4096)))
+    assert Spans.of(DenseMatrix(window)).pay
 
 
 def test_a_plane_of_numbers_too_great_has_no_finite_top() -> None:
@@ -104,7 +109,7 @@ def test_a_plane_of_numbers_too_great_has_no_finite_top() -> None:
     layer = Affine(np.array([[1e300, -1e300]]), np.zeros(1))
     ball = box([1e10, 1e10], [1e10, 1e10])
     with np.errstate(over="ignore", invalid="ignore"):
-        planes = InputPlanes(layer, ball, np.float64)
+        planes = planes_of(layer, ball, np.float64)
         found = planes.weighted(-np.ones((1, 1)), np.full((1, 1), 0.5), np.zeros((1, 2)))
     assert np.isnan(planes.peaks).all()
     assert not np.isfinite(found.tops).any()

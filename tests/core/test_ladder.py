@@ -12,6 +12,7 @@ import pytest
 
 from tasks.core import falsification
 from tasks.core.ladder import Answer, Engine, decide
+from tasks.core.matrices import BlockMatrix, DenseMatrix
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
 from tasks.core.verdicts import DecidedBy, Verdict
@@ -19,6 +20,7 @@ from tests.networks import (
     KINDS,
     Kind,
     box,
+    convolutional,
     hand_computed,
     random_network,
     random_network_of,
@@ -82,6 +84,7 @@ def check_answer(
         assert answer.verdict in {Verdict.UNKNOWN, Verdict.TIMEOUT}, answer.reason
 
 
+@pytest.mark.usefixtures("in_blocks")
 @pytest.mark.parametrize("num_inputs", ["few", "many"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_the_exact_oracle(kind: Kind, num_inputs: Literal["few", "many"]) -> None:
@@ -91,6 +94,8 @@ def test_agrees_with_the_exact_oracle(kind: Kind, num_inputs: Literal["few", "ma
     for case in range(-(-CASES // 6)):
         generator = np.random.default_rng([KINDS.index(kind), num_inputs == "many", case])
         network = random_network_of(generator, kind, num_inputs)
+        kept = {type(layer.matrix) for layer in network.layers}
+        assert kept == {DenseMatrix if kind == "dense" else BlockMatrix}
         prop = random_property(generator, network)
         whole = seen_by(network, prop)
         found = [least_excess_at(whole, region) for region in prop.unsafe]
@@ -363,3 +368,17 @@ def test_without_marabou_the_search_has_all_the_time_and_the_last_word(inputs: i
     assert (answer.verdict, answer.decided_by) == (Verdict.TIMEOUT, DecidedBy.BRANCH_AND_BOUND)
     assert "marabou" not in answer.stage_seconds
     assert " open of " in answer.reason
+
+
+def test_every_stage_keeps_the_deadline_on_a_convolutional_network() -> None:
+    """At this radius each of them alone would take longer than any of these limits."""
+    network = convolutional(np.random.default_rng(0), (28, 28), (16, 32), 100, 10)
+    assert isinstance(network.layers[1].matrix, BlockMatrix)
+    center = np.random.default_rng(1).random((1, 784))
+    ball = LinfBall.around(center, 0.1)
+    prop = Property.robustness(ball, int(network(center).argmax()), 10)
+    for limit in (0.0, 0.3, 1.0, 3.0):
+        started = time.monotonic()
+        answer = decide(network, prop, timeout_seconds=limit, with_marabou=False)
+        assert answer.verdict is not Verdict.ROBUST
+        assert time.monotonic() - started < limit + 2.0

@@ -13,6 +13,7 @@ from tasks.core import architectures
 from tasks.core.bounds import preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.keras_network import relu_network
+from tasks.core.matrices import BlockMatrix, DenseMatrix
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import LinfBall
 from tests.networks import hand_computed, random_network
@@ -86,8 +87,11 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 }
 
 
+@pytest.mark.parametrize("blocks", [False, True], ids=["dense", "in blocks"])
 @pytest.mark.parametrize("name", MODELS)
-def test_same_function_as_keras(name: str) -> None:
+def test_same_function_as_keras(name: str, blocks: bool, request: pytest.FixtureRequest) -> None:
+    if blocks:
+        request.getfixturevalue("in_blocks")
     keras.utils.set_random_seed(0)
     model = MODELS[name]()
     for weight in model.weights:  # biases start at zero, which would hide them
@@ -95,7 +99,10 @@ def test_same_function_as_keras(name: str) -> None:
         weight.assign(abs(values) if "variance" in weight.path else values)
     images = np.random.default_rng(1).random((9, *model.input_shape[1:]), dtype=np.float32)
     expected = np.asarray(model(images, training=False))
-    np.testing.assert_allclose(relu_network(model)(images), expected, rtol=1e-4, atol=1e-4)
+    network = relu_network(model)
+    np.testing.assert_allclose(network(images), expected, rtol=1e-4, atol=1e-4)
+    kind = BlockMatrix if blocks else DenseMatrix
+    assert all(isinstance(layer.matrix, kind) for layer in network.layers)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +178,7 @@ def test_gradient_matches_finite_differences() -> None:
         ],
         axis=1,
     ) / (2 * step)
-    gradient = network.gradient(points, np.repeat(direction, 4, axis=0))
+    gradient = network.gradient(network.preactivations(points), np.repeat(direction, 4, axis=0))
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
