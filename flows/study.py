@@ -51,7 +51,7 @@ def study_flow(study: Study, fresh: bool = False) -> StudySummary:
                 runs[name] = robustness_flow(each, fresh, run.ref.run_id).run_id
             except CertiflowError as error:
                 failed[name] = str(error)
-                run.alert(name, f"{name} failed: {error}")
+                run.alert(f"configuration_{number}", f"{name} failed: {error}")
         if not runs:
             raise CertiflowError(f"every configuration failed; the last one: {failed[name]}")
         compared = conclude(runs, settings.reference_epsilon, run.ref)

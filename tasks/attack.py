@@ -138,7 +138,7 @@ def bounds(
     certified = np.zeros_like(broken)
     with console.stage("bounds", len(settings.epsilons)) as progress:
         for index, epsilon in enumerate(settings.epsilons):
-            # what bounds leave open in a ball they would leave open in a larger one
+            # Bounds hardly ever prove a ball in which they left a smaller one open.
             promising = certified[index - 1] if index else right
             left = np.flatnonzero(promising & ~broken[index])
             for start in range(0, len(left), settings.batch_size):

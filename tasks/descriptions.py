@@ -83,8 +83,9 @@ def of_radius(proved: float, falsified: float) -> str:
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
-    """Lines of a Markdown table; fractions are shown in percent."""
-    cells = [[f"{c:.2%}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    """Lines of a Markdown table; fractions are shown in percent, what is not known as `-`."""
+    texts = [["-" if cell is None else cell for cell in row] for row in rows]
+    cells = [[f"{c:.2%}" if isinstance(c, float) else str(c) for c in row] for row in texts]
     lines = [header, ["---:"] * len(header), *cells]
     return ["| " + " | ".join(line) + " |" for line in lines]
 

@@ -25,13 +25,15 @@ def masking(dataset: DatasetRef, model: ModelRef, epsilon: float, seed: int, run
         evidence = gradient_masking.measure(
             load_classifier(model), data.test_images[rows], data.test_labels[rows], epsilon, seed
         )
+        if evidence is None:
+            progress.advance(len(rows), "nothing to attack: no image is labelled right")
+            return
         signs = gradient_masking.signs_of_masking(evidence)
         progress.advance(len(rows), f"{len(signs)} signs of gradient masking at {epsilon:g}")
     log.metrics(
         {
             "masking/signs": len(signs),
             "masking/fgsm_success": evidence.fgsm_success,
-            "masking/vanished_gradient_share": evidence.vanished,
         }
     )
     log.per_epsilon(

@@ -57,7 +57,7 @@ def test_a_configuration_that_fails_leaves_the_others(study: StudySummary) -> No
     assert set(study.failed) == {"broken"}
     tags = MlflowClient().get_run(study.run_id).data.tags
     assert "lower training.learning_rate" in study.failed["broken"]
-    assert "broken failed" in tags["warning.broken"]
+    assert "broken failed" in tags["warning.configuration_3"]
     assert "**broken failed**" in tags["mlflow.note.content"]
 
 

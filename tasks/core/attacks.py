@@ -198,53 +198,24 @@ def pgd(
     num_steps: int,
     num_restarts: int,
     seed: int,
+    from_fgsm: bool = True,
 ) -> Attacked:
     """Projected gradient descent on the least margin (Madry et al. 2018), steps of 2.5 epsilon / n.
 
     The first run starts at the FGSM point, so PGD breaks at least what FGSM breaks; the others
-    start at seeded uniform points of the ball. Points that stay unbroken keep their last run's end.
+    start at seeded uniform points of the ball, and without `from_fgsm` all of them do. Points that
+    stay unbroken keep their last run's end.
     """
-    first = fgsm_points_batched(classifier, images, labels, epsilon)
-    restarts = [False, *[True] * (num_restarts - 1)] if num_restarts else []
-    return _descended(classifier, images, labels, epsilon, first, restarts, num_steps, seed)
-
-
-def pgd_from_random(
-    classifier: Classifier,
-    images: Images,
-    labels: IntArray,
-    epsilon: float,
-    *,
-    num_steps: int,
-    num_restarts: int,
-    seed: int,
-) -> Attacked:
-    """`pgd` whose every run starts at random, so that it owes nothing to FGSM."""
-    first = Attacked(images.copy(), classifier.predictions(images) != labels)
-    restarts = [True] * num_restarts
-    return _descended(classifier, images, labels, epsilon, first, restarts, num_steps, seed)
-
-
-def _descended(
-    classifier: Classifier,
-    images: Images,
-    labels: IntArray,
-    epsilon: float,
-    first: Attacked,
-    restarts: Sequence[bool],
-    num_steps: int,
-    seed: int,
-) -> Attacked:
-    """From `first` on: a run for each of `restarts`, from a random point where that is true."""
     generator = np.random.default_rng(seed)
     radius = _inward_radius(epsilon)
     lower, upper = np.maximum(images - radius, 0), np.minimum(images + radius, 1)
+    first = fgsm_points_batched(classifier, images, labels, epsilon if from_fgsm else 0.0)
     points, broken = first.points, first.broken.copy()
-    for at_random in restarts:
+    for restart in range(num_restarts):
         left = np.flatnonzero(~broken)
         for batch in classifier.batches(len(left)):
             rows = left[batch]
-            if at_random:
+            if restart > 0 or not from_fgsm:
                 spread = generator.random(points[rows].shape, dtype=np.float32)
                 start = lower[rows] + spread * (upper[rows] - lower[rows])
                 points[rows] = np.clip(start, lower[rows], upper[rows])

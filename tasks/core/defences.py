@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.core.training_bounds import BoundedNetwork, Box
+from tasks.core.training_bounds import BoundedNetwork, Box, ball_around
 
 if TYPE_CHECKING:
     import keras
@@ -36,10 +36,10 @@ def loss_of(defence: Defence, model: keras.Sequential, attack_steps: int) -> Los
     - `pgd`: (1 - w) clean + w at the end of projected gradient ascent (Madry et al. 2018, eq. 2.1).
     - `trades`: clean + w KL(clean || attacked), attacked to maximise that (Zhang et al. 2019, eq.
       5).
-    - `ibp`: (1 - w) clean + w at the worst logits within interval bounds (Gowal et al. 2018, eq.
-      12), and on the ramp the penalties of Shi et al. 2021.
+    - `ibp`: (1 - w) clean + w at the worst logits within interval bounds (Gowal et al. 2018),
+      and on the ramp the penalties of Shi et al. 2021.
     - `crown_ibp`: the same, where the bounds are (1 - ramp) CROWN-IBP + ramp interval (Zhang et al.
-      2020, eq. 10): after the ramp it is `ibp`.
+      2020): after the ramp it is `ibp`.
 
     Raises:
         CertiflowError: `ibp` or `crown_ibp` with a layer that cannot be bounded.
@@ -129,13 +129,6 @@ def _bounded(model: keras.Sequential, network: BoundedNetwork, *, linear: bool) 
     return loss
 
 
-def ball_around(images: Any, epsilon: Any) -> Box:
-    """The L-infinity ball within [0, 1]."""
-    import tensorflow as tf
-
-    return Box(tf.maximum(images - epsilon, 0.0), tf.minimum(images + epsilon, 1.0))
-
-
 def _mixed(model: keras.Sequential, images: Any, labels: Any, robust: Any, weight: Any) -> Any:
     """(1 - weight) clean + weight robust; the clean pass is left out where it has no weight."""
     import tensorflow as tf
@@ -174,11 +167,12 @@ def _ascend(
 
 
 def warmup_penalty(hidden: list[Box], ball: Box) -> Any:
-    """Keeps bounds tight and ReLUs of both signs while epsilon grows (Shi et al. 2021, eq. 9-11).
+    """Keeps bounds tight and ReLUs of both signs while epsilon grows, after Shi et al. 2021.
 
     Per ReLU layer: how far the mean radius exceeds the input's by more than 1/tau; and how far
-    active (z > 0) and inactive units fall apart, by what they add to the mean and to the variance
-    of the boxes' centers. Zero where the ratios are at least tau.
+    active and inactive units fall apart, by what they add to the mean and to the variance of the
+    boxes' centers. Zero where the ratios are at least tau. A unit counts by the sign of its center,
+    where they leave out those that may have both.
     """
     import tensorflow as tf
 

@@ -66,6 +66,13 @@ class Box:
     upper: Any
 
 
+def ball_around(images: Any, epsilon: Any) -> Box:
+    """The L-infinity ball within [0, 1]."""
+    import tensorflow as tf
+
+    return Box(tf.maximum(images - epsilon, 0.0), tf.minimum(images + epsilon, 1.0))
+
+
 @dataclass(frozen=True, eq=False)
 class BoundedNetwork:
     """A model as affine steps with a ReLU between each two, the last one dense."""

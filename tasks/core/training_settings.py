@@ -13,7 +13,7 @@ MAX_EPSILON = 0.5  # beyond it every pixel can be moved to one grey, and all ima
 
 # What each kind of defence takes where the settings do not say.
 RAMP_SHARE = 0.4  # of the epochs, for certified training
-FULL_WEIGHT = {"none": 0.0, "trades": 6.0}  # Zhang et al. 2019: 1/lambda = 6; else 1
+TRADES_WEIGHT = 6.0  # 1/lambda of Zhang et al. 2019
 
 
 class TrainingSettings(BaseModel):
@@ -56,8 +56,7 @@ class TrainingSettings(BaseModel):
         if not isinstance(given, dict):
             return given
         defence = given.get("defence", "none")
-        defaults: dict[str, Any] = {"robust_weight": FULL_WEIGHT.get(str(defence), 1.0)}
-        filled = defaults | given
+        filled = {"robust_weight": TRADES_WEIGHT if defence == "trades" else 1.0} | given
         filled.setdefault("robust_weight_start", filled["robust_weight"])
         epochs = filled.get("epochs", cls.model_fields["epochs"].default)
         if defence in CERTIFIED and isinstance(epochs, int):

@@ -9,9 +9,8 @@ import numpy as np
 
 from tasks.core import attacks
 from tasks.core.attacks import Classifier, Images
-from tasks.core.defences import ball_around
 from tasks.core.specification import IntArray
-from tasks.core.training_bounds import BoundedNetwork
+from tasks.core.training_bounds import BoundedNetwork, ball_around
 from tasks.core.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ ATTACKED_IMAGES = 1000  # of the split: more would cost as much as the training
 
 
 class Validation:
-    """Measures after every epoch, all on the same images and, but for `val_loss`, at full epsilon.
+    """Measures after every epoch, on the same images and at the full epsilon from the start.
 
     - `val_loss`, `val_accuracy`: clean cross-entropy and accuracy.
     - `val_attacked_accuracy`: right under PGD, 10 steps, on the first 1,000 images.

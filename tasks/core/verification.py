@@ -148,31 +148,18 @@ def _bound(
 ) -> Iterator[VerificationResult]:
     """Marks in `proved` (rows, adversary classes) what bounds prove; `threat` gets the least."""
     for start in range(0, len(rows), BOUND_BATCH):
-        batch = rows[start : start + BOUND_BATCH]
-        yield from _bound_batch(network, sample, batch, epsilon, method, proved, threat)
-
-
-def _bound_batch(
-    network: ReluNetwork,
-    sample: Sample,
-    rows: NDArray[np.intp],
-    epsilon: float,
-    method: Method,
-    proved: BoolArray,
-    threat: FloatArray,
-) -> Iterator[VerificationResult]:
-    started = monotonic()
-    ball = LinfBall.around(sample.images[rows], epsilon)
-    hidden = preactivation_bounds(network, ball, method)
-    margins = margin_rows(sample.labels[rows], network.num_outputs)
-    if method == "interval":
-        lower = interval_lower_bounds(network, margins, hidden, ball)
-    else:
-        lower = linear_lower_bounds(network, len(network.layers) - 1, margins, hidden, ball)
-    seconds = (monotonic() - started) / len(rows)
-    proved[rows], threat[rows] = lower > 0, lower.min(axis=1)
-    stage = DecidedBy.INTERVAL if method == "interval" else DecidedBy.CROWN
-    for row, margin in zip(rows, lower.min(axis=1), strict=True):
-        if margin > 0:
-            result = result_of(sample, row, epsilon, Verdict.ROBUST, stage, seconds)
-            yield replace(result, margin=float(margin))
+        started, batch = monotonic(), rows[start : start + BOUND_BATCH]
+        ball = LinfBall.around(sample.images[batch], epsilon)
+        hidden = preactivation_bounds(network, ball, method)
+        margins = margin_rows(sample.labels[batch], network.num_outputs)
+        if method == "interval":
+            lower = interval_lower_bounds(network, margins, hidden, ball)
+        else:
+            lower = linear_lower_bounds(network, len(network.layers) - 1, margins, hidden, ball)
+        seconds = (monotonic() - started) / len(batch)
+        proved[batch], threat[batch] = lower > 0, lower.min(axis=1)
+        stage = DecidedBy.INTERVAL if method == "interval" else DecidedBy.CROWN
+        for row, margin in zip(batch, lower.min(axis=1), strict=True):
+            if margin > 0:
+                result = result_of(sample, row, epsilon, Verdict.ROBUST, stage, seconds)
+                yield replace(result, margin=float(margin))

@@ -14,12 +14,11 @@ from tasks.core.attacks import Classifier
 from tasks.core.datasets import Dataset
 from tasks.core.defences import (
     Defence,
-    ball_around,
     initialise_for_intervals,
     loss_of,
     warmup_penalty,
 )
-from tasks.core.training_bounds import Box
+from tasks.core.training_bounds import Box, ball_around
 
 DEFENDED: tuple[Defence, ...] = ("fgsm", "pgd", "trades", "ibp", "crown_ibp")
 
