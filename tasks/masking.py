@@ -21,7 +21,7 @@ def masking(dataset: DatasetRef, model: ModelRef, epsilon: float, seed: int, run
 
     data, log = load(dataset), Run(run)
     rows = stratified_sample(data.test_labels, min(IMAGES, len(data.test_labels)), seed)
-    with console.stage("masking", None) as progress:
+    with console.stage("masking", len(rows)) as progress:
         evidence = gradient_masking.measure(
             load_classifier(model), data.test_images[rows], data.test_labels[rows], epsilon, seed
         )
