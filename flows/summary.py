@@ -67,7 +67,7 @@ def verdicts(verification: list[dict[str, float]]) -> Table:
         table.add_column(column, justify="right")
     for row in verification:
         counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
-        table.add_row(decimal(row["epsilon"]), *counts, f"{row['certified_accuracy']:.0%}")
+        table.add_row(decimal(row["epsilon"]), *counts, f"{row['certified_accuracy']:.2%}")
     return table
 
 
