@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
@@ -29,6 +30,7 @@ from tasks.core.worker_pool import Answer, Ending, Job, Outcome, WorkerPool
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 CONNECT_SECONDS = 10.0
 FIRST_WORKER_SECONDS = 30.0
 NO_WORKER_SECONDS = 60.0  # in the middle of a run: a nanny restarts its worker within seconds
@@ -89,6 +91,7 @@ def _connected(address: str) -> Iterator[Client]:
     import dask
     from distributed import Client
 
+    _check_address(address)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
@@ -99,10 +102,7 @@ def _connected(address: str) -> Iterator[Client]:
             "start it, or unset verification.cluster"
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
-        raise CertiflowError(
-            f"{address!r} is not the address of a Dask scheduler ({_one_line(error)}): "
-            "write verification.cluster like tcp://host:8786"
-        ) from error
+        raise CertiflowError(f"cannot connect to {address} ({_one_line(error)})") from error
     with client, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
         try:
             client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
@@ -112,6 +112,24 @@ def _connected(address: str) -> Iterator[Client]:
                 f"start one with `dask worker {address}`, or unset verification.cluster"
             ) from error
         yield client
+
+
+def _check_address(address: str) -> None:
+    """Before Dask reads it, whose client, refused when half-made, hangs now and then as it closes.
+
+    Raises:
+        CertiflowError: it is not a scheme that Dask knows, a host and a port.
+    """
+    try:
+        parts = urlsplit(address)
+        complete = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port is not None
+    except ValueError:  # brackets that do not close, a port that is no number or above 65535
+        complete = False
+    if not complete:
+        raise CertiflowError(
+            f"{address!r} is not the address of a Dask scheduler: "
+            "write verification.cluster like tcp://host:8786"
+        )
 
 
 def _check_versions(client: Client) -> None:

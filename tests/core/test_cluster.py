@@ -259,14 +259,28 @@ def test_no_scheduler(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert said.startswith(f"no Dask scheduler answers at {address} within 1 s: start it")
 
 
-@pytest.mark.parametrize("address", ["", "nonsense", "tcp://127.0.0.1", "http://127.0.0.1:80"])
-def test_malformed_address(
-    address: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subject, "CONNECT_SECONDS", 1.0)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "nonsense",
+        "tcp://127.0.0.1",
+        "tcp://:8786",
+        "tcp://host:port",
+        "tcp://host:99999",
+        "http://127.0.0.1:80",
+    ],
+)
+def test_malformed_address(address: str, capfd: pytest.CaptureFixture[str]) -> None:
     said = complaint(address, capfd)
     assert repr(address) in said
     assert "like tcp://host:8786" in said
+
+
+def test_address_that_dask_cannot_use(capfd: pytest.CaptureFixture[str]) -> None:
+    said = complaint("tls://127.0.0.1:8786", capfd)
+    assert said.startswith("cannot connect to tls://127.0.0.1:8786 (")
+    assert "TLS" in said
 
 
 def test_cluster_without_workers(
@@ -277,7 +291,8 @@ def test_cluster_without_workers(
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"), [("workers", "has had no worker for 2 s"), ("scheduler", "gave up")]
+    ("gone", "said"),
+    [("workers", "has had no worker for 2 s"), ("scheduler", "gave up|the Dask scheduler is gone")],
 )
 def test_cluster_that_vanishes_in_the_middle(
     gone: str,
