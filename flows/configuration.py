@@ -146,6 +146,8 @@ def describe(detail: ErrorDetails) -> str:
         close = difflib.get_close_matches(location[-1], allowed, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         return f"unknown key '{key}': {hint}allowed are {', '.join(allowed)}"
+    if detail["type"] == "value_error" and isinstance(detail["input"], dict):
+        return f"{key}: {_message(detail)}"  # of several keys, whose values the message has
     return f"{key} is {detail['input']!r}: {_message(detail)}"
 
 

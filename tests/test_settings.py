@@ -69,13 +69,13 @@ def test_override(tmp_path: Path) -> None:
         ("data: {dataset: cifar}", r"data.dataset is 'cifar': expected mnist, fashion_mnist"),
         ("verification: {engine: magic}", r"verification.engine is 'magic': .*'ladder'"),
         ("training: {defence: pgd}", r"defence 'pgd' needs an epsilon"),
-        ("training: {epsilon: 0.1}", r"defence 'none' takes no epsilon: leave it out"),
+        ("training: {epsilon: 0.1}", r"training: defence 'none' takes no epsilon: leave it out"),
         ("training: {defence: ibp, epsilon: 0.6}", r"training.epsilon is 0.6: .*equal to 0.5"),
         ("training: {defence: ibp, epsilon: 0}", r"training.epsilon is 0: .*greater than 0"),
         ("training: {defence: magic, epsilon: 0.1}", r"training.defence is 'magic': .*'none'"),
         (
             "training: {defence: ibp, epsilon: 0.1, epochs: 5, warmup_epochs: 1, ramp_epochs: 5}",
-            r"warmup_epochs 1 \+ ramp_epochs 5 are longer than the training of 5 epochs.*shorten",
+            r"training: warmup_epochs 1 \+ ramp_epochs 5 are longer than .*of 5 epochs.*shorten",
         ),
         (
             "training: {defence: pgd, epsilon: 0.1, robust_weight: 2}",
