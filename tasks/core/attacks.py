@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.float32]
 
+PGD_STEP = 2.5  # times epsilon, over all steps together (Madry et al. 2018)
+
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
@@ -200,7 +202,7 @@ def pgd(
     seed: int,
     from_fgsm: bool = True,
 ) -> Attacked:
-    """Projected gradient descent on the least margin (Madry et al. 2018), steps of 2.5 epsilon / n.
+    """Projected gradient descent on the least margin (Madry et al. 2018).
 
     The first run starts at the FGSM point, so PGD breaks at least what FGSM breaks; the others
     start at seeded uniform points of the ball, and without `from_fgsm` all of them do. Points that
@@ -225,7 +227,7 @@ def pgd(
                     labels[rows],
                     lower[rows],
                     upper[rows],
-                    2.5 * epsilon / max(num_steps, 1),
+                    PGD_STEP * epsilon / max(num_steps, 1),
                     num_steps,
                 )
             )

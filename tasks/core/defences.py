@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from tasks.core.attacks import PGD_STEP
 from tasks.core.training_bounds import BoundedNetwork, Box, ball_around
 
 if TYPE_CHECKING:
     import keras
 
-Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp"]
+Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr"]
 ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
-CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp")
+CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp", "sabr")
 
 FGSM_STEP = 1.25  # times epsilon, from a random start (Wong et al. 2020)
 TRADES_START = 0.001  # standard deviation of the start's noise (Zhang et al. 2019)
@@ -25,9 +26,12 @@ TOLERANCE = 0.5  # their tau
 
 Loss = Callable[..., Any]  # (images, labels, epsilon, weight, ramp, seed) -> scalar tensor
 LogitLoss = Callable[[Any], Any]
+BoxOf = Callable[..., Box]  # (images, labels, epsilon, seed) -> the box that is bounded
 
 
-def loss_of(defence: Defence, model: keras.Sequential, attack_steps: int) -> Loss:
+def loss_of(
+    defence: Defence, model: keras.Sequential, attack_steps: int, subselection_ratio: float
+) -> Loss:
     """The loss to be minimised.
 
     - `none`: cross-entropy.
@@ -40,17 +44,23 @@ def loss_of(defence: Defence, model: keras.Sequential, attack_steps: int) -> Los
       and on the ramp the penalties of Shi et al. 2021.
     - `crown_ibp`: the same, where the bounds are (1 - ramp) CROWN-IBP + ramp interval (Zhang et al.
       2020): after the ramp it is `ibp`.
+    - `sabr`: `ibp` on a box of radius `subselection_ratio` times epsilon alone, around the end of
+      an attack in what that leaves of the ball (Mueller et al. 2023, "Certified Training: Small
+      Boxes are All You Need", section 3).
 
     Raises:
-        CertiflowError: `ibp` or `crown_ibp` with a layer that cannot be bounded.
+        CertiflowError: `ibp`, `crown_ibp` or `sabr` with a layer that cannot be bounded.
     """
-    if defence in CERTIFIED:
-        return _bounded(model, BoundedNetwork.of(model), linear=defence == "crown_ibp")
     return {
         "none": lambda: _clean(model),
         "fgsm": lambda: _adversarial(model, num_steps=1, step=FGSM_STEP),
-        "pgd": lambda: _adversarial(model, attack_steps, step=2.5 / attack_steps),
+        "pgd": lambda: _adversarial(model, attack_steps, step=PGD_STEP / attack_steps),
         "trades": lambda: _trades(model, attack_steps),
+        "ibp": lambda: _bounded(model, _whole_ball, linear=False),
+        "crown_ibp": lambda: _bounded(model, _whole_ball, linear=True),
+        "sabr": lambda: _bounded(
+            model, _small_box(model, attack_steps, subselection_ratio), linear=False
+        ),
     }[defence]()
 
 
@@ -70,18 +80,9 @@ def _clean(model: keras.Sequential) -> Loss:
 
 def _adversarial(model: keras.Sequential, num_steps: int, step: float) -> Loss:
     """`step` in units of epsilon."""
-    import tensorflow as tf
 
     def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -epsilon, epsilon)
-        points = _ascend(
-            lambda points: cross_entropy(model(points, training=False), labels),
-            start,
-            images,
-            epsilon,
-            step * epsilon,
-            num_steps,
-        )
+        points = _attacked(model, images, labels, epsilon, step, num_steps, seed)
         robust = cross_entropy(model(points, training=True), labels)
         return _mixed(model, images, labels, robust, weight)
 
@@ -99,7 +100,7 @@ def _trades(model: keras.Sequential, num_steps: int) -> Loss:
             images + noise,
             images,
             epsilon,
-            2.5 / num_steps * epsilon,
+            PGD_STEP / num_steps * epsilon,
             num_steps,
         )
         logits = model(images, training=True)
@@ -109,11 +110,13 @@ def _trades(model: keras.Sequential, num_steps: int) -> Loss:
     return loss
 
 
-def _bounded(model: keras.Sequential, network: BoundedNetwork, *, linear: bool) -> Loss:
+def _bounded(model: keras.Sequential, box_of: BoxOf, *, linear: bool) -> Loss:
     import tensorflow as tf
 
+    network = BoundedNetwork.of(model)
+
     def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        ball = ball_around(images, epsilon)
+        ball = box_of(images, labels, epsilon, seed)
         hidden = network.preactivations(ball.lower, ball.upper)
         margins = network.interval_margins(labels, hidden, ball)
         if linear:
@@ -127,6 +130,20 @@ def _bounded(model: keras.Sequential, network: BoundedNetwork, *, linear: bool) 
         return robust + WARMUP_PENALTY * penalty
 
     return loss
+
+
+def _whole_ball(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
+    return ball_around(images, epsilon)
+
+
+def _small_box(model: keras.Sequential, num_steps: int, ratio: float) -> BoxOf:
+    def box(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
+        rest = (1 - ratio) * epsilon
+        step = PGD_STEP / num_steps
+        points = _attacked(model, images, labels, rest, step, num_steps, seed)
+        return ball_around(points, ratio * epsilon)
+
+    return box
 
 
 def _mixed(model: keras.Sequential, images: Any, labels: Any, robust: Any, weight: Any) -> Any:
@@ -147,6 +164,28 @@ def _divergence(logits: Any, others: Any) -> Any:
 
     log_p, log_q = tf.nn.log_softmax(logits), tf.nn.log_softmax(others)
     return tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1))
+
+
+def _attacked(
+    model: keras.Sequential,
+    images: Any,
+    labels: Any,
+    epsilon: Any,
+    step: float,
+    num_steps: int,
+    seed: Any,
+) -> Any:
+    """Points of the balls where the cross-entropy is high, from random starts; step in epsilons."""
+    import tensorflow as tf
+
+    return _ascend(
+        lambda points: cross_entropy(model(points, training=False), labels),
+        images + tf.random.stateless_uniform(tf.shape(images), seed, -epsilon, epsilon),
+        images,
+        epsilon,
+        step * epsilon,
+        num_steps,
+    )
 
 
 def _ascend(

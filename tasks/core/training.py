@@ -202,7 +202,12 @@ class _Loop:
     def _compiled_step(self) -> Any:
         import tensorflow as tf
 
-        loss = defences.loss_of(self.settings.defence, self.model, self.settings.attack_steps)
+        loss = defences.loss_of(
+            self.settings.defence,
+            self.model,
+            self.settings.attack_steps,
+            self.settings.subselection_ratio,
+        )
         variables = self.model.trainable_variables
         scalar = tf.TensorSpec((), tf.float32)
 

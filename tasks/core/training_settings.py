@@ -25,7 +25,8 @@ class TrainingSettings(BaseModel):
 
     Attributes:
         epsilon: the L-infinity radius defended, in pixel units; None without a defence.
-        attack_steps: of the attack inside `pgd` and `trades`.
+        attack_steps: of the attack inside `pgd`, `trades` and `sabr`.
+        subselection_ratio: how much of epsilon the box of `sabr` has: 1 is `ibp`, 0 would be `pgd`.
         learning_rate_decay: `cosine` lets it fall to zero between the ramp's end and the last epoch
             (Loshchilov and Hutter 2017, without restarts).
         shift: augmentation: every image is moved by up to so many pixels each way, at random.
@@ -38,6 +39,7 @@ class TrainingSettings(BaseModel):
     defence: Defence = "none"
     epsilon: Annotated[float, Field(gt=0, le=MAX_EPSILON, allow_inf_nan=False)] | None = None
     attack_steps: int = Field(default=10, ge=1)
+    subselection_ratio: float = Field(default=0.4, gt=0, le=1)
     robust_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     robust_weight_start: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     warmup_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)

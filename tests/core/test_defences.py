@@ -20,7 +20,7 @@ from tasks.core.defences import (
 )
 from tasks.core.training_bounds import Box, ball_around
 
-DEFENDED: tuple[Defence, ...] = ("fgsm", "pgd", "trades", "ibp", "crown_ibp")
+DEFENDED: tuple[Defence, ...] = ("fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr")
 
 
 def loss(
@@ -32,8 +32,9 @@ def loss(
     *,
     weight: float = 1.0,
     ramp: float = 1.0,
+    ratio: float = 0.4,
 ) -> float:
-    compiled = tf.function(loss_of(defence, model, 20))
+    compiled = tf.function(loss_of(defence, model, 20, ratio))
     numbers = (np.float32(number) for number in (epsilon, weight, ramp))
     return float(compiled(images, labels, *numbers, np.array([3, 4], np.int32)))
 
@@ -55,7 +56,7 @@ def worst_cross_entropy(linear: Classifier, points: tuple[Any, Any], epsilon: fl
     return float(np.log1p(np.exp(-least)).mean())
 
 
-@pytest.mark.parametrize("defence", ["pgd", "ibp", "crown_ibp"])
+@pytest.mark.parametrize("defence", ["pgd", "ibp", "crown_ibp", "sabr"])
 def test_exact_worst_case_on_a_linear_model(
     defence: Defence, linear: Classifier, points: tuple[Any, Any]
 ) -> None:
@@ -94,6 +95,20 @@ def test_order_of_strength(classifier: Classifier, digits: Dataset) -> None:
     crown = loss("crown_ibp", classifier.model, *batch, 0.05, ramp=0.0) - penalty
     assert found["none"] < found["fgsm"] <= found["pgd"] < crown < found["ibp"]
     assert loss("crown_ibp", classifier.model, *batch, 0.05) == pytest.approx(found["ibp"])
+
+
+def test_small_boxes_lie_between_attack_and_interval(
+    classifier: Classifier, digits: Dataset
+) -> None:
+    """The greater the box, the greater the loss; as great as the ball it is `ibp` itself."""
+    batch = digits.train_images[:200], digits.train_labels[:200]
+    losses = [
+        loss("sabr", classifier.model, *batch, 0.05, ratio=ratio) for ratio in (0.01, 0.3, 0.7, 1)
+    ]
+    assert losses == sorted(losses)
+    attacked = loss("pgd", classifier.model, *batch, 0.05)
+    assert losses[0] == pytest.approx(attacked, rel=0.05)
+    assert losses[-1] == pytest.approx(loss("ibp", classifier.model, *batch, 0.05), rel=1e-5)
 
 
 def test_trades_is_the_divergence_at_its_worst(classifier: Classifier, digits: Dataset) -> None:
