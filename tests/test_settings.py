@@ -72,6 +72,10 @@ def test_override(tmp_path: Path) -> None:
         ("training: {epsilon: 0.1}", r"training: defence 'none' takes no epsilon: leave it out"),
         ("training: {defence: ibp, epsilon: 0.6}", r"training.epsilon is 0.6: .*equal to 0.5"),
         ("training: {defence: ibp, epsilon: 0}", r"training.epsilon is 0: .*greater than 0"),
+        (
+            "training: {defence: sabr, epsilon: 0.1, subselection_ratio: 0}",
+            r"training.subselection_ratio is 0: .*greater than 0",
+        ),
         ("training: {defence: magic, epsilon: 0.1}", r"training.defence is 'magic': .*'none'"),
         (
             "training: {defence: ibp, epsilon: 0.1, epochs: 5, warmup_epochs: 1, ramp_epochs: 5}",

@@ -45,7 +45,7 @@ def loss_of(
     - `crown_ibp`: the same, where the bounds are (1 - ramp) CROWN-IBP + ramp interval (Zhang et al.
       2020): after the ramp it is `ibp`.
     - `sabr`: `ibp` on a box of radius `subselection_ratio` times epsilon alone, around the end of
-      an attack in what that leaves of the ball (Mueller et al. 2023, "Certified Training: Small
+      an attack in what that leaves of the ball (Müller et al. 2023, "Certified Training: Small
       Boxes are All You Need", section 3).
 
     Raises:

@@ -105,7 +105,7 @@ def test_medium_convolutional_network_is_gowals() -> None:
     assert shapes[-3:] == [(512,), (512,), (10,)]
 
 
-@pytest.mark.parametrize("defence", ["none", "pgd", "crown_ibp"])
+@pytest.mark.parametrize("defence", ["none", "pgd", "crown_ibp", "sabr"])
 def test_interrupted_training_ends_with_the_same_weights(
     defence: str, digits: Dataset, tmp_path: Path
 ) -> None:
