@@ -1,7 +1,7 @@
-"""Makes the README's pictures from the newest finished run: `python docs/pictures.py`.
+"""Makes the README's pictures: `python docs/pictures.py [run|study]`, both without a word.
 
-Needs a run in the project's store that holds a report page (`certiflow report`), and Chromium
-(`CHROMIUM`, default `chromium`).
+`run`: of the newest finished run in the project's store, which must hold a report page (`certiflow
+report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 IMAGES = Path(__file__).parent / "images"
 START_SECONDS = 90
@@ -30,18 +36,41 @@ def main() -> None:
 
     open_store()
     client = MlflowClient()
-    experiment = client.get_experiment_by_name("certiflow")
-    (run,) = client.search_runs(
-        [experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=1
-    )
-    for name in ("robustness_curve.png", "adversarial_examples.png"):
-        shutil.copyfile(
-            client.download_artifacts(run.info.run_id, f"figures/{name}"), IMAGES / name
-        )
+    for what in sys.argv[1:] or ("run", "study"):
+        {"run": pictures_of_run, "study": pictures_of_study}[what](client)
+
+
+def pictures_of_run(client: MlflowClient) -> None:
+    """Curve, examples, report and MLflow's page of the newest run that is no study."""
+    run = newest(client, "tags.study IS NULL")
+    copy_figures(client, run, ("robustness_curve.png", "adversarial_examples.png"))
     report = Path(client.download_artifacts(run.info.run_id, "report.html"))
     photograph(report.as_uri(), "1000,1500", IMAGES / "report.png")
-    page = f"#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     photograph_ui(page, IMAGES / "mlflow_run.png")
+
+
+def pictures_of_study(client: MlflowClient) -> None:
+    """Curves and critical radii of the newest study."""
+    copy_figures(client, newest(client, "tags.study IS NOT NULL"), ("curves.png", "radii.png"))
+
+
+def newest(client: MlflowClient, condition: str) -> Run:
+    """The newest finished run for which it holds."""
+    experiment = client.get_experiment_by_name("certiflow")
+    (run,) = client.search_runs(
+        [experiment.experiment_id],
+        f"attributes.status = 'FINISHED' AND {condition}",
+        max_results=1,
+    )
+    return run
+
+
+def copy_figures(client: MlflowClient, run: Run, names: Sequence[str]) -> None:
+    """Into the folder of images."""
+    for name in names:
+        found = client.download_artifacts(run.info.run_id, f"figures/{name}")
+        shutil.copyfile(found, IMAGES / name)
 
 
 def photograph_ui(page: str, path: Path) -> None:
