@@ -214,6 +214,8 @@ class DualProblem:
         """The bounds that `choices` give in float32, (batch,): to compare, not to prove."""
         return self._backward(*self._data(problems, choices)).lower
 
+    # OpenBLAS can raise the flag on finite numbers (numpy issue 24067), and NaN proves nothing.
+    @np.errstate(invalid="ignore")
     def optimise(
         self,
         problems: Subproblems,
