@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.core.training import EpochMetrics
 
 CHECKPOINTS = Path("checkpoints")  # of this project folder
-CHECKPOINT_VERSION = "1"  # changes whenever a training's weights could: old states are not used
+CHECKPOINT_VERSION = "2"  # changes whenever a training's weights could: old states are not used
 
 
 class ModelRef(BaseModel):

@@ -19,14 +19,15 @@ Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr"]
 ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
 CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp", "sabr")
 
-FGSM_STEP = 1.25  # times epsilon, from a random start (Wong et al. 2020)
+FGSM_NOISE = 2.0  # times epsilon, of the random start (de Jorge et al. 2022)
 TRADES_START = 0.001  # standard deviation of the start's noise (Zhang et al. 2019)
 WARMUP_PENALTY = 0.5  # lambda_0 of Shi et al. 2021
 TOLERANCE = 0.5  # their tau
 
 Loss = Callable[..., Any]  # (images, labels, epsilon, weight, ramp, seed) -> scalar tensor
-LogitLoss = Callable[[Any], Any]
-BoxOf = Callable[..., Box]  # (images, labels, epsilon, seed) -> the box that is bounded
+LossAt = Callable[[Any], Any]
+Attack = Callable[[Any, Any, Any, Any], Any]  # (images, labels, epsilon, seed) -> points
+BoxOf = Callable[[Any, Any, Any, Any], Box]  # the same, to what is bounded
 
 
 def loss_of(
@@ -35,8 +36,10 @@ def loss_of(
     """The loss to be minimised.
 
     - `none`: cross-entropy.
-    - `fgsm`: (1 - w) clean + w at FGSM points from a random start (Goodfellow et al. 2015, eq. 1;
-      the start and the step of 1.25 epsilon: Wong et al. 2020, "Fast is better than free").
+    - `fgsm`: (1 - w) clean + w at FGSM points (Goodfellow et al. 2015, eq. 1) from a random start
+      (Wong et al. 2020, "Fast is better than free"), which is drawn from twice the ball, and the
+      points are not projected to it (de Jorge et al. 2022, "Make Some Noise"): within the ball
+      training comes to hold against one step more than against many.
     - `pgd`: (1 - w) clean + w at the end of projected gradient ascent (Madry et al. 2018, eq. 2.1).
     - `trades`: clean + w KL(clean || attacked), attacked to maximise that (Zhang et al. 2019, eq.
       5).
@@ -53,13 +56,13 @@ def loss_of(
     """
     return {
         "none": lambda: _clean(model),
-        "fgsm": lambda: _adversarial(model, num_steps=1, step=FGSM_STEP),
-        "pgd": lambda: _adversarial(model, attack_steps, step=PGD_STEP / attack_steps),
+        "fgsm": lambda: _adversarial(model, _noisy_fgsm(model)),
+        "pgd": lambda: _adversarial(model, _pgd(model, attack_steps)),
         "trades": lambda: _trades(model, attack_steps),
         "ibp": lambda: _bounded(model, _whole_ball, linear=False),
         "crown_ibp": lambda: _bounded(model, _whole_ball, linear=True),
         "sabr": lambda: _bounded(
-            model, _small_box(model, attack_steps, subselection_ratio), linear=False
+            model, _small_box(_pgd(model, attack_steps), subselection_ratio), linear=False
         ),
     }[defence]()
 
@@ -78,15 +81,36 @@ def _clean(model: keras.Sequential) -> Loss:
     return loss
 
 
-def _adversarial(model: keras.Sequential, num_steps: int, step: float) -> Loss:
-    """`step` in units of epsilon."""
-
+def _adversarial(model: keras.Sequential, attack: Attack) -> Loss:
     def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        points = _attacked(model, images, labels, epsilon, step, num_steps, seed)
+        points = attack(images, labels, epsilon, seed)
         robust = cross_entropy(model(points, training=True), labels)
         return _mixed(model, images, labels, robust, weight)
 
     return loss
+
+
+def _noisy_fgsm(model: keras.Sequential) -> Attack:
+    import tensorflow as tf
+
+    def attack(images: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
+        noise = FGSM_NOISE * epsilon
+        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -noise, noise)
+        uphill = _uphill(_cross_entropy_of(model, labels), start)
+        return tf.stop_gradient(tf.clip_by_value(start + epsilon * uphill, 0.0, 1.0))
+
+    return attack
+
+
+def _pgd(model: keras.Sequential, num_steps: int) -> Attack:
+    """From random points of the balls."""
+    import tensorflow as tf
+
+    def attack(images: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
+        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -epsilon, epsilon)
+        return _ascend(_cross_entropy_of(model, labels), start, images, epsilon, num_steps)
+
+    return attack
 
 
 def _trades(model: keras.Sequential, num_steps: int) -> Loss:
@@ -100,7 +124,6 @@ def _trades(model: keras.Sequential, num_steps: int) -> Loss:
             images + noise,
             images,
             epsilon,
-            PGD_STEP / num_steps * epsilon,
             num_steps,
         )
         logits = model(images, training=True)
@@ -136,11 +159,9 @@ def _whole_ball(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
     return ball_around(images, epsilon)
 
 
-def _small_box(model: keras.Sequential, num_steps: int, ratio: float) -> BoxOf:
+def _small_box(attack: Attack, ratio: float) -> BoxOf:
     def box(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
-        rest = (1 - ratio) * epsilon
-        step = PGD_STEP / num_steps
-        points = _attacked(model, images, labels, rest, step, num_steps, seed)
+        points = attack(images, labels, (1 - ratio) * epsilon, seed)
         return ball_around(points, ratio * epsilon)
 
     return box
@@ -166,43 +187,30 @@ def _divergence(logits: Any, others: Any) -> Any:
     return tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1))
 
 
-def _attacked(
-    model: keras.Sequential,
-    images: Any,
-    labels: Any,
-    epsilon: Any,
-    step: float,
-    num_steps: int,
-    seed: Any,
-) -> Any:
-    """Points of the balls where the cross-entropy is high, from random starts; step in epsilons."""
-    import tensorflow as tf
-
-    return _ascend(
-        lambda points: cross_entropy(model(points, training=False), labels),
-        images + tf.random.stateless_uniform(tf.shape(images), seed, -epsilon, epsilon),
-        images,
-        epsilon,
-        step * epsilon,
-        num_steps,
-    )
+def _cross_entropy_of(model: keras.Sequential, labels: Any) -> LossAt:
+    return lambda points: cross_entropy(model(points, training=False), labels)
 
 
-def _ascend(
-    loss: LogitLoss, points: Any, images: Any, epsilon: Any, step: Any, num_steps: int
-) -> Any:
-    """Gradient sign steps up, projected to the ball; the result carries no gradient."""
+def _ascend(loss: LossAt, points: Any, images: Any, epsilon: Any, num_steps: int) -> Any:
+    """Gradient sign steps up, projected to the balls; the result carries no gradient."""
     import tensorflow as tf
 
     ball = ball_around(images, epsilon)
+    step = PGD_STEP / num_steps * epsilon
     points = tf.clip_by_value(points, ball.lower, ball.upper)
     for _ in tf.range(num_steps):
-        with tf.GradientTape() as tape:
-            tape.watch(points)
-            value = loss(points)
-        direction = tf.sign(tape.gradient(value, points))
-        points = tf.clip_by_value(points + step * direction, ball.lower, ball.upper)
+        points = tf.clip_by_value(points + step * _uphill(loss, points), ball.lower, ball.upper)
     return tf.stop_gradient(points)
+
+
+def _uphill(loss: LossAt, points: Any) -> Any:
+    """The sign of the loss's gradient."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        value = loss(points)
+    return tf.sign(tape.gradient(value, points))
 
 
 def warmup_penalty(hidden: list[Box], ball: Box) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from tasks.core import falsification
 from tasks.core.attacks import Images
 from tasks.core.bisection import Reply, narrow
-from tasks.core.bounds import margin_lower_bounds, preactivation_bounds
+from tasks.core.bounds import Method, margin_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.ladder import Engine, decide, warm_up
 from tasks.core.network import ReluNetwork
@@ -21,6 +21,7 @@ from tasks.core.verdicts import DecidedBy, Verdict
 
 ATTACK_STEPS = 30
 ATTACK_RESTARTS = 5
+ATTACK_SHARE = 0.3  # of the time, at the most
 LEAST_TOLERANCE = 1e-5  # float32 pixels are apart by 6e-8
 INNER_TOLERANCE = 0.9  # of the tolerance, in float64: rounding to float32 takes the rest
 PROBE = "probe_"  # how the ladder's stages are called, with a number and the radius
@@ -110,10 +111,12 @@ class _Search:
         if self._is_broken(self.image):
             self._break(self.image)
         if self.question.engine != "marabou":
+            with self._timed("interval"):
+                self._bound("interval")
             with self._timed("attack"):
-                self._attack()
-            with self._timed("bounds"):
-                self._bound()
+                self._attack(time.monotonic() + ATTACK_SHARE * self.question.timeout_seconds)
+            with self._timed("crown"):
+                self._bound("crown")
         narrowed = narrow(
             self._ask,
             self.proved,
@@ -155,10 +158,10 @@ class _Search:
         self.points += [point, self.image + high * step]
         self.broken = min(self.broken, high * reach)
 
-    def _attack(self) -> None:
+    def _attack(self, deadline: float) -> None:
         """At doubling radii until one is broken, then between it and the last that was not."""
         missed, radius = 0.0, self.tolerance
-        while time.monotonic() < self.deadline and self.broken - missed > self.tolerance:
+        while time.monotonic() < deadline and self.broken - missed > self.tolerance:
             point = falsification.search(
                 self.network,
                 self._ball(radius),
@@ -166,7 +169,7 @@ class _Search:
                 num_steps=ATTACK_STEPS,
                 num_restarts=ATTACK_RESTARTS,
                 seed=self.question.seed,
-                deadline=self.deadline,
+                deadline=deadline,
             )
             if point is not None:
                 self._break(point)
@@ -177,13 +180,13 @@ class _Search:
             doubled = min(2 * radius, self.question.max_epsilon)
             radius = doubled if np.isinf(self.broken) else (missed + self.broken) / 2
 
-    def _bound(self) -> None:
-        """Bisection with backward linear bounds alone."""
+    def _bound(self, method: Method) -> None:
+        """Bisection with bounds alone: intervals cost next to nothing, linear bounds prove more."""
         missed = min(self.broken, self.question.max_epsilon)
         while time.monotonic() < self.deadline and missed - self.proved > self.tolerance:
             radius = (self.proved + missed) / 2
             ball = self._ball(radius)
-            hidden = preactivation_bounds(self.network, ball, "crown")
+            hidden = preactivation_bounds(self.network, ball, method, self.deadline)
             if (margin_lower_bounds(self.network, ball, [self.label], hidden) > 0).all():
                 self.proved, self.proved_by = radius, DecidedBy.CROWN
             else:

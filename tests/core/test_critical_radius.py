@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from tasks.core import critical_radius
+from tasks.core import critical_radius, falsification
 from tasks.core.ball_sample import Sample
 from tasks.core.critical_radius import Bracket, critical_radii, radius_summary, radius_table
 from tasks.core.errors import CertiflowError, ContradictionError
 from tasks.core.models import NumpyRuntime, Runtime
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.radius_figures import radius_curves
-from tasks.core.radius_search import Question
+from tasks.core.radius_search import Job, Question, RadiusSolver
 from tasks.core.specification import LinfBall
 from tasks.core.verdict_store import VerdictStore
 from tests.networks import random_network
@@ -102,6 +103,18 @@ def test_misclassified_points_have_radius_zero() -> None:
     assert (bracket.proved, bracket.falsified, bracket.probes) == (0.0, 0.0, 0)
     assert bracket.complete
     np.testing.assert_array_equal(bracket.counterexample, image[0])
+
+
+def test_an_attack_that_takes_its_time_leaves_some_for_proofs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(*args: object, deadline: float, **kwargs: object) -> None:
+        time.sleep(max(deadline - time.monotonic(), 0.0))
+
+    monkeypatch.setattr(falsification, "search", slow)
+    job = Job(0, np.array([0.5, 0.25], np.float32), label=0)
+    found = RadiusSolver(linear(), Question(0.5, 0.001, 1.0))(job)
+    assert found.proved == pytest.approx((2 * 0.5 - 0.25 - 0.3) / 3, abs=0.002)
 
 
 def test_no_time_no_claim() -> None:
