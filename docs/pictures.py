@@ -1,7 +1,8 @@
 """Makes the README's pictures: `python docs/pictures.py [run|study]`, both without a word.
 
 `run`: of the newest finished run in the project's store, which must hold a report page (`certiflow
-report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study.
+report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study. The
+figures of critical radii are those of two runs of `certiflow radius`, copied by hand.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def pictures_of_run(client: MlflowClient) -> None:
 
 
 def pictures_of_study(client: MlflowClient) -> None:
-    """Curves and critical radii of the newest study."""
-    copy_figures(client, newest(client, "tags.study IS NOT NULL"), ("curves.png", "radii.png"))
+    """Curves of the newest study."""
+    copy_figures(client, newest(client, "tags.study IS NOT NULL"), ("curves.png",))
 
 
 def newest(client: MlflowClient, condition: str) -> Run:
