@@ -1,8 +1,8 @@
 """Makes the README's pictures: `python docs/pictures.py [run|study]`, both without a word.
 
 `run`: of the newest finished run in the project's store, which must hold a report page (`certiflow
-report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study. The
-figures of critical radii are those of two runs of `certiflow radius`, copied by hand.
+report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study.
+The figures of critical radii are those of two runs of `certiflow radius`, copied by hand.
 """
 
 from __future__ import annotations
