@@ -38,7 +38,7 @@ class Bracket:
         counterexample: float32, the image's shape, mislabelled by the deployed model.
         complete: whether the bracket is as narrow as asked, or all up to `max_epsilon` is proved.
         reason: why it is not complete.
-        stage_seconds: by stage: attack, bounds, and each probe of the ladder.
+        stage_seconds: by stage: interval, attack, crown, and each probe of the ladder.
     """
 
     sample_index: int
