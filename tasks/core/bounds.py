@@ -7,6 +7,13 @@ shape of the layer's matrix, which no way of storing it exceeds (see `matrices`)
 replaces one linear function of a layer's values by another, so what rounding changed in a step is
 at most gamma times `|coefficients|` times the greatest magnitudes of what they multiply; the sum
 over the steps is subtracted from the bound.
+
+At the ends of float64 errors are not relative. Below 2^-1022 a product loses up to 2^-1075 more:
+lost in coefficients, that is multiplied by values of at most `HUGE` < 2^499, so that 2^60
+operations lose less than 2^-515 < `UNDERFLOW`, which every bound gives up; lost in a scale of the
+rounding error, it is multiplied by coefficients of any size, so every scale is larger by `TINY`.
+Above, sums of finite numbers become infinite, and a chord's slope zero: where a weight or a value
+may reach `HUGE`, or a bound does, nothing is proved.
 """
 
 from __future__ import annotations
@@ -26,6 +33,9 @@ from tasks.core.specification import BoolArray, FloatArray, LinfBall, margin_row
 Method = Literal["interval", "crown"]
 
 UNIT_ROUNDOFF = 2.0**-53
+HUGE = 1e150  # of weights and values: the product of two is still a float64
+UNDERFLOW = 2.0**-500
+TINY = 2.0**-1000
 PlaneTerms = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 CHUNK_ENTRIES = 2**22  # of a batch of coefficient matrices: 32 MB, and a few such live at once
@@ -84,13 +94,14 @@ class ReluRelaxation:
         """`linear` marks units that pass unchanged."""
         lower, upper = bounds.lower, bounds.upper
         unstable = bounds.unstable(linear)
-        chord = upper / np.where(unstable, upper - lower, 1)
         active = ((lower >= 0) | linear).astype(lower.dtype)
-        return cls(
-            lower_slope=np.where(unstable, (upper > -lower).astype(lower.dtype), active),
-            upper_slope=np.where(unstable, chord, active),
-            upper_intercept=np.where(unstable, -chord * lower, 0),
-        )
+        with np.errstate(invalid="ignore"):  # of infinite bounds: NaN
+            chord = upper / np.where(unstable, upper - lower, 1)
+            return cls(
+                lower_slope=np.where(unstable, (upper > -lower).astype(lower.dtype), active),
+                upper_slope=np.where(unstable, chord, active),
+                upper_intercept=np.where(unstable, -chord * lower, 0),
+            )
 
 
 def preactivation_bounds(
@@ -171,7 +182,7 @@ def interval_lower_bounds(
     network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
 ) -> FloatArray:
     """Like `linear_lower_bounds` on the outputs, but from the last hidden layer's box alone."""
-    box = _activation_box(hidden[-1], network.linear[-1]) if hidden else ball
+    box = activation_box(hidden[-1], network.linear[-1]) if hidden else ball
     return linear_lower_bounds(ReluNetwork(network.layers[-1:]), 0, rows, [], box)
 
 
@@ -220,6 +231,7 @@ class RoundingScales:
     inputs: FloatArray
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def rounding_scales(
     network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: LinfBall
 ) -> RoundingScales:
@@ -228,21 +240,29 @@ def rounding_scales(
     A step through W multiplies |coefficients| with |W| |h| + |b|, h the activations it reads; one
     through a ReLU with |z|: slopes are at most 1, an intercept is at most |z|, and the chord's own
     four roundings are relative to |z|. The constants of all layers pass through 2 (depth + 1) sums.
+    Infinite where a weight or a value may reach `HUGE`.
     """
     values, affine, relu = np.maximum(np.abs(ball.lower), np.abs(ball.upper)), [], []
-    inputs = values * gamma(network.num_inputs + 8)
+    inputs = _scaled(values, gamma(network.num_inputs + 8))
     extra = 2 * (depth + 1) + 8
     for index, layer in enumerate(network.layers[: depth + 1]):
         width = sum(layer.matrix.shape)  # at most so many products a sum, forwards or backwards
-        reach = layer.matrix.absolute().forward(values) + np.abs(layer.bias)
-        affine.append(reach * gamma(width + extra))
+        reach = layer.absolute(values)
+        reach = reach if layer.magnitude < HUGE else np.full_like(reach, np.inf)
+        affine.append(_scaled(reach, gamma(width + extra)))
         if index < depth:
             bounds = hidden[index]
-            relu.append(bounds.magnitude * gamma(len(layer.bias) + extra))
+            relu.append(_scaled(bounds.magnitude, gamma(len(layer.bias) + extra)))
             values = np.where(network.linear[index], bounds.magnitude, np.maximum(bounds.upper, 0))
     return RoundingScales(affine, relu, inputs)
 
 
+def _scaled(magnitudes: FloatArray, factor: float) -> FloatArray:
+    """The rounding error of numbers up to `magnitudes`; NaN is not below `HUGE` either."""
+    return np.where(magnitudes < HUGE, magnitudes * factor + TINY, np.inf)
+
+
+@np.errstate(over="ignore", invalid="ignore")
 def backward_bounds(
     network: ReluNetwork,
     rows: FloatArray,
@@ -273,9 +293,10 @@ def backward_bounds(
         coefficients = _times(coefficients, layer.matrix)
         if index == 0:
             coefficients = coefficients + direct
-            return np.maximum(best, _concrete(coefficients, ball, scales.inputs) + constant)
+            last = _concrete(coefficients, ball, scales.inputs) + constant
+            return _held(np.maximum(best, last))
         before, linear = hidden[index - 1], network.linear[index - 1]
-        box = _activation_box(before, linear)
+        box = activation_box(before, linear)
         best = np.maximum(best, _concrete(coefficients, box, scales.relu[index - 1]) + constant)
         relaxation = relaxations[index - 1]
         positive, negative = np.maximum(coefficients, 0), np.minimum(coefficients, 0)
@@ -291,6 +312,11 @@ def backward_bounds(
             coefficients -= terms
             constant -= _dot(np.abs(terms), scales.relu[index - 1])
     raise AssertionError("the loop returns at the first layer")
+
+
+def _held(bounds: FloatArray) -> FloatArray:
+    """Lower bounds as far as they prove something: an overflow on the way ends beyond `HUGE`."""
+    return np.where(np.abs(bounds) < HUGE, bounds - UNDERFLOW, -np.inf)
 
 
 def _times(coefficients: FloatArray, matrix: Matrix) -> FloatArray:
@@ -310,42 +336,51 @@ def _concrete(coefficients: FloatArray, box: LinfBall, scale: FloatArray) -> Flo
     return _dot(coefficients, center) - _dot(np.abs(coefficients), radius + scale)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def evaluation_error(
     network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
 ) -> FloatArray:
     """How far rounding can move `rows @ network(x)` for any x of a box: rows (m, outputs), (b, m).
 
     Errors of one layer pass through the next as |W| times themselves; ReLU does not enlarge them.
+    Not finite where a value may reach `HUGE`.
     """
     depth = len(network.layers) - 1
     scales = rounding_scales(network, depth, hidden, ball)
     error = np.zeros((len(ball), network.num_inputs))
     for layer, scale in zip(network.layers, scales.affine, strict=True):
-        error = layer.matrix.absolute().forward(error) + scale
+        error = layer.absolute.matrix.forward(error) + scale
     last = hidden[-1] if depth else Bounds(ball.lower, ball.upper)
-    box = _activation_box(last, network.linear[-1]) if depth else ball
+    box = activation_box(last, network.linear[-1]) if depth else ball
     values = np.maximum(np.abs(box.lower), np.abs(box.upper))
     layer = network.layers[-1]
-    outputs = layer.matrix.absolute().forward(values) + np.abs(layer.bias)
+    outputs = layer.absolute(values)
     total: FloatArray = (error + gamma(network.num_outputs + 4) * outputs) @ np.abs(rows).T
-    return total
+    return total + UNDERFLOW
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def interval_step(
     network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: LinfBall
 ) -> Bounds:
-    """Bounds on affine layer `depth` from the box of the layer before it."""
+    """Bounds on affine layer `depth` from the box of the layer before it.
+
+    Infinite where a weight or a value may reach `HUGE`.
+    """
     layer = network.layers[depth]
-    box = ball if depth == 0 else _activation_box(hidden[depth - 1], network.linear[depth - 1])
+    box = ball if depth == 0 else activation_box(hidden[depth - 1], network.linear[depth - 1])
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
-    absolute = layer.matrix.absolute()
-    middle, spread = layer(center), absolute.forward(radius)
-    magnitude = absolute.forward(np.abs(center) + radius) + np.abs(layer.bias)
-    error = gamma(layer.matrix.shape[1] + 8) * magnitude  # n is the number of inputs
-    return Bounds(middle - spread - error, middle + spread + error)
+    middle, spread = layer(center), layer.absolute.matrix.forward(radius)
+    magnitude = layer.absolute(np.abs(center) + radius)
+    error = gamma(layer.matrix.shape[1] + 8) * magnitude + UNDERFLOW  # n is the number of inputs
+    held = (magnitude < HUGE) & (layer.magnitude < HUGE)
+    return Bounds(
+        np.where(held, middle - spread - error, -np.inf),
+        np.where(held, middle + spread + error, np.inf),
+    )
 
 
-def _activation_box(bounds: Bounds, linear: BoolArray) -> LinfBall:
+def activation_box(bounds: Bounds, linear: BoolArray) -> LinfBall:
     """What the activation makes of the bounds."""
     return LinfBall(
         np.where(linear, bounds.lower, np.maximum(bounds.lower, 0)),

@@ -20,7 +20,10 @@ from tasks.core.specification import BoolArray, FloatArray, IntArray
 # "fast math" is allowed: NaN and infinity must stay what they are, so that they prove nothing.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 
+# As in `bounds`. Numba's cache knows this file alone: numbers from elsewhere would go stale in it.
 UNIT_ROUNDOFF = 2.0**-53
+HUGE = 1e150
+UNDERFLOW = 2.0**-500
 DIRECT_SHARE = 0.05  # of an input's own slope in its score, beside what the relaxations lose by it
 
 
@@ -218,7 +221,7 @@ def _unit_bounds(
         low += a * center[j] - abs(a) * scale
         high += c * center[j] - abs(c) * scale
         sensitivity[j] = a
-    return low, -high
+    return _held(low), -_held(high)
 
 
 @compiled
@@ -256,4 +259,10 @@ def _row_bound(
         a = next_one[j]
         bound += a * center[j] - abs(a) * (radius[j] + lines.input_scales[j])
         one[j] = a
-    return bound
+    return _held(bound)
+
+
+@compiled
+def _held(bound: float) -> float:
+    """As in `bounds`: a lower bound as far as it proves something."""
+    return bound - UNDERFLOW if abs(bound) < HUGE else -np.inf

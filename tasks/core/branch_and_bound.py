@@ -204,10 +204,14 @@ class PhaseSearch:
         below = [np.append(row, -1.0) for row in weights]  # row @ x - greatest <= limit
         held = [np.append(row, 0.0) for rows, _ in splits for row in rows]
         inputs = np.stack([self.box.lower[0], self.box.upper[0]], axis=1)
+        left = np.array([*below, *held])
+        right = np.concatenate([limits, *(bounds for _, bounds in splits)])
+        if not (np.isfinite(left).all() and np.isfinite(right).all()):
+            return None
         result = linprog(
             np.append(np.zeros(len(inputs)), 1.0),
-            A_ub=np.array([*below, *held]),
-            b_ub=np.concatenate([limits, *(bounds for _, bounds in splits)]),
+            A_ub=left,
+            b_ub=right,
             bounds=[*inputs.tolist(), (None, None)],
         )
         if not result.success:

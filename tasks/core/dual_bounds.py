@@ -87,6 +87,7 @@ class _Pass:
 class DualProblem:
     """A network over one box, with bounds on its hidden layers: what all subproblems share."""
 
+    @np.errstate(over="ignore", invalid="ignore")  # what float32 cannot hold proves nothing
     def __init__(self, network: ReluNetwork, box: LinfBall, hidden: Sequence[Bounds]) -> None:
         self.network, self.box, self.hidden = network, box, list(hidden)
         self.planes = self.exact_planes = None
@@ -126,6 +127,7 @@ class DualProblem:
             np.zeros((count, self.network.num_inputs if self.planes else 0), dtype=np.float32),
         )
 
+    @np.errstate(over="ignore", invalid="ignore")
     def certified(self, problems: Subproblems, choices: Choices) -> FloatArray:
         """The bounds that `choices` give, (batch,), in float64 and rounded outwards.
 
@@ -215,7 +217,7 @@ class DualProblem:
         return self._backward(*self._data(problems, choices)).lower
 
     # OpenBLAS can raise the flag on finite numbers (numpy issue 24067), and NaN proves nothing.
-    @np.errstate(invalid="ignore")
+    @np.errstate(over="ignore", invalid="ignore")
     def optimise(
         self,
         problems: Subproblems,

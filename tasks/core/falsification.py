@@ -70,11 +70,12 @@ def padded_rows(regions: Sequence[UnsafeRegion]) -> tuple[FloatArray, FloatArray
 
 
 def reaches(network: ReluNetwork, region: UnsafeRegion, point: FloatArray) -> bool:
-    """Whether the float64 outputs of `point`, evaluated alone, are in the region.
+    """Whether the float64 outputs of `point`, evaluated alone, are finite and in the region.
 
     In a batch a sum may round otherwise, which decides ties.
     """
-    return bool(region.excess(network(point[None]))[0] <= 0)
+    outputs = network(point[None])
+    return bool(np.isfinite(outputs).all() and region.excess(outputs)[0] <= 0)
 
 
 def descend(

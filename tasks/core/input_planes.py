@@ -107,7 +107,7 @@ class InputPlanes:
         self.weights = spans.weights.astype(dtype, copy=False)
         self.starts, self.inputs = spans.starts, spans.inputs
         self.center, self.radius = center[0].astype(dtype), radius[0].astype(dtype)
-        peaks = layer(center) + layer.matrix.absolute().forward(radius)
+        peaks = layer(center) + layer.absolute.matrix.forward(radius)
         self.peaks = peaks[0].astype(dtype)
 
     def weighted(

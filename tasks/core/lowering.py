@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy import sparse
 
 from tasks.core.errors import CertiflowError
 from tasks.core.matrices import check_size, stored
-from tasks.core.network import Affine, ReluNetwork
+from tasks.core.network import Affine, ReluNetwork, Roundings
 from tasks.core.specification import FloatArray, IntArray
 from tasks.core.windows import Shape, Window
 
@@ -23,12 +23,21 @@ class Tensor:
 
     `matrix` is sparse, (size, units); units that the layer gains later have weight zero. Depth 0
     are the network's inputs.
+
+    What was one map in float64 may be several steps in the model. `absolute` and `offset` are the
+    products and sums of the steps' absolute weights, at least |matrix| and |constant|: a model in
+    float32 computes the tensor with an error of at most gamma(`roundings`) times
+    `absolute @ |units| + offset` (Higham 2002, chapter 3). `gain` bounds what any step makes of 1.
     """
 
     matrix: sparse.csr_array
     constant: FloatArray
     shape: Shape
     depth: int
+    absolute: sparse.csr_array
+    offset: FloatArray
+    roundings: int = 0
+    gain: float = 1.0
 
     @property
     def positions(self) -> IntArray:
@@ -38,11 +47,33 @@ class Tensor:
     def taken(self, positions: IntArray) -> Tensor:
         """The elements at `positions`, in the shape of `positions`."""
         rows = positions.ravel()
-        return Tensor(self.matrix[rows], self.constant[rows], positions.shape, self.depth)
+        return replace(
+            self,
+            matrix=self.matrix[rows],
+            constant=self.constant[rows],
+            shape=positions.shape,
+            absolute=self.absolute[rows],
+            offset=self.offset[rows],
+        )
 
     def mapped(self, matrix: sparse.csr_array, shape: Shape) -> Tensor:
-        """`matrix @ self`, in `shape`."""
-        return Tensor(matrix @ self.matrix, matrix @ self.constant, shape, self.depth)
+        """`matrix @ self`, in `shape`: rounded once for each term of a row, and for its weights."""
+        absolute = abs(matrix)
+        terms = int(np.diff(matrix.indptr).max(initial=0))
+        return Tensor(
+            matrix @ self.matrix,
+            matrix @ self.constant,
+            shape,
+            self.depth,
+            absolute @ self.absolute,
+            absolute @ self.offset,
+            self.roundings + terms + 1,
+            self.gain * max(1.0, float(absolute.sum(axis=1).max(initial=0))),
+        )
+
+    def rounded(self, count: int) -> Tensor:
+        """The same values, which the model rounds so many times more."""
+        return replace(self, roundings=self.roundings + count)
 
     def scaled(self, factor: ArrayLike) -> Tensor:
         """Every element times its factor, both broadcast to one shape."""
@@ -113,6 +144,9 @@ def along(values: FloatArray, axis: int, rank: int) -> FloatArray:
     return values.reshape(shape)
 
 
+ROOT_ROUNDINGS = 16  # of one divided by a square root, with the fewest instructions
+
+
 class Lowering:
     """Collects the hidden units of one network while its graph is walked in order.
 
@@ -122,7 +156,8 @@ class Lowering:
 
     def __init__(self, shape: Shape) -> None:
         size = prod(shape)
-        self.input = Tensor(sparse.eye_array(size, format="csr"), np.zeros(size), shape, 0)
+        each, none = sparse.eye_array(size, format="csr"), np.zeros(size)
+        self.input = Tensor(each, none, shape, 0, each, none)
         self._widths = [size]
         self._hidden: list[list[tuple[Tensor, bool]]] = []
         self._lifted: dict[Tensor, Tensor] = {}
@@ -130,7 +165,9 @@ class Lowering:
     def constant(self, values: ArrayLike) -> Tensor:
         """A tensor that depends on nothing."""
         array = np.asarray(values, dtype=np.float64)
-        return Tensor(sparse.csr_array((array.size, 0)), array.ravel(), array.shape, 0)
+        nothing, offset = sparse.csr_array((array.size, 0)), np.abs(array.ravel())
+        gain = max(1.0, float(offset.max(initial=0)))
+        return Tensor(nothing, array.ravel(), array.shape, 0, nothing, offset, gain=gain)
 
     def add(self, first: Tensor, second: Tensor) -> Tensor:
         """Elementwise sum, broadcast to one shape."""
@@ -139,7 +176,16 @@ class Lowering:
             tensor.taken(np.broadcast_to(tensor.positions, shape))
             for tensor in self._aligned([first, second])
         )
-        return Tensor(one.matrix + other.matrix, one.constant + other.constant, shape, one.depth)
+        return Tensor(
+            one.matrix + other.matrix,
+            one.constant + other.constant,
+            shape,
+            one.depth,
+            one.absolute + other.absolute,
+            one.offset + other.offset,
+            max(one.roundings, other.roundings) + 1,
+            one.gain + other.gain,
+        )
 
     def batch_normalised(
         self,
@@ -152,7 +198,10 @@ class Lowering:
         scale: FloatArray,
         shift: FloatArray,
     ) -> Tensor:
-        """`scale * (x - mean) / sqrt(variance + epsilon) + shift`, per index of `axis`."""
+        """`scale * (x - mean) / sqrt(variance + epsilon) + shift`, per index of `axis`.
+
+        Runtimes compute it in various ways, some folded into the layer before.
+        """
         if not (variance + epsilon > 0).all():
             raise CertiflowError(
                 f"the variance {variance.min()} + {epsilon} is not positive: nothing can be "
@@ -160,15 +209,24 @@ class Lowering:
             )
         factor = scale / np.sqrt(variance + epsilon)
         rank = len(tensor.shape)
-        scaled = tensor.scaled(along(factor, axis, rank))
-        return self.add(scaled, self.constant(along(shift - factor * mean, axis, rank)))
+        scaled = tensor.scaled(along(factor, axis, rank)).rounded(ROOT_ROUNDINGS)
+        centred = self.add(scaled, self.constant(along(-factor * mean, axis, rank)))
+        return self.add(centred, self.constant(along(shift, axis, rank)))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
         """All elements of all tensors, one after another, in one axis."""
         aligned = self._aligned(tensors)
         constant = np.concatenate([tensor.constant for tensor in aligned])
-        matrix = sparse.vstack([tensor.matrix for tensor in aligned], format="csr")
-        return Tensor(matrix, constant, constant.shape, aligned[0].depth)
+        return Tensor(
+            sparse.vstack([tensor.matrix for tensor in aligned], format="csr"),
+            constant,
+            constant.shape,
+            aligned[0].depth,
+            sparse.vstack([tensor.absolute for tensor in aligned], format="csr"),
+            np.concatenate([tensor.offset for tensor in aligned]),
+            max(tensor.roundings for tensor in aligned),
+            max(tensor.gain for tensor in aligned),
+        )
 
     def relu(self, tensor: Tensor) -> Tensor:
         """`max(x, 0)`, as units of the next hidden layer."""
@@ -200,24 +258,18 @@ class Lowering:
 
     def network(self, output: Tensor) -> ReluNetwork:
         """The network whose outputs are this tensor's elements; consecutive affine maps are one."""
-        hidden = self._hidden[: output.depth]
+        blocks = [*self._hidden[: output.depth], [(output, True)]]
         layers = [
-            Tensor(
-                sparse.vstack([_widened(block.matrix, width) for block, _ in blocks], format="csr"),
-                np.concatenate([block.constant for block, _ in blocks]),
-                (),
-                depth,
-            )
-            for depth, (blocks, width) in enumerate(zip(hidden, self._widths, strict=False))
+            _layer([tensor for tensor, _ in block], width)
+            for block, width in zip(blocks, self._widths, strict=False)
         ]
-        last = _widened(output.matrix, self._widths[output.depth])
-        layers.append(Tensor(last, output.constant, output.shape, output.depth))
         return ReluNetwork(
-            tuple(Affine(stored(layer.matrix), layer.constant) for layer in layers),
+            tuple(layer for layer, _ in layers),
             tuple(
-                np.concatenate([np.full(len(tensor.constant), linear) for tensor, linear in blocks])
-                for blocks in hidden
+                np.concatenate([np.full(len(tensor.constant), linear) for tensor, linear in block])
+                for block in blocks[:-1]
             ),
+            tuple(roundings for _, roundings in layers),
         )
 
     def _maximum(self, first: Tensor, second: Tensor) -> Tensor:
@@ -230,7 +282,12 @@ class Lowering:
         lifted = [self._lift(tensor, depth) for tensor in tensors]
         width = self._widths[depth]
         return [
-            Tensor(_widened(tensor.matrix, width), tensor.constant, tensor.shape, depth)
+            replace(
+                tensor,
+                matrix=_widened(tensor.matrix, width),
+                absolute=_widened(tensor.absolute, width),
+                depth=depth,
+            )
             for tensor in lifted
         ]
 
@@ -253,10 +310,39 @@ class Lowering:
         self._widths[depth] += len(rows)
         constant = tensor.constant.copy()
         constant[rows] = 0
+        left = bool(constant.any())  # which keep the roundings of their way here
         matrix = sparse.csr_array(
             (np.ones(len(rows)), (rows, units)), shape=(len(constant), self._widths[depth])
         )
-        return Tensor(matrix, constant, tensor.shape, depth)
+        offset = np.where(constant != 0, tensor.offset, 0)
+        return Tensor(
+            matrix,
+            constant,
+            tensor.shape,
+            depth,
+            matrix,
+            offset,
+            tensor.roundings if left else 0,
+            tensor.gain if left else 1.0,
+        )
+
+
+def _layer(tensors: Sequence[Tensor], width: int) -> tuple[Affine, Roundings]:
+    """The elements of all the tensors as one affine layer over `width` units."""
+    constant = np.concatenate([tensor.constant for tensor in tensors])
+    matrix, absolute = (
+        sparse.vstack([_widened(part, width) for part in parts], format="csr")
+        for parts in (
+            [tensor.matrix for tensor in tensors],
+            [tensor.absolute for tensor in tensors],
+        )
+    )
+    offset = np.concatenate([tensor.offset for tensor in tensors])
+    layer, folded = Affine(stored(matrix), constant), None
+    if (offset != np.abs(constant)).any() or (absolute != abs(matrix)).nnz:
+        folded = Affine(stored(absolute), offset)
+    count = max(tensor.roundings for tensor in tensors)
+    return layer, Roundings(count, max(tensor.gain for tensor in tensors), folded)
 
 
 def _channel_windows(tensor: Tensor, window: Window) -> tuple[IntArray, Shape]:

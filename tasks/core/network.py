@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +35,25 @@ class Affine:
         """W as an array, made anew at every call where it is stored in blocks."""
         return self.matrix.dense()
 
+    @cached_property
+    def magnitude(self) -> float:
+        """The greatest absolute weight or bias."""
+        parts = (*self.matrix.arrays(), self.bias)  # places in blocks are small numbers
+        return max(float(np.abs(part).max(initial=0)) for part in parts)
+
+    @cached_property
+    def absolute(self) -> Affine:
+        """`x -> |W| x + |bias|`."""
+        return Affine(self.matrix.absolute(), np.abs(self.bias))
+
+    def restricted(self, rows: BoolArray, columns: BoolArray) -> Affine:
+        """The marked outputs and inputs alone."""
+        return Affine(self.matrix.restricted(rows, columns), self.bias[rows])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to other processes is without what was computed from it."""
+        return {"matrix": self.matrix, "bias": self.bias}
+
     def __call__(self, x: FloatArray) -> FloatArray:
         """Rows of `x`, shape (batch, inputs), through the map."""
         return self.matrix.forward(x) + self.bias
@@ -44,18 +64,48 @@ class Affine:
 
 
 @dataclass(frozen=True, eq=False)
+class Roundings:
+    """How a model in float32 computes an affine layer, which may be several steps there.
+
+    Attributes:
+        count: roundings on the way of any term to the layer's outputs, those of weights included.
+        gain: what any step makes of inputs of at most 1 in magnitude is at most so great.
+        absolute: |W| and |b|, multiplied step by step; None where they are the layer's own.
+    """
+
+    count: int
+    gain: float
+    absolute: Affine | None = None
+
+    @classmethod
+    def of(cls, layer: Affine) -> Roundings:
+        """One step: a product for each input and the bias, from weights rounded to float32."""
+        reach = layer.absolute(np.ones((1, layer.matrix.shape[1])))
+        return cls(layer.matrix.shape[1] + 3, max(1.0, float(reach.max(initial=0))))
+
+    def absolute_of(self, layer: Affine) -> Affine:
+        """|W| and |b|, at least those of the layer."""
+        return layer.absolute if self.absolute is None else self.absolute
+
+
+@dataclass(frozen=True, eq=False)
 class ReluNetwork:
     """Affine maps with a ReLU between each two, none after the last, over flattened inputs.
 
     `linear[k]`, shape (units,), marks the units of hidden layer k that pass unchanged instead of
     through the ReLU, as residual connections and max pooling need; by default there are none.
+    `roundings[k]` tells how the model in float32 computes layer k; by default in one step.
     Raises `CertiflowError` when shapes do not chain or a weight is not finite.
     """
 
     layers: tuple[Affine, ...]
     linear: tuple[BoolArray, ...] = ()
+    roundings: tuple[Roundings, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.roundings:
+            object.__setattr__(self, "roundings", tuple(map(Roundings.of, self.layers)))
+        assert len(self.roundings) == len(self.layers)
         if not self.linear:
             none = tuple(np.zeros(len(layer.bias), dtype=bool) for layer in self.layers[:-1])
             object.__setattr__(self, "linear", none)
@@ -114,25 +164,29 @@ class ReluNetwork:
         inputs = (np.ones(self.num_inputs, dtype=bool), *kept)
         outputs = (*kept, np.ones(self.num_outputs, dtype=bool))
         layers = tuple(
-            Affine(layer.matrix.restricted(rows, columns), layer.bias[rows])
+            layer.restricted(rows, columns)
             for layer, rows, columns in zip(self.layers, outputs, inputs, strict=True)
         )
         linear = tuple(mask[rows] for mask, rows in zip(self.linear, kept, strict=True))
-        return ReluNetwork(layers, linear)
+        roundings = tuple(
+            each if each.absolute is None else replace(each, absolute=each.absolute.restricted(*at))
+            for each, *at in zip(self.roundings, outputs, inputs, strict=True)
+        )
+        return ReluNetwork(layers, linear, roundings)
 
     def with_inputs(self) -> ReluNetwork:
         """The network that gives its inputs after its outputs, for constraints on both."""
         identity = sparse.eye_array(self.num_inputs, format="csr")
-        if len(self.layers) == 1:
-            (only,) = self.layers
-            return ReluNetwork((_joined(sparse.vstack, only, identity),))
-        first, *others = self.layers
+        joins = [sparse.vstack, *[sparse.block_diag] * (len(self.layers) - 1)]
+        layers = tuple(map(_joined, joins, self.layers, repeat(identity)))
+        absolute = map(Roundings.absolute_of, self.roundings, self.layers)
         return ReluNetwork(
-            (
-                _joined(sparse.vstack, first, identity),
-                *(_joined(sparse.block_diag, layer, identity) for layer in others),
-            ),
+            layers,
             tuple(np.append(mask, np.ones(self.num_inputs, dtype=bool)) for mask in self.linear),
+            tuple(
+                replace(each, absolute=_joined(join, layer, identity))
+                for each, join, layer in zip(self.roundings, joins, absolute, strict=True)
+            ),
         )
 
     @cached_property
@@ -150,6 +204,11 @@ class ReluNetwork:
                 digest.update(np.ascontiguousarray(part).tobytes())
         for mask in self.linear:
             digest.update(mask.tobytes())
+        for roundings in self.roundings:
+            digest.update(repr((roundings.count, roundings.gain)).encode())
+            if roundings.absolute is not None:
+                for part in (*roundings.absolute.matrix.arrays(), roundings.absolute.bias):
+                    digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
 
