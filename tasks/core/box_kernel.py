@@ -54,6 +54,7 @@ def bound_boxes(
     rows: FloatArray,
     offsets: FloatArray,
     regions: IntArray,
+    goal: float,
     box_lower: FloatArray,
     box_upper: FloatArray,
     phases: NDArray[np.int8],
@@ -71,6 +72,7 @@ def bound_boxes(
         root_lower, root_upper: (layers - 1, w), bounds on the units over a box around all, which
             the scales were made with.
         rows, offsets, regions: (m, outputs), (m,) and the region of each row (m,), ascending.
+        goal: a region is closed where the bound of a row is above it; at least 0.
         box_lower, box_upper: (boxes, inputs).
         phases: (boxes, layers - 1, w) int8: 1 active, -1 inactive, 0 unknown; updated.
         alive: (boxes, num_regions): which regions are open; updated.
@@ -154,7 +156,7 @@ def bound_boxes(
                             slopes[:] = one[:inputs]
                 row += 1
             if alive[box, region]:
-                if greatest > 0:
+                if greatest > goal:
                     alive[box, region] = False
                     closed = min(closed, greatest)
                 elif not greatest >= worst:

@@ -33,6 +33,7 @@ FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
 STEPS = 10
 LAST_STEPS = 300  # where nothing is left to split
+SPARE = 64  # subproblems for the goal, beside as many as the proof took
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,11 @@ class _Node:
 
 
 class PhaseSearch:
-    """The search over one box and the regions that share it."""
+    """The search over one box and the regions that share it.
+
+    A bound above 0 excludes a region. Above `goal` it is not worth more work; one between them is
+    raised as long as that takes no more subproblems than the proof did.
+    """
 
     def __init__(
         self,
@@ -75,14 +80,16 @@ class PhaseSearch:
         box: LinfBall,
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
+        goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions = network, box, regions
+        self.network, self.box, self.regions, self.goal = network, box, regions, goal
         self.problem = DualProblem(network, box, hidden)
         self.rows, self.offsets = padded_rows(regions)
         self.root_lower = np.full(len(regions), -np.inf)
         self.heap: list[tuple[float, int, _Node]] = []
         self.order = itertools.count()  # ties go first in, first out
         self.subproblems = 0
+        self.most = np.inf  # subproblems, once all regions are excluded
         self.stuck = 0
         self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
@@ -92,7 +99,7 @@ class PhaseSearch:
         if self.subproblems == 0:
             self.bound_roots(deadline)
         most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
-        while self.heap and self.candidate is None and time.monotonic() < deadline:
+        while self._worth_more() and time.monotonic() < deadline:
             count = min(most, len(self.heap))
             nodes = [heapq.heappop(self.heap)[-1] for _ in range(count)]
             nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
@@ -100,9 +107,16 @@ class PhaseSearch:
                 self._bound_children(nodes, units, deadline)
         return self._summary()
 
+    def _worth_more(self) -> bool:
+        if not self.heap or self.candidate is not None:
+            return False
+        if self.heap[0][0] > 0:
+            self.most = min(self.most, 2 * self.subproblems + SPARE)
+        return self.subproblems < self.most
+
     def _summary(self) -> Search:
         open_lower = min((entry[0] for entry in self.heap), default=np.inf)
-        proved = not self.heap and self.candidate is None and not self.stuck
+        proved = open_lower > 0 and self.candidate is None and not self.stuck
         reason = "" if proved else f"branch and bound: {len(self.heap)} open of {self.subproblems}"
         if self.stuck:
             reason += f", {self.stuck} without a unit to split"
@@ -123,9 +137,11 @@ class PhaseSearch:
             bounds = self.problem.bounds[np.zeros(len(regions), dtype=np.intp)]
             problems = self._problems(regions, signs, bounds)
             choices = self.problem.initial_choices(problems)
-            found = self.problem.optimise(problems, choices, ROOT_STEPS, deadline=deadline)
+            found = self.problem.optimise(
+                problems, choices, ROOT_STEPS, stop_above=self.goal, deadline=deadline
+            )
             self.root_lower[regions] = found.lower
-            self._file(problems, found, regions)
+            self._file(problems, found, regions, np.full(len(regions), -np.inf))
 
     def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows."""
@@ -137,12 +153,16 @@ class PhaseSearch:
         problems: Subproblems,
         found: Optimised,
         regions: Sequence[int],
+        known: FloatArray,
     ) -> None:
-        """Closed subproblems are dropped, open ones queued, their points tried."""
+        """Closed subproblems are dropped, open ones queued, their points tried.
+
+        `known`, (batch,), are bounds that hold of them already.
+        """
         self.subproblems += len(regions)
         self._try_points(found, problems, regions)
-        for row, lower in enumerate(found.lower.tolist()):
-            if lower > 0:
+        for row, lower in enumerate(np.fmax(found.lower, known).tolist()):
+            if lower > self.goal:
                 self.closed_lower = min(self.closed_lower, lower)
                 continue
             at = slice(row, row + 1)
@@ -172,8 +192,9 @@ class PhaseSearch:
         for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
             problems = self._problems([node.region], node.signs[None], node.bounds)
             found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
-            if found.lower[0] > 0:
-                self.closed_lower = min(self.closed_lower, float(found.lower[0]))
+            lower = float(np.fmax(found.lower[0], node.lower))
+            if lower > 0:
+                self.closed_lower = min(self.closed_lower, lower)
                 continue
             self.stuck += 1
             point = self._least_point(node)
@@ -268,8 +289,11 @@ class PhaseSearch:
         regions = [nodes[row].region for row in twice.tolist()]
         problems = self._problems(regions, signs, bounds)
         start = joined([node.choices for node in nodes])[twice]
-        found = self.problem.optimise(problems, start, STEPS, deadline=deadline)
-        self._file(problems, found, regions)
+        found = self.problem.optimise(
+            problems, start, STEPS, stop_above=self.goal, deadline=deadline
+        )
+        known = np.array([node.lower for node in nodes])[twice]
+        self._file(problems, found, regions, known)
 
 
 def optimised_root(
@@ -279,13 +303,14 @@ def optimised_root(
     hidden: Sequence[Bounds],
     num_steps: int,
     deadline: float,
+    goal: float = 0.0,
 ) -> PhaseSearch:
     """alpha-CROWN: a search whose hidden bounds and roots are bounded by optimised choices.
 
     Its `root_lower` and `problem.hidden` are what alpha-CROWN shows; `run` goes on from there.
     """
     tightened = tightened_hidden(network, box, hidden, num_steps, deadline)
-    search = PhaseSearch(network, box, regions, tightened)
+    search = PhaseSearch(network, box, regions, tightened, goal)
     search.bound_roots(deadline)
     return search
 

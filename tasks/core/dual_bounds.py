@@ -210,7 +210,7 @@ class DualProblem:
         outputs = (count * rows) @ self.scales.affine[-1][0]  # gamma is in the scales
         offsets = gamma(count + 8) * (weights * np.abs(problems.offsets)).sum(axis=1)
         total: FloatArray = bounds - outputs - offsets - gamma(count + 8) * np.abs(bounds)
-        return total
+        return np.where(np.isnan(total), -np.inf, total)
 
     def estimated(self, problems: Subproblems, choices: Choices) -> Float32Array:
         """The bounds that `choices` give in float32, (batch,): to compare, not to prove."""

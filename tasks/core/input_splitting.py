@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds, rounding_scales
-from tasks.core.branch_and_bound import Search
+from tasks.core.branch_and_bound import SPARE, Search
 from tasks.core.falsification import reaches
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, IntArray, LinfBall, UnsafeRegion
@@ -27,7 +27,7 @@ PhaseArray = NDArray[np.int8]
 
 
 class InputSearch:
-    """The search over one box and the regions that share it."""
+    """The search over one box and the regions that share it; `goal` as in `PhaseSearch`."""
 
     def __init__(
         self,
@@ -35,33 +35,43 @@ class InputSearch:
         box: LinfBall,
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
+        goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions = network, box, regions
+        self.network, self.box, self.regions, self.goal = network, box, regions, goal
         self.padded = _Padded(network, box, regions, hidden)
         # (bound, order, box's lower and upper, phases, open regions, input to split)
         self.heap: list[tuple[float, int, LinfBall, PhaseArray, BoolArray, int]] = []
         self.order = itertools.count()
         self.boxes = 0
+        self.most = np.inf  # boxes, once all regions are excluded
         self.stuck = 0
         self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
 
     def run(self, deadline: float) -> Search:
         """Bounds and halves until all is closed, a point is found, or the deadline passes."""
-        alive = np.ones((1, len(self.regions)), dtype=bool)
-        self._bound(self.box, self.padded.phases[None], alive)
-        while self.heap and self.candidate is None and time.monotonic() < deadline:
+        if self.boxes == 0:
+            alive = np.ones((1, len(self.regions)), dtype=bool)
+            self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf))
+        while self._worth_more() and time.monotonic() < deadline:
             self._bound(*self._halves())
-        proved = not self.heap and self.candidate is None and not self.stuck
+        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
+        proved = open_lower > 0 and self.candidate is None and not self.stuck
         reason = "" if proved else f"input splitting: {len(self.heap)} open of {self.boxes} boxes"
         if self.stuck:
             reason += f", {self.stuck} too thin to split"
-        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
         lower = float(min(open_lower, self.closed_lower))
         return Search(proved, self.candidate, lower, self.boxes, reason)
 
-    def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray]:
-        """Both halves of the boxes with the least bounds."""
+    def _worth_more(self) -> bool:
+        if not self.heap or self.candidate is not None:
+            return False
+        if self.heap[0][0] > 0:
+            self.most = min(self.most, 2 * self.boxes + SPARE)
+        return self.boxes < self.most
+
+    def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray, FloatArray]:
+        """Both halves of the boxes with the least bounds, and these."""
         batch = [heapq.heappop(self.heap) for _ in range(min(BATCH, len(self.heap)))]
         lower = np.repeat(np.concatenate([box.lower for _, _, box, *_ in batch]), 2, axis=0)
         upper = np.repeat(np.concatenate([box.upper for _, _, box, *_ in batch]), 2, axis=0)
@@ -69,15 +79,25 @@ class InputSearch:
         alive = np.repeat(np.stack([entry[4] for entry in batch]), 2, axis=0)
         rows, split = 2 * np.arange(len(batch)), np.array([entry[5] for entry in batch])
         middle = (lower[rows, split] + upper[rows, split]) / 2
-        thin = (middle <= lower[rows, split]) | (middle >= upper[rows, split])
-        self.stuck += int(thin.sum())
+        known = np.repeat(np.array([entry[0] for entry in batch]), 2)
+        thin = ~((middle > lower[rows, split]) & (middle < upper[rows, split]))
+        open_thin = thin & ~(known[rows] > 0)
+        self.stuck += int(open_thin.sum())
+        closed = known[rows][thin & ~open_thin]
+        self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
         upper[rows, split], lower[rows + 1, split] = middle, middle
         keep = np.repeat(~thin, 2)
-        return LinfBall(lower[keep], upper[keep]), phases[keep], alive[keep]
+        return LinfBall(lower[keep], upper[keep]), phases[keep], alive[keep], known[keep]
 
-    def _bound(self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray) -> None:
-        """Queues the boxes that stay open; `alive` marks regions open in the parent box."""
-        lower, closed, split, points = self.padded.bounds(boxes, phases, alive)
+    def _bound(
+        self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray, known: FloatArray
+    ) -> None:
+        """Queues the boxes that stay open.
+
+        `alive` marks regions open in the parent box, `known` bounds their excess there.
+        """
+        lower, closed, split, points = self.padded.bounds(boxes, phases, alive, self.goal)
+        lower = np.fmax(lower, known)
         self.boxes += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
         # NaN is not above zero: such a box stays open, and nothing is proved of it
@@ -138,7 +158,7 @@ class _Padded:
         self.places = np.repeat(np.arange(len(regions)), [len(region.rows) for region in regions])
 
     def bounds(
-        self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray
+        self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray, goal: float
     ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
         """See `box_kernel.bound_boxes`: bounds, inputs to split and candidates."""
         from tasks.core.box_kernel import bound_boxes
@@ -159,6 +179,7 @@ class _Padded:
             self.rows,
             self.offsets,
             self.places,
+            goal,
             np.ascontiguousarray(boxes.lower),
             np.ascontiguousarray(boxes.upper),
             phases,

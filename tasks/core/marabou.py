@@ -1,8 +1,9 @@
-"""Exact verification with Marabou 2.0.0, asked in an encoding that makes its `unsat` trustworthy.
+"""Verification with Marabou 2.0.0, and what its `unsat` is worth.
 
-Marabou (Wu et al. 2024, "Marabou 2.0: A Versatile Formal Analyzer of Neural Networks") fixes every
-variable whose bounds are within 1e-5 of each other, and so calls queries `unsat` that have a
-counterexample when weights, radii or neurons are small. Three things prevent that here:
+Marabou (Wu et al. 2024, "Marabou 2.0: A Versatile Formal Analyzer of Neural Networks") computes in
+floating point and fixes every variable whose bounds are within 1e-5 of each other; so it calls
+queries `unsat` that have a counterexample when weights, radii or neurons are small. Three things
+make that rare here:
 
 1. Every variable is scaled: inputs are x = c + r·u with u in [-1, 1], a neuron with bounds
    [l, h] becomes z / (h - l), so that no range is tiny. ReLU is positively homogeneous, so
@@ -11,9 +12,16 @@ counterexample when weights, radii or neurons are small. Three things prevent th
    that is barely unstable (|l| or h below `BARELY_UNSTABLE` of its range) would itself have a tiny
    range on one side: it is replaced by a free variable that over-approximates it.
 3. The question has a margin: is there a point with every row of the region at most `QUERY_MARGIN`
-   of its range over the box? `unsat` then holds in spite of Marabou's tolerances; `sat` is only
-   a candidate, to be replayed on the network. When its replay stops short of the boundary, the
-   question is asked once more with the margin on the other side, for a point clearly beyond.
+   of its range over the box? `sat` is only a candidate, to be replayed on the network. When its
+   replay stops short of the boundary, the question is asked once more with the margin on the other
+   side, for a point clearly beyond.
+
+Still an `unsat` is a proof only where an error analysis carries it. Let every scaled variable be
+off by `TOLERANCE`, on its own and by what those that it is computed from are off, times the
+absolute coefficients: where units have a small positive part, that grows by a factor in each layer.
+If the asked row is then off by less than half of the margin, a true counterexample would have
+satisfied what Marabou was asked in spite of its tolerances. Otherwise Marabou is a witness, and the
+answer is `unknown`, for the reason `WITNESSED_ONLY`.
 """
 
 from __future__ import annotations
@@ -37,10 +45,13 @@ from tasks.core.network import ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, LinfBall, UnsafeRegion
 from tasks.core.verdicts import Verdict, combine
 
+TOLERANCE = 1e-5  # Marabou's greatest, of bounds that it takes for equal
 QUERY_MARGIN = 1e-3  # of the margin's range; a hundred times Marabou's bound tolerance
+GREATEST_MARGIN = 1e-2  # up to here the margin is raised so that the error analysis carries
 BARELY_UNSTABLE = 1e-3  # of a neuron's range; a hundred times Marabou's bound tolerance
 POLISH_STEPS = 100
 NEAR_BOUNDARY = "near_boundary"
+WITNESSED_ONLY = "witnessed by Marabou only"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +59,17 @@ class MarabouAnswer:
     """What Marabou says of the regions of one box.
 
     Attributes:
-        verdict: `falsified` only when a point of the box reaches a region strictly in float64.
+        verdict: `falsified` only when a point of the box reaches a region strictly in float64,
+            `robust` only when every region is excluded and the error analysis carries that.
         region: the place of the region reached, or of the first that stayed open.
-        margin: with `robust`, the margin that was proved, at least.
+        margins: for each region what is proved of its excess, at least; -inf where nothing is.
+        reason: why there is no verdict; `WITNESSED_ONLY` when only the error analysis is missing.
         candidates: points, shape (n, inputs), to be replayed on the deployed model, best first.
     """
 
     verdict: Verdict
     region: int | None
-    margin: float | None
+    margins: FloatArray
     reason: str
     candidates: FloatArray
 
@@ -69,7 +82,7 @@ def decide(
     timeout_seconds: float,
     hidden: Sequence[Bounds] | None = None,
 ) -> MarabouAnswer:
-    """Whether no region of `box` (one box) is reached: sound; complete but for time.
+    """Whether no region of `box` (one box) is reached: sound as far as the error analysis is.
 
     One query per region, most threatening (lowest bound) first; the first strict counterexample
     ends it. `hidden` may give sound bounds on the hidden layers that are already known.
@@ -78,8 +91,10 @@ def decide(
     hidden = list(hidden or preactivation_bounds(network, box, "crown"))
     questions = [_Question.of(network, box, region, hidden) for region in regions]
     if not all(question.is_finite for question in questions):
-        nothing = np.empty((0, network.num_inputs))
-        return MarabouAnswer(Verdict.UNKNOWN, None, None, "bounds overflow float64", nothing)
+        nothing, open_margins = np.empty((0, network.num_inputs)), np.full(len(regions), -np.inf)
+        return MarabouAnswer(
+            Verdict.UNKNOWN, None, open_margins, "bounds overflow float64", nothing
+        )
     query = _Query.build(network, box, hidden)
     answers: dict[int, _RegionAnswer] = {}
     for index in np.argsort([question.lower.max() for question in questions]):
@@ -87,7 +102,7 @@ def decide(
         answers[int(index)] = answer
         if answer.verdict is Verdict.FALSIFIED:
             break
-    return _summary(answers, network.num_inputs)
+    return _summary(answers, len(regions), network.num_inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +134,16 @@ class _Question:
     def span(self) -> FloatArray:
         return self.upper - self.lower
 
+    @property
+    def varying(self) -> BoolArray:
+        """Rows that vary over the box by more than rounding: others must not be scaled."""
+        least = np.maximum(QUERY_MARGIN * self.span, 4 * self.error)
+        return least < 0.1 * self.span
+
+    def __getitem__(self, rows: BoolArray) -> _Question:
+        region = UnsafeRegion(self.region.box, self.region.rows[rows], self.region.offsets[rows])
+        return _Question(region, self.lower[rows], self.upper[rows], self.error[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class _RegionAnswer:
@@ -133,41 +158,47 @@ class _RegionAnswer:
 def _decide_region(
     network: ReluNetwork, box: LinfBall, query: _Query, question: _Question, deadline: float
 ) -> _RegionAnswer:
-    limits = np.maximum(QUERY_MARGIN * question.span, 4 * question.error)
-    if (limits >= 0.1 * question.span).all():  # constant up to rounding: nothing to search
-        if question.lower.max() > 0:
-            return _RegionAnswer(Verdict.ROBUST, "", float(question.lower.max()), None)
+    """A row that is constant up to rounding excludes the region or is not asked.
+
+    Without it there are more points, so that `unsat` says as much; points are replayed on all rows.
+    """
+    if question.lower.max() > 0:
+        return _RegionAnswer(Verdict.ROBUST, "", float(question.lower.max()), None)
+    asked = question[question.varying]
+    if len(asked.lower) == 0:
         return _replayed(network, box, question, (box.lower[0] + box.upper[0]) / 2)
-    answer = _ask(network, box, query, question, limits, deadline)
-    if answer.reason != NEAR_BOUNDARY:
-        return answer
-    beyond = _ask(network, box, query, question, -limits, deadline)
-    return answer if beyond.verdict is Verdict.ROBUST else beyond
-
-
-def _ask(
-    network: ReluNetwork,
-    box: LinfBall,
-    query: _Query,
-    question: _Question,
-    limits: FloatArray,
-    deadline: float,
-) -> _RegionAnswer:
-    """Marabou on `rows @ outputs + offsets <= limits`: `robust` when it says no point is there."""
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        return _RegionAnswer(Verdict.TIMEOUT, "no time left for this region", None, None)
-    code, inputs = query.ask_at_most(question, limits, seconds)
+    errors = query.row_errors(asked)
+    least = np.maximum(QUERY_MARGIN * asked.span, 4 * asked.error)
+    carrying = np.maximum(least, 2 * errors)
+    carries = bool((carrying <= np.maximum(least, GREATEST_MARGIN * asked.span)).all())
+    limits = carrying if carries else least
+    code, inputs = _ask(query, asked, limits, deadline)
     match code:
         case "sat":
-            return _replayed(network, box, question, inputs)
-        case "unsat":  # half of the limit is left to the solver's tolerances
-            return _RegionAnswer(Verdict.ROBUST, "", float(limits.min()) / 2, None)
+            answer = _replayed(network, box, question, inputs)
+            if answer.verdict is Verdict.FALSIFIED:
+                return answer
+            code, inputs = _ask(query, asked, -limits, deadline)
+            return _replayed(network, box, question, inputs) if code == "sat" else answer
+        case "unsat" if carries:
+            return _RegionAnswer(Verdict.ROBUST, "", float((limits - errors).min()), None)
+        case "unsat":
+            return _RegionAnswer(Verdict.UNKNOWN, WITNESSED_ONLY, None, None)
         case "TIMEOUT":
             return _RegionAnswer(Verdict.TIMEOUT, "solver time limit", None, None)
         case "UNKNOWN":
             return _RegionAnswer(Verdict.UNKNOWN, "solver answered UNKNOWN", None, None)
     return _RegionAnswer(Verdict.ERROR, f"solver answered {code}", None, None)
+
+
+def _ask(
+    query: _Query, question: _Question, limits: FloatArray, deadline: float
+) -> tuple[str, FloatArray]:
+    """Marabou's code on `rows @ outputs + offsets <= limits`, and its point."""
+    seconds = deadline - time.monotonic()
+    return (
+        query.ask_at_most(question, limits, seconds) if seconds > 0 else ("TIMEOUT", query.center)
+    )
 
 
 def _replayed(
@@ -184,23 +215,28 @@ def _replayed(
     return _RegionAnswer(Verdict.UNKNOWN, NEAR_BOUNDARY, None, points[0])
 
 
-def _summary(answers: dict[int, _RegionAnswer], num_inputs: int) -> MarabouAnswer:
+def _summary(answers: dict[int, _RegionAnswer], num_regions: int, num_inputs: int) -> MarabouAnswer:
     """One answer for the box; the newest candidate comes first."""
     points = [a.candidate for a in reversed(answers.values()) if a.candidate is not None]
     candidates = np.array(points).reshape(-1, num_inputs)
+    margins = np.full(num_regions, -np.inf)
+    for place, answer in answers.items():
+        margins[place] = -np.inf if answer.margin is None else answer.margin
     verdict = combine(answer.verdict for answer in answers.values())
     if verdict is Verdict.ROBUST:
-        margin = min(answer.margin for answer in answers.values() if answer.margin is not None)
-        return MarabouAnswer(verdict, None, margin, "", candidates)
-    region, answer = next((r, a) for r, a in answers.items() if a.verdict is verdict)
-    return MarabouAnswer(verdict, region, None, answer.reason, candidates)
+        return MarabouAnswer(verdict, None, margins, "", candidates)
+    # of the unknown ones, one that Marabou did not even witness comes first
+    alike = [(r, a) for r, a in answers.items() if a.verdict is verdict]
+    region, answer = min(alike, key=lambda pair: pair[1].reason == WITNESSED_ONLY)
+    return MarabouAnswer(verdict, region, margins, answer.reason, candidates)
 
 
 @dataclass
 class _Query:
     """A query in Marabou's variables, and the activations as affine functions of them.
 
-    `coefficients` (units, variables) and `constants` (units,) describe the layer reached so far.
+    `coefficients` (units, variables) and `constants` (units,) describe the layer reached so far;
+    `errors` says by how much each variable may be off.
     """
 
     coefficients: FloatArray
@@ -210,6 +246,7 @@ class _Query:
     center: FloatArray
     radius: FloatArray
     free_inputs: NDArray[np.intp]
+    errors: list[float]
     equations: list[tuple[FloatArray, float, int]] = field(default_factory=list)
     relus: list[tuple[int, int]] = field(default_factory=list)
     slacks: list[int] = field(default_factory=list)  # marked as inputs, else Marabou fails
@@ -228,6 +265,7 @@ class _Query:
             center=center,
             radius=radius,
             free_inputs=free,
+            errors=[TOLERANCE] * len(free),
         )
         for layer, linear, bounds in zip(network.layers[1:], network.linear, hidden, strict=True):
             query._apply_relu(bounds.lower[0], bounds.upper[0], linear)
@@ -255,10 +293,12 @@ class _Query:
     def _add_exact_relus(
         self, units: NDArray[np.intp], lower: FloatArray, upper: FloatArray
     ) -> None:
-        for unit in units:
+        errors = np.abs(self.coefficients[units]) @ np.array(self.errors)
+        for unit, error in zip(units, errors, strict=True):
             scale = upper[unit] - lower[unit]
-            before = self._new_variable(lower[unit] / scale, upper[unit] / scale)
-            after = self._new_variable(0.0, upper[unit] / scale)
+            off = error / scale + TOLERANCE
+            before = self._new_variable(lower[unit] / scale, upper[unit] / scale, off)
+            after = self._new_variable(0.0, upper[unit] / scale, off + TOLERANCE)
             row = self.coefficients[unit] / scale
             self.equations.append((row.copy(), -self.constants[unit] / scale, before))
             self.relus.append((before, after))
@@ -269,19 +309,26 @@ class _Query:
             self.coefficients[unit, after] = upper[unit] - lower[unit]
 
     def _add_slack(self, unit: int, size: float) -> None:
-        variable = self._new_variable(0.0, 1.0)
+        variable = self._new_variable(0.0, 1.0, TOLERANCE)
         self.slacks.append(variable)
         self._widen()
         self.coefficients[unit, variable] = size
 
-    def _new_variable(self, lower: float, upper: float) -> int:
+    def _new_variable(self, lower: float, upper: float, error: float) -> int:
         self.lower.append(float(lower))
         self.upper.append(float(upper))
+        self.errors.append(float(error))
         return len(self.lower) - 1
 
     def _widen(self) -> None:
         missing = len(self.lower) - self.coefficients.shape[1]
         self.coefficients = np.pad(self.coefficients, ((0, 0), (0, missing)))
+
+    def row_errors(self, question: _Question) -> FloatArray:
+        """By how much each row, scaled by its span like a variable, may be off, times the span."""
+        rows = np.abs(question.region.rows @ self.coefficients)
+        errors: FloatArray = rows @ np.array(self.errors) + TOLERANCE * question.span
+        return errors
 
     def ask_at_most(
         self, question: _Question, limits: FloatArray, timeout_seconds: float
@@ -294,7 +341,7 @@ class _Query:
         """
         from maraboupy import MarabouCore
 
-        region, spans = question.region, np.maximum(question.span, np.finfo(float).tiny)
+        region, spans = question.region, question.span
         first, rows = len(self.lower), len(region.rows)
         query = MarabouCore.InputQuery()
         query.setNumberOfVariables(first + rows)

@@ -28,7 +28,7 @@ def test_kernel_is_sound_over_the_root_and_its_halves(kind: Kind) -> None:
         boxes, phases = ball, search.padded.phases[None].copy()
         for level in range(4):
             alive = np.ones((len(boxes), 1), dtype=bool)
-            still_open, closed, *_ = search.padded.bounds(boxes, phases, alive)
+            still_open, closed, *_ = search.padded.bounds(boxes, phases, alive, 0.0)
             lower, split = np.minimum(still_open, closed), int(case % 2)
             for row in range(len(boxes)):
                 points = sampled_points(generator, boxes, 200, row)
