@@ -15,7 +15,7 @@ from tasks.core.ladder import Answer, Engine
 from tasks.core.marabou import NEAR_BOUNDARY
 from tasks.core.models import Runtime
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import BoolArray, LinfBall, Property, adversary_classes
+from tasks.core.specification import FloatArray, LinfBall, Property, adversary_classes
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.core.worker_pool import Ending, Outcome, run_jobs
 
@@ -24,19 +24,32 @@ GRACE_SECONDS = 2.0  # beyond the time limit, before a process is ended from out
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One ball for a solver process, with the adversary classes that bounds proved already."""
+    """One ball for a solver process, with what bounds proved of the margins already.
+
+    `known`, (classes - 1,), are lower bounds in `adversary_classes` order, or -inf.
+    """
 
     row: int  # of the sample, in `Sample`
     epsilon: float
     image: Images
     label: int
-    proved: BoolArray
+    known: FloatArray
     engine: Engine
+    prove_again: bool  # what Marabou merely witnesses
 
 
-def job_for(sample: Sample, row: np.intp, epsilon: float, proved: BoolArray, engine: Engine) -> Job:
-    """The job of a row of the sample; `proved` marks adversary classes, (classes - 1,)."""
-    return Job(int(row), epsilon, sample.images[row], int(sample.labels[row]), proved, engine)
+def job_for(
+    sample: Sample,
+    row: np.intp,
+    epsilon: float,
+    known: FloatArray,
+    engine: Engine,
+    *,
+    prove_again: bool = True,
+) -> Job:
+    """The job of a row of the sample."""
+    image, label = sample.images[row], int(sample.labels[row])
+    return Job(int(row), epsilon, image, label, known, engine, prove_again)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +65,15 @@ class LadderSolver:
 
     def __call__(self, job: Job) -> Answer:
         ball = LinfBall.around(job.image[None], job.epsilon)
-        whole = Property.robustness(ball, job.label, self.network.num_outputs)
-        left = np.flatnonzero(~job.proved)
-        answer = ladder.decide(
+        return ladder.decide(
             self.network,
-            Property(tuple(whole.unsafe[index] for index in left)),
+            Property.robustness(ball, job.label, self.network.num_outputs),
             engine=job.engine,
             timeout_seconds=self.timeout_seconds,
             seed=self.seed,
+            known=job.known,
+            prove_again=job.prove_again,
         )
-        region = None if answer.region is None else int(left[answer.region])
-        return replace(answer, region=region)
 
 
 def run_ladder(
@@ -102,9 +113,8 @@ def solved(
 ) -> VerificationResult:
     """The record of a job's outcome, its candidates replayed on the deployed model."""
     job, answer = outcome.job, outcome.answer
-    result = result_of(
-        sample, job.row, job.epsilon, Verdict.ERROR, DecidedBy.MARABOU, outcome.seconds
-    )
+    stage = DecidedBy.in_stage(outcome.stage) or DecidedBy.CLEAN
+    result = result_of(sample, job.row, job.epsilon, Verdict.ERROR, stage, outcome.seconds)
     if outcome.ending is Ending.TIMEOUT:
         return replace(result, verdict=Verdict.TIMEOUT, reason=outcome.reason)
     if answer is None:
@@ -120,5 +130,11 @@ def solved(
     if answer.verdict is Verdict.FALSIFIED:  # in float64 only: the deployed model keeps the label
         return replace(result, verdict=Verdict.UNKNOWN, target=target, reason=NEAR_BOUNDARY)
     return replace(
-        result, verdict=answer.verdict, target=target, margin=answer.margin, reason=answer.reason
+        result,
+        verdict=answer.verdict,
+        target=target,
+        margin=answer.margin,
+        deployed=answer.deployed,
+        witness=answer.witness,
+        reason=answer.reason,
     )

@@ -15,7 +15,8 @@ from tasks.core.ball_sample import (
     result_of,
     with_counterexample,
 )
-from tasks.core.ladder import ENGINE_VERSION, Engine
+from tasks.core.engine_version import ENGINE_VERSION
+from tasks.core.ladder import Engine
 from tasks.core.models import Runtime
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import LinfBall, Property
@@ -101,6 +102,8 @@ def _stored(result: VerificationResult) -> StoredVerdict:
         margin=result.margin,
         reason=result.reason,
         target=result.target,
+        deployed=result.deployed,
+        witness=result.witness,
         stage_seconds=dict(result.stage_seconds),
         points=None if point is None else point.astype(np.float64).reshape(1, -1),
     )
@@ -115,6 +118,8 @@ def _recalled(
         target=stored.target,
         margin=stored.margin,
         reason=stored.reason,
+        deployed=stored.deployed,
+        witness=stored.witness,
         stage_seconds=stored.stage_seconds,
     )
     if stored.verdict is not Verdict.FALSIFIED:

@@ -22,9 +22,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
-from tasks.core.ladder import ENGINE_VERSION
 from tasks.core.worker_pool import Answer, Ending, Job, Outcome, WorkerPool
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _check_versions(client: Client) -> None:
 
     The scheduler reads jobs as well, to pass them on.
     """
-    name = "tasks.core.ladder.ENGINE_VERSION"
+    name = "tasks.core.engine_version.ENGINE_VERSION"
     workers = client.run(pydoc.locate, name, on_error="return")
     found = {f"worker {address}": version for address, version in workers.items()}
     found["scheduler"] = client.run_on_scheduler(pydoc.locate, name)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tasks.core.attacks import Images
 from tasks.core.ball_sample import Sample
+from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import ContradictionError
-from tasks.core.ladder import ENGINE_VERSION
 from tasks.core.models import Runtime
 from tasks.core.network import ReluNetwork
 from tasks.core.radius_search import PROBE, Findings, Job, Question, RadiusSolver

@@ -12,6 +12,7 @@ from tasks.core.attacks import Classifier
 from tasks.core.ball_jobs import job_for, run_ladder, solved
 from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
 from tasks.core.errors import ContradictionError
+from tasks.core.marabou import WITNESSED_ONLY
 from tasks.core.models import Runtime
 from tasks.core.network import ReluNetwork
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
@@ -23,18 +24,24 @@ def attack_proofs(
     results: Sequence[VerificationResult],
     attack: AttackStrength,
 ) -> None:
-    """Attacks every ball that the solver proved: the others were attacked before they were."""
+    """Attacks every ball that went to Marabou first: the others were attacked before."""
     if not isinstance(runtime, Classifier):
         return
     row_of = {int(index): row for row, index in enumerate(sample.indices)}
     claims = [
-        r for r in results if r.verdict is Verdict.ROBUST and r.decided_by is DecidedBy.MARABOU
+        r
+        for r in results
+        if r.verdict is Verdict.ROBUST and (r.decided_by is DecidedBy.MARABOU or r.witness)
     ]
     for epsilon in {claim.epsilon for claim in claims}:
         rows = np.array([row_of[c.sample_index] for c in claims if c.epsilon == epsilon])
         attacked = attack.pgd(runtime, sample.images[rows], sample.labels[rows], epsilon)
         for row in rows[attacked.broken]:
-            raise _contradiction(int(sample.indices[row]), epsilon, "Marabou", "PGD breaks it")
+            index = int(sample.indices[row])
+            by = next(
+                c.decided_by for c in claims if (c.sample_index, c.epsilon) == (index, epsilon)
+            )
+            raise _contradiction(index, epsilon, str(by), "PGD breaks it")
 
 
 def witnessed(
@@ -46,7 +53,10 @@ def witnessed(
     seed: int,
     share: float,
 ) -> list[VerificationResult]:
-    """The results, a seeded share of the ladder's own proofs marked with what Marabou says."""
+    """The results, a seeded share of the ladder's own proofs marked with what Marabou says.
+
+    It confirms by `unsat`, which alone would not always be a proof.
+    """
     row_of = {int(index): row for row, index in enumerate(sample.indices)}
     claims = sorted(  # results come in any order, which must not change what is chosen
         (
@@ -61,9 +71,9 @@ def witnessed(
     asked: Mapping[tuple[int, float], VerificationResult] = {
         (claims[index].sample_index, claims[index].epsilon): claims[index] for index in chosen
     }
-    nothing = np.zeros(network.num_outputs - 1, dtype=bool)
+    nothing = np.full(network.num_outputs - 1, -np.inf)
     jobs = [
-        job_for(sample, np.intp(row_of[index]), epsilon, nothing, "marabou")
+        job_for(sample, np.intp(row_of[index]), epsilon, nothing, "marabou", prove_again=False)
         for index, epsilon in asked
     ]
     said: dict[tuple[int, float], str] = {}
@@ -73,7 +83,8 @@ def witnessed(
             key = (answer.sample_index, answer.epsilon)
             if answer.verdict is Verdict.FALSIFIED:
                 raise _contradiction(*key, str(asked[key].decided_by), "Marabou breaks it")
-            said[key] = "confirmed" if answer.verdict is Verdict.ROBUST else "undecided"
+            confirmed = answer.verdict is Verdict.ROBUST or answer.reason == WITNESSED_ONLY
+            said[key] = "confirmed" if confirmed else "undecided"
     return [
         replace(result, witness=said.get((result.sample_index, result.epsilon), ""))
         for result in results

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.core.difference_search import ClassJob, DifferenceSolver, Evidence, Question
+from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import ContradictionError
-from tasks.core.ladder import ENGINE_VERSION
 from tasks.core.models import Runtime
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall

@@ -2,7 +2,9 @@
 
 Each stage takes what the one before left open; the plain bounds go first, since they cost
 milliseconds and spare the attack what they exclude. Attacks only reach unsafe regions, bounds only
-exclude them; what neither settles within the time is `unknown` or `timeout`.
+exclude them; what neither settles within the time is `unknown` or `timeout`. What Marabou excludes
+counts where an error analysis carries it (see `marabou`); else branch and bound has the time that
+is left to prove it as well.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tasks.core import falsification, marabou
+from tasks.core import falsification, marabou, reporting
 from tasks.core.bounds import (
     Bounds,
     interval_lower_bounds,
     linear_lower_bounds,
     preactivation_bounds,
 )
+from tasks.core.float32_error import row_error
+from tasks.core.marabou import WITNESSED_ONLY
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
 from tasks.core.verdicts import DecidedBy, Verdict, combine
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
 
 Engine = Literal["ladder", "marabou", "bounds"]
 
-ENGINE_VERSION = "3"  # changes whenever a verdict or its time could: stored ones are then not used
 FEW_INPUTS = 12  # up to which inputs are split instead of phases
 ATTACK_STEPS = 40
 FIRST_RESTARTS, ATTACK_RESTARTS = 1, 10  # before and after the optimised bounds
@@ -51,6 +54,9 @@ class Answer:
         decided_by: the stage that gave the verdict, or the last one that tried.
         region: place in `Property.unsafe` of the region reached or left open.
         margin: with `robust`, the proved lower bound on the least excess over all regions.
+        deployed: with `robust`, whether every region's bound exceeds the error of the network's
+            float32 forward pass, so that it holds for the model as it is served.
+        witness: `confirmed` with a proof that Marabou's `unsat` alone would not have been.
         candidates: points, shape (n, inputs), to be replayed on the deployed model, best first.
         stage_seconds: by stage: attack, interval, crown, alpha_crown, branch_and_bound, marabou.
     """
@@ -60,6 +66,8 @@ class Answer:
     candidates: FloatArray
     region: int | None = None
     margin: float | None = None
+    deployed: bool | None = None
+    witness: str = ""
     reason: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -72,12 +80,18 @@ def decide(
     timeout_seconds: float,
     seed: int = 0,
     with_marabou: bool = True,
+    known: FloatArray | None = None,
+    prove_again: bool = True,
 ) -> Answer:
     """Whether `prop` holds: sound; complete but for time, near-boundary cases and the engine.
 
+    `known`, (regions,), are sound lower bounds on the least excess of each region, -inf where none
+    is known. A proof that rests on Marabou is as sound as the error analysis in `marabou`.
+
     The time limit is kept by every stage but Marabou's own, which can overshoot by any amount: run
     this in a process that can be ended from outside, or `with_marabou=False`, which ends the ladder
-    before it (and means nothing to the engine `marabou`).
+    before it (and means nothing to the engine `marabou`). What Marabou merely witnesses stays open
+    unless `prove_again`.
     """
     if prop.unsafe and prop.unsafe[0].rows.shape[1] > network.num_outputs:
         network = network.with_inputs()
@@ -86,7 +100,9 @@ def decide(
     answers: list[Answer] = []
     for places in _by_box(prop):
         search = _BoxLadder(network, [prop.unsafe[i] for i in places], deadline, seed, seconds)
-        answer = search.run(engine, with_marabou)
+        if known is not None:
+            search.lower = known[places].copy()
+        answer = search.run(engine, with_marabou, prove_again)
         region = None if answer.region is None else places[answer.region]
         answers.append(replace(answer, region=region, stage_seconds=seconds))
         if answer.verdict is Verdict.FALSIFIED:
@@ -136,12 +152,22 @@ def _combined(answers: Sequence[Answer], num_inputs: int, seconds: dict[str, flo
         return alike[0]
     stages = list(DecidedBy)
     last = max(alike, key=lambda answer: stages.index(answer.decided_by))
-    margin = min(answer.margin for answer in alike if answer.margin is not None)
-    return Answer(verdict, last.decided_by, last.candidates, None, margin, "", seconds)
+    return replace(
+        last,
+        margin=min(answer.margin for answer in alike if answer.margin is not None),
+        deployed=all(answer.deployed for answer in alike),
+    )
+
+
+Stage = tuple[DecidedBy, Callable[[], FloatArray | None]]
 
 
 class _BoxLadder:
-    """The stages for the regions of one box; `seconds` gathers each stage's time."""
+    """The stages for the regions of one box; `seconds` gathers each stage's time.
+
+    `network` loses the units that are found dead; `whole` and `whole_hidden` keep them, since in
+    float32 they may be a little alive.
+    """
 
     def __init__(
         self,
@@ -156,16 +182,24 @@ class _BoxLadder:
         self.deadline, self.seed, self.seconds = deadline, seed, seconds
         self.lower = np.full(len(regions), -np.inf)  # proved so far, on each region's excess
         self.hidden: list[Bounds] = []
-        self.rooted: PhaseSearch | None = None  # by alpha-CROWN, over the regions it found open
+        self.whole_hidden: list[Bounds] = []
+        self.units = [np.arange(len(layer.bias)) for layer in network.layers[:-1]]
+        self.search: PhaseSearch | InputSearch | None = None
+        self.rests_on_marabou = False
         self.reason = ""
 
-    def run(self, engine: Engine, with_marabou: bool) -> Answer:
+    def run(self, engine: Engine, with_marabou: bool, prove_again: bool) -> Answer:
         """Down the ladder until all regions are excluded, one is reached, or nothing is left."""
-        if engine == "marabou":
-            return self._marabou(share=1.0)
-        stages: list[tuple[DecidedBy, Callable[[], FloatArray | None]]] = [
+        bounds: list[Stage] = [
             (DecidedBy.INTERVAL, self._interval),
             (DecidedBy.CROWN, self._crown),
+        ]
+        search: Stage = (DecidedBy.BRANCH_AND_BOUND, self._branch_and_bound)
+        if engine == "marabou":
+            rest = [*bounds, (DecidedBy.CROWN, self._alpha_crown), search]
+            return self._marabou(1.0, rest if prove_again else [])
+        stages = [
+            *bounds,
             (DecidedBy.ATTACK, lambda: self._attack(FIRST_RESTARTS)),
             (DecidedBy.CROWN, self._alpha_crown),
             (DecidedBy.ATTACK, lambda: self._attack(ATTACK_RESTARTS)),
@@ -173,18 +207,25 @@ class _BoxLadder:
         if engine == "ladder":
             share = BRANCHING_SHARE if with_marabou else 1.0
             stages.append((DecidedBy.BRANCH_AND_BOUND, lambda: self._branch_and_bound(share)))
+        answer = self._down(stages)
+        is_open = answer.verdict not in {Verdict.ROBUST, Verdict.FALSIFIED}
+        if is_open and engine == "ladder" and with_marabou and time.monotonic() < self.deadline:
+            return self._marabou(1 / MARABOU_OVERSHOOT, [search] if prove_again else [])
+        return answer
+
+    def _down(self, stages: Sequence[Stage]) -> Answer:
+        """One stage after the other; the last one's answer where all leave something open."""
         for stage, bound in stages:
             point = bound()
             if point is not None:  # reaches a region, evaluated alone
                 return self._falsified(point, stage)
             if (self.lower > 0).all():
                 return self._robust(stage)
-        if engine == "bounds" or not with_marabou:
-            return self._open(stages[-1][0])
-        return self._marabou(share=1 / MARABOU_OVERSHOOT)
+        return self._open(stages[-1][0])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
+        reporting.entered(stage)
         started = time.monotonic()
         try:
             yield
@@ -209,7 +250,7 @@ class _BoxLadder:
 
     def _interval(self) -> FloatArray | None:
         with self._timed("interval"):
-            self.hidden = preactivation_bounds(self.network, self.box, "interval")
+            self._set_hidden(preactivation_bounds(self.network, self.box, "interval"))
             self._drop_dead_units()
             rows = np.concatenate([self.regions[index].rows for index in self._left])
             bounds = interval_lower_bounds(self.network, rows, self.hidden, self.box)
@@ -218,13 +259,33 @@ class _BoxLadder:
 
     def _crown(self) -> FloatArray | None:
         with self._timed("crown"):
-            self.hidden = preactivation_bounds(self.network, self.box, "crown", self.deadline)
+            self._set_hidden(preactivation_bounds(self.network, self.box, "crown", self.deadline))
             self._drop_dead_units()
             rows = np.concatenate([self.regions[index].rows for index in self._left])
             depth = len(self.network.layers) - 1
             bounds = linear_lower_bounds(self.network, depth, rows, self.hidden, self.box)
             self._raise_lower(bounds[0])
         return None
+
+    def _set_hidden(self, hidden: list[Bounds]) -> None:
+        """Bounds on the units that are left, and so on those of the whole network."""
+        self.hidden = hidden
+        if not self.whole_hidden:
+            self.whole_hidden = [Bounds(each.lower.copy(), each.upper.copy()) for each in hidden]
+        for whole, units, bounds in zip(self.whole_hidden, self.units, hidden, strict=True):
+            whole.lower[:, units], whole.upper[:, units] = bounds.lower, bounds.upper
+
+    def _float32_errors(self) -> FloatArray:
+        """By how much the deployed model may be off on each region's rows, (regions,)."""
+        rows = np.concatenate([region.rows for region in self.regions])
+        errors = row_error(self.whole, rows, self.whole_hidden, self.box)[0]
+        ends = np.cumsum([len(region.rows) for region in self.regions])
+        return np.array([part.max() for part in np.split(errors, ends[:-1])])
+
+    def _goal(self) -> float:
+        """The bound from which on a proof holds for the deployed model as well."""
+        error = float(self._float32_errors().max())
+        return error if np.isfinite(error) else 0.0
 
     def _drop_dead_units(self) -> None:
         """Goes on with the network without the ReLUs that are zero in the whole box.
@@ -238,6 +299,7 @@ class _BoxLadder:
         for mask in kept:
             mask[:1] |= not mask.any()  # a layer of no units would be a shape for nobody
         self.network = self.network.restricted(kept)
+        self.units = [units[mask] for units, mask in zip(self.units, kept, strict=True)]
         self.hidden = [bounds[:, mask] for bounds, mask in zip(self.hidden, kept, strict=True)]
 
     def _raise_lower(self, bounds: FloatArray) -> None:
@@ -256,56 +318,80 @@ class _BoxLadder:
             return None  # splitting an input is worth more, and is as fast
         with self._timed("alpha_crown"):
             left = self._left
-            self.rooted = optimised_root(
+            self.search = search = optimised_root(
                 self.network,
                 self.box,
                 [self.regions[index] for index in left],
                 self.hidden,
                 SLOPE_STEPS,
                 self.deadline,
+                self._goal(),
             )
-            self.hidden = self.rooted.problem.hidden
-            self.lower[left] = np.maximum(self.lower[left], self.rooted.root_lower)
+            self._set_hidden(search.problem.hidden)
+            self.lower[left] = np.maximum(self.lower[left], search.root_lower)
         return None
 
-    def _branch_and_bound(self, share: float) -> FloatArray | None:
+    def _branch_and_bound(self, share: float = 1.0) -> FloatArray | None:
+        """Goes on where it was when it is called once more."""
         _, input_search = _searches()
         with self._timed("branch_and_bound"):
             left = self._left
-            regions = [self.regions[index] for index in left]
-            search = self.rooted or input_search(self.network, self.box, regions, self.hidden)
+            if self.search is None:
+                regions = [self.regions[index] for index in left]
+                self.search = input_search(
+                    self.network, self.box, regions, self.hidden, self._goal()
+                )
             now = time.monotonic()
-            found = search.run(now + share * (self.deadline - now))
+            found = self.search.run(now + share * (self.deadline - now))
             if found.proved:
                 self.lower[left] = found.lower
             self.reason = found.reason
             return found.candidate
 
-    def _marabou(self, share: float) -> Answer:
+    def _marabou(self, share: float, again: Sequence[Stage]) -> Answer:
+        """What Marabou says; what it merely witnesses is proved by the stages `again`, or open."""
         with self._timed("marabou"):
             left = self._left
+            if not self.hidden:
+                self._set_hidden(
+                    preactivation_bounds(self.network, self.box, "crown", self.deadline)
+                )
             answer = marabou.decide(
                 self.network,
                 self.box,
                 [self.regions[index] for index in left],
                 timeout_seconds=share * (self.deadline - time.monotonic()),
-                hidden=self.hidden or None,
+                hidden=self.hidden,
             )
+        self.lower[left] = np.maximum(self.lower[left], answer.margins)
+        self.rests_on_marabou = bool((answer.margins > 0).any())
         if answer.verdict is Verdict.ROBUST:
-            self.lower[left] = answer.margin
             return self._robust(DecidedBy.MARABOU)
+        reasons = [self.reason, answer.reason]
+        if answer.reason == WITNESSED_ONLY:
+            reasons = [WITNESSED_ONLY]
+            proved = self._down(again) if again else None
+            if proved is not None and proved.verdict is Verdict.ROBUST:
+                return replace(proved, witness="confirmed")
+            if proved is not None and proved.verdict is Verdict.FALSIFIED:
+                return proved
         return Answer(
             answer.verdict,
             DecidedBy.MARABOU,
             answer.candidates,
             None if answer.region is None else left[answer.region],
-            None,
-            "; ".join(part for part in (self.reason, answer.reason) if part),
+            reason="; ".join(part for part in reasons if part),
         )
 
     def _robust(self, stage: DecidedBy) -> Answer:
-        nothing = np.empty((0, self.network.num_inputs))
-        return Answer(Verdict.ROBUST, stage, nothing, None, float(self.lower.min()))
+        """Of the stages that the proof rests on, the one furthest down the ladder."""
+        return Answer(
+            Verdict.ROBUST,
+            DecidedBy.MARABOU if self.rests_on_marabou else stage,
+            np.empty((0, self.network.num_inputs)),
+            margin=float(self.lower.min()),
+            deployed=bool((self.lower > self._float32_errors()).all()),
+        )
 
     def _falsified(self, point: FloatArray, stage: DecidedBy) -> Answer:
         outputs = self.whole(point[None])
@@ -317,4 +403,4 @@ class _BoxLadder:
         late = stage is DecidedBy.BRANCH_AND_BOUND and time.monotonic() >= self.deadline
         verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
         reason = self.reason or "bounds are too loose"
-        return Answer(verdict, stage, nothing, self._left[0], None, reason)
+        return Answer(verdict, stage, nothing, self._left[0], reason=reason)

@@ -173,22 +173,23 @@ def _decide_region(
     carries = bool((carrying <= np.maximum(least, GREATEST_MARGIN * asked.span)).all())
     limits = carrying if carries else least
     code, inputs = _ask(query, asked, limits, deadline)
-    match code:
-        case "sat":
-            answer = _replayed(network, box, question, inputs)
-            if answer.verdict is Verdict.FALSIFIED:
-                return answer
+    if code == "sat":
+        answer = _replayed(network, box, question, inputs)
+        if answer.verdict is not Verdict.FALSIFIED:
             code, inputs = _ask(query, asked, -limits, deadline)
-            return _replayed(network, box, question, inputs) if code == "sat" else answer
-        case "unsat" if carries:
-            return _RegionAnswer(Verdict.ROBUST, "", float((limits - errors).min()), None)
-        case "unsat":
-            return _RegionAnswer(Verdict.UNKNOWN, WITNESSED_ONLY, None, None)
-        case "TIMEOUT":
-            return _RegionAnswer(Verdict.TIMEOUT, "solver time limit", None, None)
-        case "UNKNOWN":
-            return _RegionAnswer(Verdict.UNKNOWN, "solver answered UNKNOWN", None, None)
-    return _RegionAnswer(Verdict.ERROR, f"solver answered {code}", None, None)
+            answer = _replayed(network, box, question, inputs) if code == "sat" else answer
+        return answer
+    if code == "unsat" and carries:
+        return _RegionAnswer(Verdict.ROBUST, "", float((limits - errors).min()), None)
+    verdict, reason = WITHOUT_PROOF.get(code, (Verdict.ERROR, f"solver answered {code}"))
+    return _RegionAnswer(verdict, reason, None, None)
+
+
+WITHOUT_PROOF = {
+    "unsat": (Verdict.UNKNOWN, WITNESSED_ONLY),
+    "TIMEOUT": (Verdict.TIMEOUT, "solver time limit"),
+    "UNKNOWN": (Verdict.UNKNOWN, "solver answered UNKNOWN"),
+}
 
 
 def _ask(

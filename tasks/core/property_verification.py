@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core import falsification, models
+from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
-from tasks.core.ladder import ENGINE_VERSION, Answer, Engine, decide, warm_up
+from tasks.core.ladder import Answer, Engine, decide, warm_up
 from tasks.core.models import LoadedModel
 from tasks.core.specification import FloatArray, Property, UnsafeRegion
 from tasks.core.verdict_store import StoredVerdict, VerdictKey, VerdictStore

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tasks.core import reporting
+
 # Native libraries read these when they are loaded: a process must be born with them.
 ONE_THREAD = {
     "MKL_NUM_THREADS": "1",
@@ -20,6 +22,8 @@ ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+
+READY, SOLVING, STAGE, DONE, FAILED = "ready", "solving", "stage", "done", "failed"
 
 _START_LOCK = threading.Lock()  # a start changes what belongs to the whole process for a moment
 
@@ -29,9 +33,11 @@ def start(
 ) -> tuple[Any, Connection]:
     """The process and the connection to it, which gives and takes pickled values.
 
-    The process first sends `(done, words, 0.0)`, the words those of the exception unless
-    `make_solver(*arguments)` is done; then, for every job it receives, `(done, answer or words,
-    seconds)`. Linux kills it when the thread that called this ends.
+    The process sends `(message, value, seconds)`: first `READY` when `make_solver(*arguments)` is
+    done. Then, for every job it receives, `SOLVING` when the solver has prepared for it (its
+    method `prepare`, if it has one), `STAGE` with the name of each stage that is entered, and
+    `DONE` with the answer. In place of any but `STAGE` it sends `FAILED` with the exception's
+    words. Linux kills it when the thread that called this ends.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -86,24 +92,32 @@ def _serve(
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    done, solver = _attempt(make_solver, *arguments)
-    connection.send((done, "" if done else solver, 0.0))
+    reporting.report_to(lambda stage: connection.send((STAGE, stage, 0.0)))
+    message, solver = _attempt(READY, make_solver, *arguments)
+    connection.send((message, None if message == READY else solver, 0.0))
     while True:
         try:
             job = connection.recv()
         except EOFError:
             return
+        message, answer = _attempt(SOLVING, getattr(solver, "prepare", _nothing), job)
         started = time.monotonic()
-        done, answer = _attempt(solver, job)
-        connection.send((done, answer, time.monotonic() - started))
+        if message == SOLVING:
+            connection.send((SOLVING, None, 0.0))
+            message, answer = _attempt(DONE, solver, job)
+        connection.send((message, answer, time.monotonic() - started))
 
 
-def _attempt(call: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
+def _nothing(job: Any) -> None:
+    """The preparation of a solver that needs none."""
+
+
+def _attempt(message: str, call: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
     """The answer, or the exception's words: what a solver raises must not end its process."""
     try:
-        return True, call(*arguments)
+        return message, call(*arguments)
     except Exception as error:
-        return False, f"{type(error).__name__}: {error}"
+        return FAILED, f"{type(error).__name__}: {error}"
 
 
 def _die_with(parent: int) -> None:

@@ -69,7 +69,7 @@ class StoredVerdict:
     """A verdict with its evidence.
 
     Attributes:
-        margin, reason, target: as in `VerificationResult`.
+        margin, reason, target, deployed, witness: as in `VerificationResult`.
         stage_seconds: the part of `seconds` that each stage took.
         points: candidates or counterexamples, float64, any shape.
     """
@@ -80,6 +80,8 @@ class StoredVerdict:
     margin: float | None = None
     reason: str = ""
     target: int | None = None
+    deployed: bool | None = None
+    witness: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     points: FloatArray | None = None
 
@@ -92,6 +94,8 @@ class _Record(BaseModel):
     margin: float | None
     reason: str
     target: int | None
+    deployed: bool | None = None
+    witness: str = ""
     stage_seconds: dict[str, float]
 
 
@@ -147,6 +151,8 @@ class VerdictStore:
             margin=verdict.margin,
             reason=verdict.reason,
             target=verdict.target,
+            deployed=verdict.deployed,
+            witness=verdict.witness,
             stage_seconds=verdict.stage_seconds,
         )
         row = (

@@ -32,6 +32,11 @@ class DecidedBy(StrEnum):
     BRANCH_AND_BOUND = "branch_and_bound"
     MARABOU = "marabou"
 
+    @classmethod
+    def in_stage(cls, stage: str) -> DecidedBy | None:
+        """The one that is answerable for what happens in a stage of the ladder; None outside."""
+        return cls("crown" if stage == "alpha_crown" else stage) if stage else None
+
 
 WEAKEST_FIRST = (
     Verdict.FALSIFIED,
@@ -61,8 +66,10 @@ class VerificationResult:
         seconds: time spent on this ball alone, the batched stages' time shared evenly.
         stage_seconds: the ladder's time by stage, as far as it got.
         counterexample: float32, the image's shape; only with `falsified`.
-        witness: with a proof of the ladder, what Marabou said of it: `confirmed`, `undecided`, or
-            nothing where it was not asked.
+        deployed: with `robust`, whether the margin exceeds the float32 forward pass's error for any
+            order of sums, so that the proof holds for the model as it is served.
+        witness: with a proof of other stages, what Marabou said of it: `confirmed`, `undecided`,
+            or nothing where it was not asked.
     """
 
     sample_index: int
@@ -76,6 +83,7 @@ class VerificationResult:
     reason: str = ""
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     counterexample: NDArray[np.float32] | None = None
+    deployed: bool | None = None
     witness: str = ""
 
 

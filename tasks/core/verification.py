@@ -31,10 +31,11 @@ from tasks.core.bounds import (
     preactivation_bounds,
 )
 from tasks.core.cross_checks import attack_proofs, witnessed
+from tasks.core.float32_error import row_error
 from tasks.core.ladder import Engine
 from tasks.core.models import Runtime
 from tasks.core.network import ReluNetwork
-from tasks.core.specification import BoolArray, FloatArray, LinfBall, margin_rows
+from tasks.core.specification import FloatArray, LinfBall, margin_rows
 from tasks.core.verdict_store import VerdictStore
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult, check_no_contradiction
 
@@ -75,16 +76,17 @@ def verify(
     broken: dict[int, Images] = {}
     for epsilon in sorted(epsilons):
         rows = results.missing(np.flatnonzero(right), epsilon)
-        proved = np.zeros((len(sample.labels), network.num_outputs - 1), dtype=bool)
-        threat = np.zeros(len(sample.labels))
+        lower = np.full((len(sample.labels), network.num_outputs - 1), -np.inf)
         if engine != "marabou":
             results.record(_attack(runtime, sample, rows, epsilon, attack, broken))
             rows = results.missing(rows, epsilon)
             for method in ("interval", "crown"):
-                bounded = _bound(network, sample, rows, epsilon, method, proved, threat)
+                bounded = _bound(network, sample, rows, epsilon, method, lower)
                 results.record(bounded)
                 rows = results.missing(rows, epsilon)
-        jobs += [(threat[row], job_for(sample, row, epsilon, proved[row], engine)) for row in rows]
+        jobs += [
+            (lower[row].min(), job_for(sample, row, epsilon, lower[row], engine)) for row in rows
+        ]
     hardest_first = [job for _, job in sorted(jobs, key=lambda entry: entry[0])]
     with closing(run_ladder(network, hardest_first, limits, attack.seed)) as outcomes:
         results.record(solved(runtime, network, sample, outcome) for outcome in outcomes)
@@ -143,23 +145,23 @@ def _bound(
     rows: NDArray[np.intp],
     epsilon: float,
     method: Method,
-    proved: BoolArray,
-    threat: FloatArray,
+    lower: FloatArray,
 ) -> Iterator[VerificationResult]:
-    """Marks in `proved` (rows, adversary classes) what bounds prove; `threat` gets the least."""
+    """Raises `lower`, (points of the sample, adversary classes), to what the bounds prove."""
     for start in range(0, len(rows), BOUND_BATCH):
         started, batch = monotonic(), rows[start : start + BOUND_BATCH]
         ball = LinfBall.around(sample.images[batch], epsilon)
         hidden = preactivation_bounds(network, ball, method)
         margins = margin_rows(sample.labels[batch], network.num_outputs)
         if method == "interval":
-            lower = interval_lower_bounds(network, margins, hidden, ball)
+            found = interval_lower_bounds(network, margins, hidden, ball)
         else:
-            lower = linear_lower_bounds(network, len(network.layers) - 1, margins, hidden, ball)
+            found = linear_lower_bounds(network, len(network.layers) - 1, margins, hidden, ball)
+        lower[batch] = np.maximum(lower[batch], found)
+        deployed = np.all(lower[batch] > row_error(network, margins, hidden, ball), axis=1)
         seconds = (monotonic() - started) / len(batch)
-        proved[batch], threat[batch] = lower > 0, lower.min(axis=1)
         stage = DecidedBy.INTERVAL if method == "interval" else DecidedBy.CROWN
-        for row, margin in zip(batch, lower.min(axis=1), strict=True):
-            if margin > 0:
+        for row, holds in zip(batch, deployed.tolist(), strict=True):
+            if (lower[row] > 0).all():
                 result = result_of(sample, row, epsilon, Verdict.ROBUST, stage, seconds)
-                yield replace(result, margin=float(margin))
+                yield replace(result, margin=float(lower[row].min()), deployed=holds)

@@ -3,7 +3,8 @@
 A native solver can hang, crash or eat all memory, and holds Python's interpreter lock while it
 runs: no limit inside its process can be relied on. Here a job that breaks a limit loses its
 process, and only that job. A process can also die through no fault of its job, so a job whose
-process died has a second try.
+process died has a second try. Loading a model is not solving: what a solver prepares for a job has
+a limit of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ Answer = TypeVar("Answer")
 POLL_SECONDS = 0.05  # at most this late is a limit noticed; answers wake the wait at once
 MEMORY_CHECK_SECONDS = 0.2  # reading a process's memory costs as much as a short job
 START_SECONDS = 120.0  # a fresh process imports NumPy and the solver before its first job
+PREPARE_SECONDS = 120.0  # TensorFlow takes 15 s to import, and much more on a busy machine
 
 
 class Ending(StrEnum):
@@ -42,13 +44,17 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Outcome(Generic[Job, Answer]):
-    """A job with its answer (None unless `DONE`), the reason otherwise, and its seconds."""
+    """A job with its answer (None unless `DONE`), the reason otherwise, and its seconds.
+
+    `stage` is the last one that its solver reported, empty where it reported none.
+    """
 
     job: Job
     ending: Ending
     answer: Answer | None
     reason: str
     seconds: float
+    stage: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +80,10 @@ class _End(Generic[Answer]):
 
 @dataclass(eq=False)
 class _Worker(Generic[Job]):
-    """A process, what it works on since `started`, and the second try it was born for."""
+    """A process, what it works on since `started`, and the second try it was born for.
+
+    `solving` once it is prepared for the job; `stage` is what its solver reported last.
+    """
 
     process: Any
     connection: Connection
@@ -82,6 +91,8 @@ class _Worker(Generic[Job]):
     reserved: _Try[Job] | None = None
     ready: bool = False
     current: _Try[Job] | None = None
+    solving: bool = False
+    stage: str = ""
     memory_checked: float = 0.0
 
     @property
@@ -135,8 +146,9 @@ class WorkerPool(Generic[Job, Answer]):
         `timeout_seconds(job)` is asked once. An exception in the solver is a `FAILED` outcome. A
         job whose process died or broke the memory limit is tried once more, in a fresh process;
         both tries together stay within its time limit, and the outcome of a second death says
-        "twice". Limits are enforced while the caller waits for the next outcome: it should not
-        dwell on one. Ending the iteration ends every process that is not idle.
+        "twice". What the solver's `prepare(job)` takes, if it has such a method, does not count.
+        Limits are enforced while the caller waits for the next outcome: it should not dwell on one.
+        Ending the iteration ends every process that is not idle.
 
         Raises:
             CertiflowError: a process cannot start, or died before its first job.
@@ -166,7 +178,9 @@ class WorkerPool(Generic[Job, Answer]):
                         continue
                     unfinished -= 1
                     reason = _reason(ended, end)
-                    yield Outcome(ended.job, end.ending, end.answer, reason, end.seconds)
+                    yield Outcome(
+                        ended.job, end.ending, end.answer, reason, end.seconds, worker.stage
+                    )
         finally:
             for worker in [w for w in self.workers if not w.is_idle]:
                 self._stop(worker)
@@ -212,15 +226,18 @@ def _hand_out(
         worker.current = _Try(job, timeout_seconds(job))
     else:
         return
-    worker.started = time.monotonic()
+    worker.started, worker.solving, worker.stage = time.monotonic(), False, ""
     with suppress(ConnectionError):  # dead already: the next poll sees it
         worker.connection.send(worker.current.job)
 
 
 def _poll(worker: _Worker[Any], memory_limit_bytes: int) -> _End[Any] | None:
     """How the worker's try ended, if it ended by itself or must be ended now."""
-    if worker.connection.poll():
-        return _receive(worker)
+    while worker.connection.poll():
+        message = _receive(worker)
+        if message is None or isinstance(message, _End):
+            return message
+        _follow(worker, message)
     now = time.monotonic()
     current = worker.current
     if current is None:
@@ -230,7 +247,13 @@ def _poll(worker: _Worker[Any], memory_limit_bytes: int) -> _End[Any] | None:
                 "is the machine overloaded?"
             )
         return None
-    seconds = current.spent_seconds + now - worker.started
+    if not worker.solving:
+        if now - worker.started > PREPARE_SECONDS:
+            reason = f"the model was not loaded within {PREPARE_SECONDS:g} s"
+            return _End(Ending.FAILED, current.spent_seconds, reason=reason)
+        seconds = current.spent_seconds
+    else:
+        seconds = current.spent_seconds + now - worker.started
     if seconds > current.limit_seconds:
         reason = f"time limit of {current.limit_seconds:g} s"
         return _End(Ending.TIMEOUT, seconds, reason=reason)
@@ -242,26 +265,36 @@ def _poll(worker: _Worker[Any], memory_limit_bytes: int) -> _End[Any] | None:
     return None
 
 
-def _receive(worker: _Worker[Any]) -> _End[Any] | None:
-    """What the process sent or, with a job, that it died; None when it has no job."""
+def _receive(worker: _Worker[Any]) -> _End[Any] | tuple[str, Any] | None:
+    """How the try ended, another message of the process, or None when it died without a job."""
     current = worker.current
+    spent = 0.0 if current is None else current.spent_seconds
     try:
-        done, answer, seconds = worker.connection.recv()
+        message, value, seconds = worker.connection.recv()
     except (EOFError, ConnectionError):
         worker.process.join(timeout=1)
         if current is None:
             return None  # the caller replaces it
-        seconds = current.spent_seconds + time.monotonic() - worker.started
+        seconds = spent + (time.monotonic() - worker.started if worker.solving else 0.0)
         return _End(Ending.FAILED, seconds, reason=_describe_exit(worker.process), died=True)
-    if current is None:
-        if not done:
-            raise CertiflowError(f"a solver process cannot start: {answer}")
+    if current is not None and message == solver_process.DONE:
+        return _End(Ending.DONE, spent + seconds, answer=value)
+    if current is not None and message == solver_process.FAILED:
+        return _End(Ending.FAILED, spent + seconds, reason=value)
+    return message, value
+
+
+def _follow(worker: _Worker[Any], message: tuple[str, Any]) -> None:
+    """Takes note of what the process says on its way."""
+    kind, value = message
+    if kind == solver_process.STAGE:
+        worker.stage = value
+    elif kind == solver_process.SOLVING:
+        worker.started, worker.solving = time.monotonic(), True
+    elif kind == solver_process.FAILED:
+        raise CertiflowError(f"a solver process cannot start: {value}")
+    else:
         worker.ready = True
-        return None
-    seconds += current.spent_seconds
-    if done:
-        return _End(Ending.DONE, seconds, answer=answer)
-    return _End(Ending.FAILED, seconds, reason=answer)
 
 
 def _reason(ended: _Try[Any], end: _End[Any]) -> str:
