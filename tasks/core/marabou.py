@@ -162,8 +162,9 @@ def _decide_region(
 
     Without it there are more points, so that `unsat` says as much; points are replayed on all rows.
     """
-    if question.lower.max() > 0:
-        return _RegionAnswer(Verdict.ROBUST, "", float(question.lower.max()), None)
+    constant = float(question.lower[~question.varying].max(initial=-np.inf))
+    if constant > 0:
+        return _RegionAnswer(Verdict.ROBUST, "", constant, None)
     asked = question[question.varying]
     if len(asked.lower) == 0:
         return _replayed(network, box, question, (box.lower[0] + box.upper[0]) / 2)
