@@ -56,12 +56,12 @@ def relations(formula: Form, names: set[str]) -> list[Relation]:
     """What `(<= a b)`, `(>= a b)` or `(= a b)` asserts, over the variables `names`.
 
     A decimal that stands alone as a bound, a weight or a constant is read as the nearest float64
-    number, as every tool of VNN-COMP reads it. What arithmetic makes of decimals is exact, and
-    rounded outwards where float64 does not hold it: all points that satisfy the text satisfy the
-    relations. The converse fails only between a computed number and the next float64 one.
-    Weights cannot be rounded outwards: computed ones that float64 does not hold are made whole by
-    a common factor of the row, and refused where that does not help. Raises `CertiflowError`
-    naming the line.
+    number, as VNN-COMP's tools read it. What arithmetic makes of decimals is exact, and rounded
+    outwards where float64 does not hold it: all points that satisfy the text, so read, satisfy the
+    relations. The converse fails only between a computed number and the next float64 one, where
+    a point may be called a counterexample. Weights cannot be rounded outwards: computed ones that
+    float64 does not hold are made whole by a common factor of the row, and refused where that does
+    not help. Raises `CertiflowError` naming the line.
     """
     operator, *operands = formula.items
     line = formula.line
