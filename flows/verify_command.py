@@ -18,6 +18,7 @@ from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
 from tasks.core.ladder import Engine
+from tasks.core.numerals import float_of
 from tasks.core.property_verification import VERDICTS, Instance, InstanceResult, verify_instances
 from tasks.core.verdict_store import VerdictStore
 from tasks.core.vnnlib import format_counterexample
@@ -119,7 +120,7 @@ def model_path(model: str) -> Path:
 def read_instances(path: Path) -> list[tuple[str, str, float]]:
     """Network, property and time limit of each row; raises `CertiflowError` naming a bad line."""
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
             numbered = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except OSError as error:
@@ -139,7 +140,7 @@ def _row(path: Path, number: int, row: list[str]) -> tuple[str, str, float]:
     fields = [field.strip() for field in row]
     try:
         network, prop, text = fields
-        timeout = float(text)
+        timeout = float_of(text)
         if not (network and prop and 0 < timeout <= MAX_TIMEOUT_SECONDS):
             raise ValueError
     except ValueError as error:

@@ -16,7 +16,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from flows.verify_command import read_instances
 from tasks.core.download import MIRROR_VARIABLE
+from tasks.core.errors import CertiflowError
 from tests.command import CERTIFLOW, ROOT, certiflow, clean_environment
 from tests.property_files import saved_distance, saved_property
 
@@ -188,6 +190,22 @@ def test_csv_with_a_bad_row(project: Path, environment: dict[str, str]) -> None:
     assert [row["verdict"] for row in found] == ["sat", "error", "unsat"]
     assert found[0]["counterexample"]["Y"][0] >= 0.9
     assert "not linear" in found[1]["reason"]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "i.csv"
+    path.write_text("\ufeffmodel.onnx,sat.vnnlib, 20.5\n", encoding="utf-8")
+    assert read_instances(path) == [("model.onnx", "sat.vnnlib", 20.5)]
+    path.write_text("\ufeffnetwork,property,timeout\nm.onnx,p.vnnlib,1e3\n", encoding="utf-8")
+    assert read_instances(path) == [("m.onnx", "p.vnnlib", 1000)]
+
+
+@pytest.mark.parametrize("timeout", ["\u0662\u0660", "2_0", "nan", "inf", "1e999", "0", ""])
+def test_a_time_limit_is_a_decimal(timeout: str, tmp_path: Path) -> None:
+    path = tmp_path / "i.csv"
+    path.write_text(f"m.onnx,p.vnnlib,{timeout}\n", encoding="utf-8")
+    with pytest.raises(CertiflowError, match=r"line 1: .*with the timeout in seconds"):
+        read_instances(path)
 
 
 def test_killed_run_goes_on_where_it_was(project: Path, environment: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.core.errors import CertiflowError
 from tasks.core.network import Affine, ReluNetwork
+from tasks.core.numerals import float_of
 from tasks.core.specification import FloatArray
 
 
@@ -58,7 +59,7 @@ class _Lines:
         if not line:
             raise CertiflowError(f"line {self.number}: the file ends here; expected {what}")
         try:
-            numbers = np.array([float(field) for field in line.strip().rstrip(",").split(",")])
+            numbers = np.array([float_of(field) for field in line.strip().rstrip(",").split(",")])
         except ValueError as error:
             raise CertiflowError(f"line {self.number}: expected {what}: {error}") from error
         if len(numbers) != count or not np.isfinite(numbers).all():

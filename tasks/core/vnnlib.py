@@ -2,13 +2,14 @@
 
 A file describes the *unsafe* points: inputs X and outputs Y that satisfy every assertion. The
 linear relations `<=`, `>=` and `=` may be nested in `and` and `or`. The strict ones are refused: a
-closed region would call a point on its border unsafe.
+closed region would call a point on its border unsafe. What SMT-LIB asks of a solver around the
+assertions (`set-logic`, `check-sat`, …) is skipped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, product
@@ -19,33 +20,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.core.errors import CertiflowError
+from tasks.core.linear_relations import Relation, relations
 from tasks.core.s_expressions import Form, line_error, parsed
 from tasks.core.specification import LinfBall, Property, UnsafeRegion
 
 MAX_REGIONS = 20_000
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_VARIABLE = re.compile(r"([XY])_(0|[1-9]\d*)")
+_VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]*)")
 
-
-Term = tuple[dict[str, float], float]  # weights of variables, and a constant
-
-
-@dataclass(frozen=True, slots=True)
-class _Relation:
-    """`sum(weights * variables) + constant <= 0`."""
-
-    weights: dict[str, float]
-    constant: float
-    line: int
-
-    @property
-    def bounds_input(self) -> bool:
-        """Whether it bounds one input and nothing else."""
-        return len(self.weights) == 1 and next(iter(self.weights)).startswith("X")
-
-
-Alternatives = list[list[_Relation]]  # any of the lists, of each all relations
+Alternatives = list[list[Relation]]  # any of the lists, of each all relations
 
 
 class _EmptyBoxError(CertiflowError):
@@ -59,7 +42,7 @@ class _Bounds:
     lower: list[float]
     upper: list[float]
 
-    def tightened(self, relations: Iterable[_Relation]) -> _Bounds:
+    def tightened(self, relations: Iterable[Relation]) -> _Bounds:
         """These bounds and those of `relations`, each of which bounds one input."""
         lower, upper = self.lower.copy(), self.upper.copy()
         for relation in relations:
@@ -89,15 +72,17 @@ class _Bounds:
 def read_property(path: Path, num_inputs: int, num_outputs: int) -> Property:
     """The property of a network of this size that a VNN-LIB file describes.
 
-    Every alternative of the file becomes one region. Bounds of single inputs make its box, where
-    decimals are read as the nearest float64 numbers; alternatives whose box is empty are left out.
-    All other relations become rows. When any of them mentions an input, the rows of *all* regions
-    have num_outputs + num_inputs columns and speak of `ReluNetwork.with_inputs`; otherwise they
-    have num_outputs. An alternative without rows is unsafe on its whole box and gets a row of
-    zeros with offset -1. Raises `CertiflowError` naming the file and the line.
+    Every alternative of the file becomes one region. Bounds of single inputs make its box;
+    alternatives whose box is empty are left out. All other relations become rows. When any of them
+    mentions an input, the rows of *all* regions have num_outputs + num_inputs columns and speak of
+    `ReluNetwork.with_inputs`; otherwise they have num_outputs. `relations` says how numbers become
+    float64: where no region is reached, no point satisfies the file; a point of a region may miss
+    a computed bound or constant by less than one step of float64. An alternative without rows is
+    unsafe on its whole box and gets a row of zeros with offset -1. Raises `CertiflowError` naming
+    the file and the line.
     """
     try:
-        forms = parsed(path.read_text(encoding="utf-8"))
+        forms = parsed(path.read_text(encoding="utf-8-sig"))
         _check_declarations(forms, num_inputs, num_outputs)
         names = {f"X_{i}" for i in range(num_inputs)} | {f"Y_{j}" for j in range(num_outputs)}
         asserted = _assertions(forms)
@@ -111,7 +96,10 @@ def read_property(path: Path, num_inputs: int, num_outputs: int) -> Property:
             f"{path}: {error.strerror}; give the path of a VNN-LIB file"
         ) from error
     except UnicodeDecodeError as error:
-        raise CertiflowError(f"{path}: not a text file; give a VNN-LIB file") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CertiflowError(
+            f"{path}: not a text file in UTF-8 (line {line}); save it in that encoding"
+        ) from error
 
 
 def format_counterexample(inputs: ArrayLike, outputs: ArrayLike) -> str:
@@ -136,19 +124,40 @@ def _assertions(forms: list[Form]) -> list[Form]:
 
 def _check_declarations(forms: list[Form], num_inputs: int, num_outputs: int) -> None:
     declared: dict[str, set[int]] = {"X": set(), "Y": set()}
+    asked = False
     for form in forms:
-        match form.items:
+        match _as_constant(form.items):
             case ["declare-const", str() as name, "Real"] if found := _VARIABLE.fullmatch(name):
                 letter, index = found[1], int(found[2])
                 if index in declared[letter]:
                     raise line_error(form.line, f"{name} is declared twice")
                 declared[letter].add(index)
-            case ["declare-const", *_]:
+            case ["declare-const" | "declare-fun", *_]:
                 raise line_error(form.line, "expected (declare-const X_0 Real), with X or Y")
             case ["assert", *_]:
+                if asked:
+                    raise line_error(form.line, "the file asserts after 'check-sat' or 'exit'")
+            case ["check-sat" | "exit"]:
+                asked = True
+            case ["set-logic" | "set-info" | "get-model", *_]:
                 pass
+            case ["vnnlib-version" | "declare-network", *_]:
+                raise line_error(form.line, "VNN-LIB 2.0 is not read; expected VNN-LIB 1.0")
             case _:
                 raise line_error(form.line, "unknown command; expected declare-const or assert")
+    _check_sizes(declared, num_inputs, num_outputs)
+
+
+def _as_constant(items: list[str | Form]) -> list[str | Form]:
+    """A declaration of a function without arguments, written as the constant that it is."""
+    match items:
+        case ["declare-fun", name, Form(items=[]), kind]:
+            return ["declare-const", name, kind]
+        case _:
+            return items
+
+
+def _check_sizes(declared: dict[str, set[int]], num_inputs: int, num_outputs: int) -> None:
     for letter, size, what in (("X", num_inputs, "inputs"), ("Y", num_outputs, "outputs")):
         count = len(declared[letter])
         if count != size:
@@ -172,19 +181,10 @@ def _alternatives(formula: str | Form, line: int, names: set[str]) -> Alternativ
             return list(chain.from_iterable(parts))
         common, choices = _conjunction(parts, line)
         return [common + list(chain.from_iterable(choice)) for choice in product(*choices)]
-    if operator not in {"<=", ">=", "="}:
-        shown = operator if isinstance(operator, str) else "("
-        raise line_error(line, f"'{shown}' is not supported; expected <=, >=, =, and, or")
-    if len(operands) != 2:
-        raise line_error(line, f"'{operator}' compares two terms, found {len(operands)}")
-    left, right = (_term(operand, line, names) for operand in operands)
-    pairs = {"<=": [(left, right)], ">=": [(right, left)], "=": [(left, right), (right, left)]}
-    return [[_relation(_sum([a, _times(b, -1.0)]), line) for a, b in pairs[operator]]]
+    return [relations(formula, names)]
 
 
-def _conjunction(
-    parts: list[Alternatives], line: int
-) -> tuple[list[_Relation], list[Alternatives]]:
+def _conjunction(parts: list[Alternatives], line: int) -> tuple[list[Relation], list[Alternatives]]:
     """The relations that hold in any case, and the choices that are left."""
     common = list(chain.from_iterable(part[0] for part in parts if len(part) == 1))
     choices = [part for part in parts if len(part) > 1]
@@ -194,69 +194,8 @@ def _conjunction(
     return common, choices
 
 
-def _relation(term: Term, line: int) -> _Relation:
-    weights = {name: weight for name, weight in term[0].items() if weight}
-    if not all(map(isfinite, (*weights.values(), term[1]))):
-        raise line_error(line, "a number is too large; expected one that float64 can hold")
-    return _Relation(weights, term[1], line)
-
-
-def _term(item: str | Form, line: int, names: set[str]) -> Term:
-    if isinstance(item, str):
-        if item in names:
-            return {item: 1.0}, 0.0
-        if _NUMBER.fullmatch(item):
-            return {}, float(item)
-        raise line_error(line, f"'{item}' is neither a declared variable nor a number")
-    line = item.line
-    operator, *operands = item.items or [""]
-    if not isinstance(operator, str) or operator not in _ARITHMETIC or not operands:
-        shown = operator if isinstance(operator, str) else "("
-        raise line_error(line, f"'{shown}' is no linear term; expected +, -, * with terms")
-    return _ARITHMETIC[operator]([_term(operand, line, names) for operand in operands], line)
-
-
-def _plus(terms: list[Term], line: int) -> Term:
-    return _sum(terms)
-
-
-def _minus(terms: list[Term], line: int) -> Term:
-    first, *others = terms
-    negated = [_times(term, -1.0) for term in (others or [first])]
-    return _sum([first, *negated] if others else negated)
-
-
-def _multiplied(terms: list[Term], line: int) -> Term:
-    variable = [term for term in terms if term[0]]
-    if len(variable) > 1:
-        raise line_error(
-            line, "a product of variables is not linear; only numbers may multiply one"
-        )
-    factor = prod(constant for weights, constant in terms if not weights)
-    return _times(variable[0], factor) if variable else ({}, factor)
-
-
-_ARITHMETIC: dict[str, Callable[[list[Term], int], Term]] = {
-    "+": _plus,
-    "-": _minus,
-    "*": _multiplied,
-}
-
-
-def _sum(terms: Sequence[Term]) -> Term:
-    weights: dict[str, float] = {}
-    for term, _ in terms:
-        for name, weight in term.items():
-            weights[name] = weights.get(name, 0.0) + weight
-    return weights, sum(constant for _, constant in terms)
-
-
-def _times(term: Term, factor: float) -> Term:
-    return {name: factor * weight for name, weight in term[0].items()}, factor * term[1]
-
-
 def _property(
-    common: list[_Relation], choices: list[Alternatives], num_inputs: int, num_outputs: int
+    common: list[Relation], choices: list[Alternatives], num_inputs: int, num_outputs: int
 ) -> Property:
     everywhere = _Bounds([-np.inf] * num_inputs, [np.inf] * num_inputs)
     bounds = everywhere.tightened(relation for relation in common if relation.bounds_input)
@@ -284,9 +223,7 @@ def _property(
     return Property(tuple(regions))
 
 
-def _region(
-    box: LinfBall, relations: list[_Relation], width: int, num_outputs: int
-) -> UnsafeRegion:
+def _region(box: LinfBall, relations: list[Relation], width: int, num_outputs: int) -> UnsafeRegion:
     rows = np.zeros((max(len(relations), 1), width))
     offsets = np.array([relation.constant for relation in relations] or [-1.0])
     for row, relation in zip(rows, relations, strict=False):

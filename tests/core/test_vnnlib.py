@@ -135,11 +135,20 @@ FAULTS: dict[str, tuple[list[str], str]] = {
     "closed twice": (["(assert (<= Y_0 Y_1)))"], r"line 7: '\)' closes nothing"),
     "outside": (["", "assert"], "line 8: 'assert' stands outside of parentheses"),
     "too deep": (["(" * 101], "line 7: nested more than 100 deep"),
-    "command": (["(check-sat)"], "line 7: unknown command; expected declare-const or assert"),
+    "command": (["(push 1)"], "line 7: unknown command; expected declare-const or assert"),
     "empty": (["()"], "line 7: unknown command"),
     "declaration": (["(declare-const Z_0 Real)"], r"line 7: expected \(declare-const X_0 Real\)"),
     "type": (["(declare-const X_7 Int)"], r"line 7: expected \(declare-const X_0 Real\)"),
     "declared twice": (["(declare-const X_1 Real)"], "line 7: X_1 is declared twice"),
+    "function": (["(declare-fun X_7 (Real) Real)"], r"line 7: expected \(declare-const X_0 Real\)"),
+    "second question": (
+        ["(check-sat)", "(assert (<= Y_0 1))"],
+        "line 8: the file asserts after 'check-sat' or 'exit'",
+    ),
+    "version 2.0": (
+        ["(vnnlib-version <2.0>)"],
+        "line 7: VNN-LIB 2.0 is not read; expected VNN-LIB",
+    ),
     "assertion": (["(assert)"], "line 7: expected one formula in 'assert'"),
     "formula": (["(assert Y_0)"], "line 7: 'Y_0' is no formula; expected <=, >=, =, and, or"),
     "empty formula": (["(assert ())"], r"line 7: '\(\)' is no formula"),
@@ -149,7 +158,34 @@ FAULTS: dict[str, tuple[list[str], str]] = {
     "three terms": (["(assert (<= 0 Y_0 1))"], "line 7: '<=' compares two terms, found 3"),
     "variable": (["(assert (<= Y_2 1))"], "line 7: 'Y_2' is neither a declared variable nor a num"),
     "nan": (["(assert (<= Y_0 nan))"], "line 7: 'nan' is neither a declared variable nor a number"),
+    "Arabic digits": (
+        ["(assert (<= Y_0 \u0661))"],
+        "line 7: '\u0661' is neither a declared variable",
+    ),
+    "Arabic index": (
+        ["(declare-const X_\u0662 Real)"],
+        r"line 7: expected \(declare-const X_0 Real",
+    ),
+    "underscore": (["(assert (<= Y_0 1_0))"], "line 7: '1_0' is neither a declared variable nor"),
     "infinite": (["(assert (<= Y_0 1e999))"], "line 7: a number is too large"),
+    "infinite sum": (["(assert (<= (+ Y_0 X_0) 1e999))"], "line 7: a number is too large"),
+    "infinite by arithmetic": (["(assert (<= Y_0 (* 1e200 1e200)))"], "line 7: a number is too la"),
+    "exponent": (
+        ["(assert (<= Y_0 (+ 1 1e999999999)))"],
+        "line 7: '1e999999999' is too long for ar",
+    ),
+    "digits": (
+        ["(assert (<= Y_0 (+ 1 1" + 2000 * "0" + ")))"],
+        "line 7: '10*' is too long for ari",
+    ),
+    "factors": (
+        ["(assert (<= Y_0 (* " + "1e-1000 " * 5000 + ")))"],
+        "line 7: a number is too large",
+    ),
+    "weight": (
+        ["(assert (<= (+ (* 0.1 0.12345678901234567 Y_0) (* 3 Y_1)) 0))"],
+        "line 7: the weight of Y_0 is computed, and float64 cannot hold it; write it as one dec",
+    ),
     "product": (["(assert (<= (* Y_0", "Y_1) 1))"], "line 7: a product of variables is not linear"),
     "quotient": (["(assert (<= (/ Y_0 2) 1))"], "line 7: '/' is no linear term"),
     "no terms": (["(assert (<= (+) 1))"], r"line 7: '\+' is no linear term"),
@@ -192,6 +228,78 @@ def test_a_fault_is_named_with_its_line(name: str, tmp_path: Path) -> None:
 def test_what_a_file_lacks_is_named(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(CertiflowError, match=message):
         read(tmp_path, text)
+
+
+# The relation, and the bounds of X_0 that follow from it by hand: float64 holds 1, 0.5 and 3, but
+# not 0.3, whose neighbours are 0.3 (below it) and 0.1 + 0.2, nor 1 / 3.
+COMPUTED_BOUNDS = {
+    "(<= (+ X_0 1e16) (+ 1e16 1))": (-9, 1),
+    "(<= (+ X_0 0.1 0.2) 1.3)": (-9, 1),
+    "(>= (+ X_0 0.1 0.2) 0.3)": (0, 9),
+    "(<= (* 1e-200 (* 1e-200 X_0)) 3e-400)": (-9, 3),
+    "(<= (* 1e200 (* 1e200 0.0 X_0)) 1)": (-9, 9),
+    "(<= (* 0.1 X_0) 0.3)": (-9, 3),
+    "(<= X_0 (- 1 0.5))": (-9, 0.5),
+    "(<= X_0 (+ 0.1 0.2))": (-9, 0.1 + 0.2),
+    "(>= X_0 (+ 0.1 0.2))": (0.3, 9),
+    "(= X_0 (+ 0.1 0.2))": (0.3, 0.1 + 0.2),
+    "(<= (* -3 X_0) 1)": (-0.33333333333333337, 9),
+    "(>= (- 0.3) X_0)": (-9, -0.3),
+    "(>= (* 1 0.3) (+ X_0 0.0))": (-9, 0.3),
+    "(= 0.3 X_0)": (0.3, 0.3),
+}
+
+
+@pytest.mark.parametrize("relation", COMPUTED_BOUNDS)
+def test_computed_bounds_are_exact_or_rounded_outwards(relation: str, tmp_path: Path) -> None:
+    text = declared("(assert (and (<= -9 X_0) (>= 9 X_0)))", f"(assert {relation})", num_inputs=1)
+    (region,) = read(tmp_path, text, num_inputs=1).unsafe
+    assert (region.box.lower[0, 0], region.box.upper[0, 0]) == COMPUTED_BOUNDS[relation]
+
+
+# The relation, and its row and offset by hand.
+ROWS = {
+    "(<= Y_0 (+ Y_1 0.3))": ([1, -1], -0.3),
+    "(>= Y_0 (+ Y_1 0.3))": ([-1, 1], 0.3),
+    "(<= Y_0 (+ Y_1 0.1 0.2))": ([1, -1], -(0.1 + 0.2)),
+    "(>= Y_0 (+ Y_1 0.1 0.2))": ([-1, 1], 0.3),
+    "(<= (* 0.1 Y_0) (* 0.7 Y_1))": ([0.1, -0.7], 0),
+    "(<= (* 0.1 0.1 Y_0) (* 0.7 Y_1))": ([1, -70], 0),
+    "(<= (+ (* 0.1 Y_0) (* 0.2 Y_0) (* -1.2 Y_1)) 0.3)": ([1, -4], -1),
+    "(<= (* 1e-200 (* 1e-200 Y_0)) 2e-400)": ([1, 0], -2),
+    "(<= (+ Y_0 1e16) (+ 1e16 1))": ([1, 0], -1),
+    "(<= (* 0e5 Y_0) (- Y_1 0.00000000000000000000))": ([0, -1], 0),
+}
+
+
+@pytest.mark.parametrize("relation", ROWS)
+def test_rows_are_exact_or_relaxed(relation: str, tmp_path: Path) -> None:
+    (region,) = read(tmp_path, declared(*UNIT_BOX, f"(assert {relation})")).unsafe
+    row, offset = ROWS[relation]
+    np.testing.assert_array_equal(region.rows, [row])
+    np.testing.assert_array_equal(region.offsets, [offset])
+
+
+def test_a_script_for_solvers_is_read(tmp_path: Path) -> None:
+    assertions = [*UNIT_BOX, "(assert (<= Y_0 Y_1))"]
+    plain = declared(*assertions)
+    functions = plain.replace("declare-const", "declare-fun").replace(" Real", " () Real")
+    script = f"(set-logic QF_LRA)\n{functions}\n(check-sat)\n(get-model)\n(exit)\n"
+    assert read(tmp_path, script).sha256 == read(tmp_path, plain).sha256
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    plain = declared(*UNIT_BOX)
+    assert read(tmp_path, "\ufeff" + plain).sha256 == read(tmp_path, plain).sha256
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "property.vnnlib"
+    path.write_bytes(f"{declared(*UNIT_BOX)}\n; Größe\n".encode("latin-1"))
+    with pytest.raises(
+        CertiflowError, match=r"not a text file in UTF-8 \(line 7\); save it in that"
+    ):
+        read_property(path, 2, 2)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
