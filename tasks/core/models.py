@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.core.agreement import check_agreement, seeded_points
 from tasks.core.errors import CertiflowError
 from tasks.core.matrices import Matrix
 from tasks.core.network import ReluNetwork
@@ -70,9 +71,10 @@ class NumpyRuntime:
 
 
 def load(path: Path) -> LoadedModel:
-    """The model of an ONNX, `.nnet` or Keras file.
+    """The model of an ONNX, `.nnet` or Keras file, its runtime opened and held against its network.
 
-    Raises `CertiflowError` naming the file when it cannot be read or holds what cannot be verified.
+    Raises `CertiflowError` naming the file when it cannot be read, holds what cannot be verified,
+    or when its runtime refuses it or computes something else than was read.
     """
     loader = _LOADERS.get(path.suffix.lower())
     if loader is None:
@@ -81,7 +83,12 @@ def load(path: Path) -> LoadedModel:
         )
     if not path.is_file():
         raise CertiflowError(f"{path}: no such file; give the path of a model")
-    return loader(path)
+    model = loader(path)
+    try:
+        check_agreement(model.network, model.runtime, seeded_points(model.network.num_inputs))
+    except CertiflowError as error:
+        raise CertiflowError(f"{path}: {error}") from error
+    return model
 
 
 def _load_onnx(path: Path) -> LoadedModel:

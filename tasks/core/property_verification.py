@@ -1,7 +1,7 @@
 """Models and properties from outside, verified in separate processes; no verdict is lost.
 
-A `sat` is believed only when the deployed float32 model reaches the unsafe region, an `unsat` only
-when the ladder proved it. Verdicts are kept in a store as they arrive.
+A `sat` is believed only when the deployed float32 model reaches the unsafe region, also when it
+comes from the store; an `unsat` only when the ladder proved it. Verdicts are stored as they arrive.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core import falsification, models
+from tasks.core import models
+from tasks.core.agreement import box_points, check_agreement
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.core.ladder import Answer, Engine, decide, warm_up
 from tasks.core.models import LoadedModel
-from tasks.core.specification import FloatArray, Property, UnsafeRegion
+from tasks.core.replay import confirmed, replayed
+from tasks.core.specification import Property
 from tasks.core.verdict_store import StoredVerdict, VerdictKey, VerdictStore
 from tasks.core.verdicts import DecidedBy, Verdict
 from tasks.core.vnnlib import read_property
@@ -30,7 +32,6 @@ WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # VNN-COMP's; the o
 VERDICTS = {WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}
 NEAR_BOUNDARY = "near_boundary"
 GRACE_SECONDS = 2.0  # for the last step of a stage, before the process is ended from outside
-POLISH_STEPS = 100
 CACHED_MODELS = 8  # in each worker
 
 
@@ -53,10 +54,12 @@ class InstanceResult:
     Attributes:
         verdict: VNN-COMP's word: sat, unsat, unknown, timeout, error.
         decided_by: the stage that gave the verdict, or the last one that tried; None with `error`.
-        seconds: from reading the files to replaying the counterexample.
+        seconds: of solving and of replaying the counterexample; to load the files is not solving.
         counterexample: `X` inside the box and the deployed model's own outputs `Y`; with `sat`.
+        margin: with `unsat`, what is proved of the least excess over all unsafe regions.
+        deployed: with `unsat`, whether that holds for the deployed float32 model as well.
         reason: why there is no other verdict, one line.
-        stage_seconds: the part of `seconds` that each stage took, reading the files included.
+        stage_seconds: what each stage took; `read` is to load the files.
         stored: whether it was computed by an earlier run.
     """
 
@@ -64,6 +67,8 @@ class InstanceResult:
     decided_by: DecidedBy | None
     seconds: float
     counterexample: dict[str, list[float]] | None = None
+    margin: float | None = None
+    deployed: bool | None = None
     reason: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stored: bool = False
@@ -71,8 +76,11 @@ class InstanceResult:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
+    """`known` is what the store says, where that must be replayed."""
+
     index: int
     instance: Instance
+    known: StoredVerdict | None = None
 
 
 def verify_instances(
@@ -97,6 +105,7 @@ def verify_instances(
     """
     results: dict[int, InstanceResult] = {}
     keys: dict[int, VerdictKey] = {}
+    jobs: list[_Job] = []
 
     def arrived(index: int, result: InstanceResult) -> None:
         results[index] = result
@@ -110,11 +119,12 @@ def verify_instances(
             arrived(index, InstanceResult("error", None, 0.0, reason=str(error)))
             continue
         known = store.get(keys[index]) if store is not None and not fresh else None
-        if known is not None:
+        if known is not None and known.verdict is not Verdict.FALSIFIED:
             arrived(index, _from_store(known))
-    jobs = [_Job(index, _absolute(instances[index])) for index in keys if index not in results]
+        else:
+            jobs.append(_Job(index, _absolute(instance), known))
     for outcome in run_jobs(
-        make_solver,
+        PropertySolver,
         (engine, seed),
         sorted(jobs, key=_hardness, reverse=True),
         num_workers=num_workers,
@@ -122,78 +132,60 @@ def verify_instances(
         memory_limit_bytes=memory_limit_bytes,
     ):
         index, result = outcome.job.index, _result(outcome)
-        if store is not None and result.verdict != "error":
-            store.put(keys[index], _to_store(result))
+        if store is not None and result.decided_by is not None and not result.stored:
+            store.put(keys[index], _to_store(result, result.decided_by))
         arrived(index, result)
     return [results[index] for index in range(len(instances))]
 
 
-def make_solver(engine: Engine, seed: int) -> Callable[[_Job], InstanceResult]:
+class PropertySolver:
     """A worker's solver, which reads the files itself and remembers the models."""
-    load = lru_cache(maxsize=CACHED_MODELS)(models.load)
-    warm_up()
 
-    def solve(job: _Job) -> InstanceResult:
-        instance, started = job.instance, time.monotonic()
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self.engine, self.seed = engine, seed
+        self.load = lru_cache(maxsize=CACHED_MODELS)(models.load)
+        self.question: tuple[LoadedModel, Property] | CertiflowError | None = None
+        self.read_seconds = 0.0
+        warm_up()
+
+    def prepare(self, job: _Job) -> None:
+        """Loads the model and the property, and holds the model against itself on its boxes."""
+        started = time.monotonic()
         try:
-            model = instance.model
-            model = load(model) if isinstance(model, Path) else model
-            prop = instance.property
-            if isinstance(prop, Path):
-                prop = read_property(prop, model.network.num_inputs, model.network.num_outputs)
-            reading = time.monotonic() - started
-            answer = decide(
-                model.network,
-                prop,
-                engine=engine,
-                timeout_seconds=max(instance.timeout_seconds - reading, 0.0),
-                seed=seed,
-            )
-            result = _believed(model, prop, answer)
+            self.question = self._read(job.instance)
         except CertiflowError as error:
-            return InstanceResult("error", None, 0.0, reason=str(error))
-        return replace(result, stage_seconds={"read": reading} | answer.stage_seconds)
+            self.question = error
+        self.read_seconds = time.monotonic() - started
 
-    return solve
+    def _read(self, instance: Instance) -> tuple[LoadedModel, Property]:
+        model, prop = instance.model, instance.property
+        name = model if isinstance(model, Path) else "the model"
+        model = self.load(model) if isinstance(model, Path) else model
+        if isinstance(prop, Path):
+            prop = read_property(prop, model.network.num_inputs, model.network.num_outputs)
+        try:
+            check_agreement(model.network, model.runtime, box_points(prop.boxes))
+        except CertiflowError as error:
+            raise CertiflowError(f"{name}: {error}") from error
+        return model, prop
 
-
-def replayed(
-    model: LoadedModel, region: UnsafeRegion, candidates: FloatArray
-) -> dict[str, list[float]] | None:
-    """The first candidate that the deployed model takes into `region`, without any tolerance.
-
-    Each of the candidates, shape (n, inputs), is moved to a float32 point of the box; where the box
-    holds no float32 number, the model is fed the nearest one and X stays a number of the box.
-    """
-    box = region.box
-    lower, upper = box.float32_bounds()
-    for candidate in np.clip(candidates, box.lower, box.upper):
-        thin = (lower > upper)[0]
-        inside = np.minimum(np.maximum(candidate.astype(np.float32), lower[0]), upper[0])
-        fed = np.where(thin, candidate.astype(np.float32), inside)
-        x = np.where(thin, candidate, fed.astype(np.float64))
-        y = model.runtime.logits(fed.reshape(1, *model.input_shape))[0].astype(np.float64)
-        speaks_of_inputs = region.rows.shape[1] > len(y)
-        values = np.append(y, x) if speaks_of_inputs else y
-        if region.excess(values[None])[0] <= 0:
-            return {"X": x.tolist(), "Y": y.tolist()}
-    return None
-
-
-def confirmed(
-    model: LoadedModel, region: UnsafeRegion, candidates: FloatArray
-) -> dict[str, list[float]] | None:
-    """A counterexample among the candidates, as `replayed` says, else deeper in the region."""
-    found = replayed(model, region, candidates)
-    if found is not None:
-        return found
-    network = model.network
-    if region.rows.shape[1] > network.num_outputs:
-        network = network.with_inputs()
-    deeper, _ = falsification.descend(
-        network, region.box, region, candidates, num_steps=POLISH_STEPS
-    )
-    return replayed(model, region, deeper)
+    def __call__(self, job: _Job) -> InstanceResult:
+        if isinstance(self.question, CertiflowError):
+            return InstanceResult("error", None, 0.0, reason=str(self.question))
+        assert self.question is not None
+        model, prop = self.question
+        stored = None if job.known is None else _replayed_again(model, prop, job.known)
+        if stored is not None:
+            return stored
+        answer = decide(
+            model.network,
+            prop,
+            engine=self.engine,
+            timeout_seconds=job.instance.timeout_seconds,
+            seed=self.seed,
+        )
+        result = _believed(model, prop, answer)
+        return replace(result, stage_seconds={"read": self.read_seconds} | answer.stage_seconds)
 
 
 def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceResult:
@@ -207,18 +199,40 @@ def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceRes
         return InstanceResult("sat", answer.decided_by, 0.0, counterexample)
     if answer.verdict is Verdict.FALSIFIED:
         return InstanceResult("unknown", answer.decided_by, 0.0, reason=NEAR_BOUNDARY)
-    word = WORDS.get(answer.verdict, answer.verdict.value)
-    return InstanceResult(word, answer.decided_by, 0.0, reason=answer.reason)
+    return InstanceResult(
+        WORDS.get(answer.verdict, answer.verdict.value),
+        answer.decided_by,
+        0.0,
+        margin=answer.margin,
+        deployed=answer.deployed,
+        reason=answer.reason,
+    )
+
+
+def _replayed_again(
+    model: LoadedModel, prop: Property, known: StoredVerdict
+) -> InstanceResult | None:
+    """The stored `sat`, if its point still takes the deployed model into an unsafe region."""
+    result = _from_store(known)
+    if result.counterexample is None:
+        return None
+    point = np.array([result.counterexample["X"]])
+    if point.shape[1] != model.network.num_inputs:
+        return None
+    found = (replayed(model, region, point) for region in prop.unsafe)
+    counterexample = next((again for again in found if again is not None), None)
+    return None if counterexample is None else replace(result, counterexample=counterexample)
 
 
 def _result(outcome: Outcome[_Job, InstanceResult]) -> InstanceResult:
-    """Only the solver holds up its process beyond the limit that the ladder keeps."""
+    """A process that had to be ended was in the stage that it reported last."""
     if outcome.answer is not None:
-        return replace(outcome.answer, seconds=outcome.seconds)
+        known = outcome.answer.stored
+        return outcome.answer if known else replace(outcome.answer, seconds=outcome.seconds)
     if outcome.ending is Ending.TIMEOUT:
-        limit = outcome.job.instance.timeout_seconds
-        reason = f"time limit of {limit:g} s"
-        return InstanceResult("timeout", DecidedBy.MARABOU, outcome.seconds, reason=reason)
+        reason = f"time limit of {outcome.job.instance.timeout_seconds:g} s"
+        stage = DecidedBy.in_stage(outcome.stage)
+        return InstanceResult("timeout", stage, outcome.seconds, reason=reason)
     reason = " ".join(outcome.reason.split())
     return InstanceResult("error", None, outcome.seconds, reason=reason)
 
@@ -261,13 +275,14 @@ def _file_key(path: Path) -> str:
         raise CertiflowError(f"{path}: {error.strerror}; give the path of a file") from error
 
 
-def _to_store(result: InstanceResult) -> StoredVerdict:
-    assert result.decided_by is not None
+def _to_store(result: InstanceResult, decided_by: DecidedBy) -> StoredVerdict:
     found = result.counterexample
     return StoredVerdict(
         verdict=VERDICTS[result.verdict],
-        decided_by=result.decided_by,
+        decided_by=decided_by,
         seconds=result.seconds,
+        margin=result.margin,
+        deployed=result.deployed,
         reason=result.reason,
         stage_seconds=result.stage_seconds,
         points=None if found is None else np.array([*found["X"], np.nan, *found["Y"]]),
@@ -286,6 +301,8 @@ def _from_store(known: StoredVerdict) -> InstanceResult:
         known.decided_by,
         known.seconds,
         counterexample,
+        known.margin,
+        known.deployed,
         known.reason,
         known.stage_seconds,
         stored=True,

@@ -99,6 +99,16 @@ class Property:
         rows = margin_rows([label], num_classes)[0]
         return cls(tuple(UnsafeRegion(ball, row[None], np.zeros(1)) for row in rows))
 
+    @property
+    def boxes(self) -> LinfBall:
+        """The boxes of the regions, each once."""
+        pairs = {
+            (box.lower.tobytes(), box.upper.tobytes()): box
+            for box in (region.box for region in self.unsafe)
+        }
+        lower = [box.lower for box in pairs.values()]
+        return LinfBall(np.concatenate(lower), np.concatenate([b.upper for b in pairs.values()]))
+
     @cached_property
     def sha256(self) -> str:
         """Digest of all numbers: two properties share it only when they are the same."""

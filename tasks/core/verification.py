@@ -14,6 +14,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.core.agreement import box_points, check_agreement
 from tasks.core.attacks import Classifier, Images
 from tasks.core.ball_jobs import Job, job_for, run_ladder, solved
 from tasks.core.ball_records import Recorder
@@ -66,7 +67,9 @@ def verify(
 
     Raises:
         ContradictionError: a ball was proved robust and is also broken.
+        CertiflowError: `runtime` computes something else than `network`.
     """
+    check_agreement(network, runtime, box_points(_widest_balls(sample, epsilons)))
     results = Recorder(runtime, network, sample, engine, attack, limits, store, on_result)
     right = runtime.logits(sample.images).argmax(axis=1) == sample.labels
     results.note(_misclassified(runtime, sample, np.flatnonzero(~right), epsilons))
@@ -97,6 +100,10 @@ def verify(
             runtime, network, sample, results.found, limits, attack.seed, witness_share
         )
     return sorted(results.found, key=lambda result: (result.sample_index, result.epsilon))
+
+
+def _widest_balls(sample: Sample, epsilons: Sequence[float]) -> LinfBall:
+    return LinfBall.around(sample.images, max(epsilons))
 
 
 def _misclassified(

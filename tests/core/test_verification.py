@@ -148,7 +148,7 @@ def test_false_proof_stops_the_run(
 ) -> None:
     """A solver that calls everything robust is found out by the attack on its proofs."""
     monkeypatch.setattr(ball_jobs, "LadderSolver", Liar)
-    with pytest.raises(ContradictionError, match=r"Marabou proved it robust at epsilon 0\.5"):
+    with pytest.raises(ContradictionError, match=r"marabou proved it robust at epsilon 0\.5"):
         verified(classifier, take(digits, 3), [0.5], "marabou")
 
 
