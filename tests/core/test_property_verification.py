@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
 
+from tasks.core import property_verification
 from tasks.core.models import LoadedModel
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.property_verification import (
     NEAR_BOUNDARY,
     Instance,
     InstanceResult,
-    confirmed,
-    replayed,
     verify_instances,
 )
+from tasks.core.replay import confirmed, replayed
 from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
 from tasks.core.verdict_store import VerdictStore
 from tasks.core.verdicts import DecidedBy
@@ -87,20 +88,22 @@ def test_float32_that_never_reaches_the_region_is_near_the_boundary(tmp_path: Pa
 
 @dataclass(frozen=True)
 class ShiftedRuntime:
-    """The identity in float32 plus `shift`: not what the float64 network says."""
+    """The identity in float32 times `scale` plus `shift`: not what the float64 network says."""
 
     shift: float
+    scale: float = 1.0
     delay_seconds: float = 0.0
     input_shape: tuple[int, ...] = (1,)
 
     def logits(self, points: Float32Array) -> Float32Array:
-        time.sleep(self.delay_seconds)
-        return points + np.float32(self.shift)
+        if len(points) == 1:  # a candidate is replayed
+            time.sleep(self.delay_seconds)
+        return points * np.float32(self.scale) + np.float32(self.shift)
 
 
-def identity(shift: float, delay_seconds: float = 0.0) -> LoadedModel:
+def identity(shift: float, scale: float = 1.0, delay_seconds: float = 0.0) -> LoadedModel:
     network = ReluNetwork((Affine(np.eye(1), np.zeros(1)),))
-    return LoadedModel(network, ShiftedRuntime(shift, delay_seconds))
+    return LoadedModel(network, ShiftedRuntime(shift, scale, delay_seconds))
 
 
 def at_least(threshold: float) -> Property:
@@ -109,11 +112,51 @@ def at_least(threshold: float) -> Property:
 
 
 def test_deployed_model_has_the_last_word() -> None:
+    """Less by one unit in the last place, it never reaches 1."""
     agrees, differs = verify(
-        [Instance(identity(shift), at_least(0.75), 20) for shift in (0.0, -0.5)]
+        [Instance(identity(0.0, scale), at_least(1.0), 20) for scale in (1.0, 1 - 2.0**-24)]
     )
     assert agrees.verdict == "sat"
     assert (differs.verdict, differs.reason) == ("unknown", NEAR_BOUNDARY)
+
+
+def test_model_that_differs_from_its_network_is_refused() -> None:
+    (result,) = verify([Instance(identity(1e-3), at_least(2.0), 20)])
+    assert (result.verdict, result.decided_by) == ("error", None)
+    assert "at the input (0.5) its runtime gives 0.500999987" in result.reason
+
+
+@pytest.mark.parametrize("damage", ["gone", "elsewhere"])
+def test_stored_counterexample_that_does_not_replay_is_computed_again(
+    damage: str, tmp_path: Path
+) -> None:
+    instance = Instance(
+        saved_distance(tmp_path), saved_property(tmp_path / "p.vnnlib", "(>= Y_0 0.9)"), 20
+    )
+    with VerdictStore(tmp_path / "v.db") as store:
+        key = property_verification._key(instance, "ladder", 0, property_verification._file_key)
+        (first,) = verify([instance], store=store)
+        known = store.get(key)
+        assert known is not None
+        points = None if damage == "gone" else np.array([0.5, 0.5, np.nan, 1.0, 0.5])
+        store.put(key, replace(known, points=points))
+        (second,) = verify([instance], store=store)
+        (third,) = verify([instance], store=store)
+    assert [result.verdict for result in (first, second, third)] == ["sat", "sat", "sat"]
+    assert [result.stored for result in (first, second, third)] == [False, False, True]
+    assert second.counterexample is not None
+    assert abs(np.subtract(*second.counterexample["X"])) >= 0.9
+
+
+def test_loading_is_not_solving(tmp_path: Path) -> None:
+    """TensorFlow alone takes longer to import than the question's limit."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "m.keras")
+    prop = saved_property(tmp_path / "p.vnnlib", "(>= Y_0 1000.0)")
+    (result,) = verify([Instance(tmp_path / "m.keras", prop, 0.5)])
+    assert (result.verdict, result.decided_by) == ("unsat", DecidedBy.INTERVAL)
+    assert result.seconds < 0.5 < result.stage_seconds["read"]
+    assert result.deployed
 
 
 def test_candidate_is_followed_deeper_until_the_deployed_model_agrees() -> None:
@@ -140,7 +183,10 @@ def test_replay_stays_inside_the_box() -> None:
 def test_process_that_overruns_is_a_timeout() -> None:
     started = time.monotonic()
     (result,) = verify([Instance(identity(0.0, delay_seconds=600), at_least(0.5), 1)])
-    assert result.verdict == "timeout"
+    assert (result.verdict, result.decided_by) == (
+        "timeout",
+        DecidedBy.ATTACK,
+    )  # which found the point
     assert "1 s" in result.reason
     assert time.monotonic() - started < 15
 
