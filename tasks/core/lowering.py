@@ -258,6 +258,20 @@ class Lowering:
         )
         return Tensor(matrix, constant, tensor.shape, depth)
 
+    def bent(self, tensor: Tensor, slopes: ArrayLike) -> Tensor:
+        """x where it is positive, `slopes * x` elsewhere: `slopes * x + relu(x) - slopes * relu(x)`.
+
+        The slopes broadcast to the tensor's shape.
+        """
+        factors = np.asarray(slopes, dtype=np.float64)
+        positive = self.relu(tensor)
+        below = self.add(tensor.scaled(factors), positive.scaled(-factors))
+        if below.shape != tensor.shape:
+            raise CertiflowError(
+                f"slopes of shape {factors.shape} do not broadcast to the shape {tensor.shape}"
+            )
+        return self.add(below, positive)
+
 
 def _channel_windows(tensor: Tensor, window: Window) -> tuple[IntArray, Shape]:
     """Positions under each channel's windows, (channels * windows, k), and the result's shape."""

@@ -6,23 +6,40 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
 from tasks.core.lowering import Tensor, along, average_pooled, averaged, convolved
 from tasks.core.onnx_node import Array, Node, Value
-from tasks.core.windows import Shape
+from tasks.core.windows import Shape, Window
 
 
 def outputs(node: Node) -> list[Value]:
     """The node's outputs, at least those that do not depend on training.
 
-    A node whose inputs are all constants gives constants. Raises `CertiflowError` for an operator
-    or attribute that cannot be expressed with affine maps and ReLUs.
+    Raises `CertiflowError` for an operator or attribute that cannot be expressed with affine maps
+    and ReLUs, and for every attribute that had no part in the outputs and is not harmless.
     """
     kind = node.proto.op_type
+    results = _results(node, kind)
+    for name, value in node.unread().items():
+        if name not in HARMLESS.get(kind, ()):
+            raise CertiflowError(
+                f"attribute {name} = {value} is not read in opset {node.opset}; "
+                "export the model without it"
+            )
+    node.check()
+    return results
+
+
+def _results(node: Node, kind: str) -> list[Value]:
+    if kind in {"Softmax", "LogSoftmax"}:
+        raise CertiflowError(
+            "cannot be verified: properties are proved of logits; export the model up to them"
+        )
     if node.proto.domain not in {"", "ai.onnx"} or kind not in OPERATORS.keys() | FOLDED:
         raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
-    if not node.depends_on_input:
+    if kind in FOLDED and not node.depends_on_input:
         return [*node.evaluated(node.constants())]
     if kind not in OPERATORS:
         raise CertiflowError("can be verified only on constants, and it depends on the input")
@@ -60,19 +77,30 @@ def _concat(node: Node) -> Tensor:
         tensor.positions + start for tensor, start in zip(tensors, starts[:-1], strict=True)
     ]
     return node.lowering.stacked(tensors).taken(
-        np.concatenate(positions, node.attribute("axis", 1))
+        np.concatenate(positions, node.attribute("axis", None))
     )
 
 
 def _pad(node: Node) -> Tensor:
+    """Zeros around the elements; negative pads cut some off."""
     node.require(mode=b"constant", value=0.0)
     fill = node.optional(2)
     if fill is not None and fill.any():
         raise CertiflowError(f"padding with {fill} cannot be verified; expected 0")
     tensor = node.tensor(0)
-    moved = node.evaluated([tensor.positions + 1, *node.constants(1)])[0]
+    rank = len(tensor.shape)
+    pads = np.asarray(node.attribute("pads", ()) if node.opset < 11 else node.array(1))
+    axes = node.optional(3)
+    chosen = normalize_axis_tuple(range(rank) if axes is None else axes.tolist(), rank)
+    around = np.zeros((rank, 2), dtype=np.int64)
+    around[list(chosen)] = pads.reshape(2, len(chosen)).T
+    kept = tuple(
+        slice(max(-before, 0), size + min(after, 0))
+        for size, (before, after) in zip(tensor.shape, around, strict=True)
+    )
+    moved = np.pad((tensor.positions + 1)[kept], np.maximum(around, 0))
     zero_first = node.lowering.stacked([node.lowering.constant([0.0]), tensor])
-    return zero_first.taken(moved.astype(np.int64))
+    return zero_first.taken(moved)
 
 
 def _cast(node: Node) -> Tensor:
@@ -122,9 +150,15 @@ def _gemm(node: Node) -> Tensor:
     if node.attribute("transB", 0):
         weights = weights.T
     product = tensor.times(node.attribute("alpha", 1.0) * weights)
-    if len(node.inputs) < 3:
+    beta = node.attribute("beta", 1.0)
+    if node.is_left_out(2):
         return product
-    return node.lowering.add(product, node.tensor(2).scaled(node.attribute("beta", 1.0)))
+    result = node.lowering.add(product, node.tensor(2).scaled(beta))
+    if result.shape != product.shape:
+        raise CertiflowError(
+            f"input 3 of shape {node.tensor(2).shape} does not broadcast to {product.shape}"
+        )
+    return result
 
 
 def _transposed(tensor: Tensor) -> Tensor:
@@ -133,37 +167,50 @@ def _transposed(tensor: Tensor) -> Tensor:
 
 def _conv(node: Node) -> Tensor:
     tensor, kernel = node.image(0), node.weights(1)
+    node.require(kernel_shape=list(kernel.shape[2:]))
     window = node.window(tensor, kernel.shape[2:])
     product = convolved(tensor, kernel, window, node.attribute("group", 1))
-    if len(node.inputs) < 3:
+    if node.is_left_out(2):
         return product
-    bias = along(node.weights(2), 1, len(product.shape))
+    bias = along(node.vector(2, len(kernel)), 1, len(product.shape))
     return node.lowering.add(product, node.lowering.constant(bias))
 
 
 def _batch_normalization(node: Node) -> Tensor:
     node.require(training_mode=0, spatial=1)
+    if sum(map(bool, node.proto.output)) > 1:
+        raise CertiflowError("outputs of training are asked for: export the model for inference")
+    tensor = node.tensor(0)
+    scale, shift, mean, variance = (node.vector(index, tensor.shape[1]) for index in range(1, 5))
     return node.lowering.batch_normalised(
-        node.tensor(0),
+        tensor,
         1,
-        scale=node.weights(1),
-        shift=node.weights(2),
-        mean=node.weights(3),
-        variance=node.weights(4),
+        scale=scale,
+        shift=shift,
+        mean=mean,
+        variance=variance,
         epsilon=float(np.float32(node.attribute("epsilon", 1e-5))),
     )
 
 
 def _average_pool(node: Node) -> Tensor:
-    tensor = node.image(0)
-    window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
-    return average_pooled(tensor, window, bool(node.attribute("count_include_pad", 0)))
+    tensor, window = _pooling(node)
+    count_padding = bool(node.attribute("count_include_pad", 0))
+    if count_padding:
+        node.require(ceil_mode=0)  # the last windows' divisor differs between versions
+    return average_pooled(tensor, window, count_padding)
 
 
 def _max_pool(node: Node) -> Tensor:
+    return node.lowering.max_pooled(*_pooling(node))
+
+
+def _pooling(node: Node) -> tuple[Tensor, Window]:
+    """The pooled image, and the window that slides over it."""
     tensor = node.image(0)
     window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
-    return node.lowering.max_pooled(tensor, window)
+    rounded_up = node.attribute("ceil_mode", 0)
+    return tensor, window.rounded_up(tensor.shape[2:]) if rounded_up else window
 
 
 def _global_average_pool(node: Node) -> Tensor:
@@ -175,13 +222,14 @@ def _reduce(node: Node) -> Tensor:
     tensor = node.tensor(0)
     rank = len(tensor.shape)
     given = node.optional(1)
-    axes = [int(axis) % rank for axis in (node.attribute("axes", []) if given is None else given)]
-    if not axes:
-        node.require(noop_with_empty_axes=0)
+    axes = node.attribute("axes", []) if given is None else given.tolist()
+    keep = bool(node.attribute("keepdims", 1))
+    if not axes and node.attribute("noop_with_empty_axes", 0):
+        return tensor
     return _reduced(
         tensor,
-        tuple(axes or range(rank)),
-        keep=bool(node.attribute("keepdims", 1)),
+        normalize_axis_tuple(axes or range(rank), rank),
+        keep=keep,
         mean=node.proto.op_type == "ReduceMean",
     )
 
@@ -200,11 +248,12 @@ def _relu(node: Node) -> Tensor:
 
 
 def _leaky_relu(node: Node) -> Tensor:
-    """`slope * x + (1 - slope) * relu(x)`."""
-    tensor = node.tensor(0)
-    slope = float(np.float32(node.attribute("alpha", 0.01)))
-    bent = node.lowering.relu(tensor).scaled(1 - slope)
-    return node.lowering.add(tensor.scaled(slope), bent)
+    slope = np.float32(node.attribute("alpha", 0.01))
+    return node.lowering.bent(node.tensor(0), slope)
+
+
+def _prelu(node: Node) -> Tensor:
+    return node.lowering.bent(node.tensor(0), node.weights(1))
 
 
 def _clip(node: Node) -> Tensor:
@@ -217,8 +266,10 @@ def _clip(node: Node) -> Tensor:
 
 def _limit(node: Node, index: int, name: str, default: float) -> float:
     """An attribute until opset 10, an input since."""
+    if node.opset < 11:
+        return float(node.attribute(name, default))
     given = node.optional(index)
-    return float(node.attribute(name, default) if given is None else given.item())
+    return default if given is None else float(given.item())
 
 
 Operator = Callable[[Node], Value | list[Value]]
@@ -243,6 +294,7 @@ OPERATORS: dict[str, Operator] = {
     "MaxPool": _max_pool,
     "Mul": _mul,
     "Neg": _neg,
+    "PRelu": _prelu,
     "Pad": _pad,
     "ReduceMean": _reduce,
     "ReduceSum": _reduce,
@@ -256,15 +308,42 @@ OPERATORS: dict[str, Operator] = {
     "Transpose": _moved,
     "Unsqueeze": _moved,
 }
-FOLDED = {  # on constants alone, as exporters compute shapes and masks with them
+# By ONNX's reference, on constants alone: exporters compute shapes, masks and weights with them.
+FOLDED = {
+    "Add",
+    "Cast",
+    "Concat",
     "Constant",
     "ConstantOfShape",
+    "Div",
     "Equal",
+    "Expand",
+    "Flatten",
     "Floor",
+    "Gather",
+    "Identity",
+    "MatMul",
     "Max",
     "Min",
+    "Mul",
+    "Neg",
     "Pow",
     "Range",
+    "ReduceSum",
+    "Reshape",
+    "Shape",
+    "Slice",
+    "Split",
     "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
     "Where",
+}
+HARMLESS = {
+    "BatchNormalization": {"momentum"},  # for training
+    "Cast": {"saturate", "round_mode"},  # for types of 8 bits, to which no cast is read
+    "Dropout": {"ratio", "seed"},  # for training
+    "MaxPool": {"storage_order"},  # of the second output, which is not read
 }
