@@ -259,9 +259,9 @@ class Lowering:
         return Tensor(matrix, constant, tensor.shape, depth)
 
     def bent(self, tensor: Tensor, slopes: ArrayLike) -> Tensor:
-        """x where it is positive, `slopes * x` elsewhere: `slopes * x + relu(x) - slopes * relu(x)`.
+        """x where it is positive, else `slopes * x`; the slopes broadcast to the tensor's shape.
 
-        The slopes broadcast to the tensor's shape.
+        `slopes * x - slopes * relu(x) + relu(x)` has no coefficient that must be rounded first.
         """
         factors = np.asarray(slopes, dtype=np.float64)
         positive = self.relu(tensor)

@@ -18,9 +18,9 @@ from tasks.core.network import ReluNetwork
 from tasks.core.onnx_node import Node, Value
 from tasks.core.onnx_operators import outputs
 
-# Before 7 arithmetic broadcasts along an attribute's axis and normalisation may train; after 26
+# Before 7 arithmetic broadcasts along an attribute's axis and normalisation may train; after 28
 # nothing is known of what an operator means.
-_OPSETS = range(7, 27)
+_OPSETS = range(7, 29)
 
 # What NumPy and ONNX's reference raise on attributes and shapes that make no sense.
 _MALFORMED = (
@@ -202,12 +202,15 @@ def _input_shape(source: onnx.ValueInfoProto) -> tuple[int, ...]:
     if kind.elem_type != onnx.TensorProto.FLOAT:
         found = onnx.TensorProto.DataType.Name(kind.elem_type)
         raise CertiflowError(f"input '{source.name}' is {found}; expected FLOAT (float32)")
-    batch, *rest = [dimension.dim_value for dimension in kind.shape.dim] or [0]
-    shape = (1 if batch in {0, -1} else batch, *rest)  # some exporters write -1 for a dynamic batch
-    if not kind.shape.dim or min(shape) < 1:
+    batch, *rest = [
+        dimension.dim_value if dimension.WhichOneof("value") == "dim_value" else -1
+        for dimension in kind.shape.dim
+    ] or [0]
+    shape = (1 if batch == -1 else batch, *rest)  # some exporters write -1 for a dynamic batch
+    if min(shape) < 1:
         raise CertiflowError(
-            f"input '{source.name}' has a dimension of unknown size besides the first, the batch; "
-            "export the model with a fixed shape"
+            f"input '{source.name}' has a dimension of no or unknown size besides the first, the "
+            "batch; export the model with a fixed shape"
         )
     return shape
 

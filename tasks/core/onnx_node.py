@@ -46,13 +46,8 @@ class Node:
         return self._attributes.get(name, default)
 
     def unread(self) -> dict[str, Any]:
-        """Attributes nobody asked for, or which the operator does not have in this opset."""
-        known = onnx.defs.get_schema(self.proto.op_type, self.opset).attributes
-        return {
-            name: value
-            for name, value in self._attributes.items()
-            if name not in self._asked or name not in known
-        }
+        """Attributes that nobody asked for."""
+        return {name: value for name, value in self._attributes.items() if name not in self._asked}
 
     def require(self, **expected: Any) -> None:
         """Refuses attributes with another value than the one given, which is ONNX's default."""
@@ -145,13 +140,18 @@ class Node:
             raise CertiflowError(f"auto_pad = {auto_pad} and pads = {pads}: give one of the two")
         if not auto_pad.startswith("SAME"):
             return Window(extents, strides, dilations, pads[: len(extents)], pads[len(extents) :])
-        if dilations != ones:
+        sizes = tensor.shape[2:]
+        gaps = [
+            size - (-(-size // stride) - 1) * stride - extent
+            for size, stride, extent in zip(sizes, strides, extents, strict=True)
+        ]
+        if dilations != ones or max(gaps) > 0:
             raise CertiflowError(
-                f"auto_pad = {auto_pad} with dilations = {dilations} means another padding to "
-                "every runtime; export the model with pads"
+                f"auto_pad = {auto_pad} with dilations = {dilations} and strides = {strides}: "
+                "runtimes pad this differently; export the model with pads"
             )
         odd_before = auto_pad == "SAME_LOWER"
-        return Window.same(tensor.shape[2:], extents, strides, dilations, odd_before)
+        return Window.same(sizes, extents, strides, dilations, odd_before)
 
     def constants(self, first: int = 0) -> list[Array | None]:
         """The inputs from `first` on, which must all be constants."""

@@ -9,9 +9,16 @@ import onnx
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
-from tasks.core.lowering import Tensor, along, average_pooled, averaged, convolved
+from tasks.core.lowering import Tensor
+from tasks.core.onnx_images import (
+    average_pool,
+    batch_normalization,
+    conv,
+    global_average_pool,
+    max_pool,
+    reduce,
+)
 from tasks.core.onnx_node import Array, Node, Value
-from tasks.core.windows import Shape, Window
 
 
 def outputs(node: Node) -> list[Value]:
@@ -21,28 +28,32 @@ def outputs(node: Node) -> list[Value]:
     and ReLUs, and for every attribute that had no part in the outputs and is not harmless.
     """
     kind = node.proto.op_type
+    _refuse_others(node, kind)
+    node.check()
     results = _results(node, kind)
     for name, value in node.unread().items():
         if name not in HARMLESS.get(kind, ()):
+            found = " ".join(str(value).split())
             raise CertiflowError(
-                f"attribute {name} = {value} is not read in opset {node.opset}; "
-                "export the model without it"
+                f"{name} = {found} is not read in opset {node.opset}; export the model without it"
             )
-    node.check()
     return results
 
 
-def _results(node: Node, kind: str) -> list[Value]:
+def _refuse_others(node: Node, kind: str) -> None:
     if kind in {"Softmax", "LogSoftmax"}:
         raise CertiflowError(
             "cannot be verified: properties are proved of logits; export the model up to them"
         )
     if node.proto.domain not in {"", "ai.onnx"} or kind not in OPERATORS.keys() | FOLDED:
         raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
+    if kind not in OPERATORS and node.depends_on_input:
+        raise CertiflowError("can be verified only on constants, and it depends on the input")
+
+
+def _results(node: Node, kind: str) -> list[Value]:
     if kind in FOLDED and not node.depends_on_input:
         return [*node.evaluated(node.constants())]
-    if kind not in OPERATORS:
-        raise CertiflowError("can be verified only on constants, and it depends on the input")
     result = OPERATORS[kind](node)
     return result if isinstance(result, list) else [result]
 
@@ -68,6 +79,11 @@ def _moved(node: Node) -> list[Value]:
     tensor = node.tensor(0)
     moved = node.evaluated([tensor.positions, *node.constants(1)])
     return [tensor.taken(positions) for positions in moved]
+
+
+def _split(node: Node) -> list[Value]:
+    node.require(num_outputs=len(node.proto.output))
+    return _moved(node)
 
 
 def _concat(node: Node) -> Tensor:
@@ -165,84 +181,6 @@ def _transposed(tensor: Tensor) -> Tensor:
     return tensor.taken(tensor.positions.swapaxes(-1, -2))
 
 
-def _conv(node: Node) -> Tensor:
-    tensor, kernel = node.image(0), node.weights(1)
-    node.require(kernel_shape=list(kernel.shape[2:]))
-    window = node.window(tensor, kernel.shape[2:])
-    product = convolved(tensor, kernel, window, node.attribute("group", 1))
-    if node.is_left_out(2):
-        return product
-    bias = along(node.vector(2, len(kernel)), 1, len(product.shape))
-    return node.lowering.add(product, node.lowering.constant(bias))
-
-
-def _batch_normalization(node: Node) -> Tensor:
-    node.require(training_mode=0, spatial=1)
-    if sum(map(bool, node.proto.output)) > 1:
-        raise CertiflowError("outputs of training are asked for: export the model for inference")
-    tensor = node.tensor(0)
-    scale, shift, mean, variance = (node.vector(index, tensor.shape[1]) for index in range(1, 5))
-    return node.lowering.batch_normalised(
-        tensor,
-        1,
-        scale=scale,
-        shift=shift,
-        mean=mean,
-        variance=variance,
-        epsilon=float(np.float32(node.attribute("epsilon", 1e-5))),
-    )
-
-
-def _average_pool(node: Node) -> Tensor:
-    tensor, window = _pooling(node)
-    count_padding = bool(node.attribute("count_include_pad", 0))
-    if count_padding:
-        node.require(ceil_mode=0)  # the last windows' divisor differs between versions
-    return average_pooled(tensor, window, count_padding)
-
-
-def _max_pool(node: Node) -> Tensor:
-    return node.lowering.max_pooled(*_pooling(node))
-
-
-def _pooling(node: Node) -> tuple[Tensor, Window]:
-    """The pooled image, and the window that slides over it."""
-    tensor = node.image(0)
-    window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
-    rounded_up = node.attribute("ceil_mode", 0)
-    return tensor, window.rounded_up(tensor.shape[2:]) if rounded_up else window
-
-
-def _global_average_pool(node: Node) -> Tensor:
-    tensor = node.image(0)
-    return _reduced(tensor, tuple(range(2, len(tensor.shape))), keep=True, mean=True)
-
-
-def _reduce(node: Node) -> Tensor:
-    tensor = node.tensor(0)
-    rank = len(tensor.shape)
-    given = node.optional(1)
-    axes = node.attribute("axes", []) if given is None else given.tolist()
-    keep = bool(node.attribute("keepdims", 1))
-    if not axes and node.attribute("noop_with_empty_axes", 0):
-        return tensor
-    return _reduced(
-        tensor,
-        normalize_axis_tuple(axes or range(rank), rank),
-        keep=keep,
-        mean=node.proto.op_type == "ReduceMean",
-    )
-
-
-def _reduced(tensor: Tensor, axes: Shape, *, keep: bool, mean: bool) -> Tensor:
-    """Means or sums over `axes`, which stay with size 1 when `keep`."""
-    behind = np.moveaxis(tensor.positions, axes, range(-len(axes), 0))
-    rows = behind.reshape(-1, int(np.prod([tensor.shape[axis] for axis in axes])))
-    result = averaged(tensor, rows, np.full(len(rows), 1 / rows.shape[1] if mean else 1.0))
-    shape = tensor.positions.sum(axis=axes, keepdims=keep).shape
-    return result.taken(result.positions.reshape(shape))
-
-
 def _relu(node: Node) -> Tensor:
     return node.lowering.relu(node.tensor(0))
 
@@ -275,34 +213,34 @@ def _limit(node: Node, index: int, name: str, default: float) -> float:
 Operator = Callable[[Node], Value | list[Value]]
 OPERATORS: dict[str, Operator] = {
     "Add": _add,
-    "AveragePool": _average_pool,
-    "BatchNormalization": _batch_normalization,
+    "AveragePool": average_pool,
+    "BatchNormalization": batch_normalization,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
-    "Conv": _conv,
+    "Conv": conv,
     "Div": _div,
     "Dropout": _dropout,
     "Expand": _moved,
     "Flatten": _moved,
     "Gather": _moved,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_average_pool,
+    "GlobalAveragePool": global_average_pool,
     "Identity": _identity,
     "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
-    "MaxPool": _max_pool,
+    "MaxPool": max_pool,
     "Mul": _mul,
     "Neg": _neg,
     "PRelu": _prelu,
     "Pad": _pad,
-    "ReduceMean": _reduce,
-    "ReduceSum": _reduce,
+    "ReduceMean": reduce,
+    "ReduceSum": reduce,
     "Relu": _relu,
     "Reshape": _moved,
     "Shape": _shape,
     "Slice": _moved,
-    "Split": _moved,
+    "Split": _split,
     "Squeeze": _moved,
     "Sub": _sub,
     "Transpose": _moved,
@@ -333,7 +271,6 @@ FOLDED = {
     "Reshape",
     "Shape",
     "Slice",
-    "Split",
     "Sqrt",
     "Squeeze",
     "Sub",
