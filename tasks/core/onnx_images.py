@@ -70,7 +70,7 @@ def reduce(node: Node) -> Tensor:
     given = node.optional(1)
     axes = node.attribute("axes", []) if given is None else given.tolist()
     keep = bool(node.attribute("keepdims", 1))
-    if not axes and node.attribute("noop_with_empty_axes", 0):
+    if node.attribute("noop_with_empty_axes", 0) and not axes:
         return tensor
     return _reduced(
         tensor,
