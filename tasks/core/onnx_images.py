@@ -54,9 +54,9 @@ def max_pool(node: Node) -> Tensor:
 def _pooling(node: Node) -> tuple[Tensor, Window]:
     """The pooled image, and the window that slides over it."""
     tensor = node.image(0)
-    window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
-    rounded_up = node.attribute("ceil_mode", 0)
-    return tensor, window.rounded_up(tensor.shape[2:]) if rounded_up else window
+    sizes = tensor.shape[2:]
+    window = node.window(tensor, node.numbers("kernel_shape", (1,) * len(sizes), least=1))
+    return tensor, window.rounded_up(sizes) if node.attribute("ceil_mode", 0) else window
 
 
 def global_average_pool(node: Node) -> Tensor:

@@ -122,36 +122,36 @@ class Node:
             )
         return weights
 
+    def numbers(self, name: str, default: Shape, least: int) -> Shape:
+        """An attribute of as many numbers as its default has, none below `least`."""
+        values = tuple(self.attribute(name, default))
+        if len(values) != len(default) or min(values) < least:
+            raise CertiflowError(
+                f"{name} = {values} cannot be verified; expected {len(default)} numbers "
+                f"from {least}"
+            )
+        return values
+
     def window(self, tensor: Tensor, extents: Shape) -> Window:
         """The window that a convolution or pooling slides over `tensor`, (1, channels, *sizes)."""
-        ones, zeros = (1,) * len(extents), (0,) * len(extents)
-        strides = tuple(self.attribute("strides", ones))
-        dilations = tuple(self.attribute("dilations", ones))
-        pads = tuple(self.attribute("pads", zeros + zeros))
+        rank, sizes = len(extents), tensor.shape[2:]
+        strides = self.numbers("strides", (1,) * rank, least=1)
+        dilations = self.numbers("dilations", (1,) * rank, least=1)
+        pads = self.numbers("pads", (0, 0) * rank, least=0)
         auto_pad = self.attribute("auto_pad", b"NOTSET").decode()
-        if min(extents + strides + dilations, default=0) < 1 or min(pads, default=0) < 0:
-            raise CertiflowError(
-                f"a window of {extents} with strides {strides}, dilations {dilations} and pads "
-                f"{pads} cannot be verified; expected positive numbers and pads from 0"
-            )
         if auto_pad not in {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"}:
             raise CertiflowError(f"auto_pad = {auto_pad} is none of ONNX's ways to pad")
         if auto_pad != "NOTSET" and any(pads):
             raise CertiflowError(f"auto_pad = {auto_pad} and pads = {pads}: give one of the two")
         if not auto_pad.startswith("SAME"):
-            return Window(extents, strides, dilations, pads[: len(extents)], pads[len(extents) :])
-        sizes = tensor.shape[2:]
-        gaps = [
-            size - (-(-size // stride) - 1) * stride - extent
-            for size, stride, extent in zip(sizes, strides, extents, strict=True)
-        ]
-        if dilations != ones or max(gaps) > 0:
+            return Window(extents, strides, dilations, pads[:rank], pads[rank:])
+        same = Window.same(sizes, extents, strides, dilations, auto_pad == "SAME_LOWER")
+        if set(dilations) != {1} or same.leaves_out(sizes):
             raise CertiflowError(
                 f"auto_pad = {auto_pad} with dilations = {dilations} and strides = {strides}: "
                 "runtimes pad this differently; export the model with pads"
             )
-        odd_before = auto_pad == "SAME_LOWER"
-        return Window.same(sizes, extents, strides, dilations, odd_before)
+        return same
 
     def constants(self, first: int = 0) -> list[Array | None]:
         """The inputs from `first` on, which must all be constants."""

@@ -50,6 +50,15 @@ class Window:
         )
         return replace(self, after=after)
 
+    def leaves_out(self, sizes: Shape) -> bool:
+        """Whether the last windows end before the image does."""
+        return any(
+            (count - 1) * stride + dilation * (extent - 1) + 1 < size + before
+            for (size, extent, stride, dilation, before, _), count in zip(
+                self._axes(sizes), self.counts(sizes), strict=True
+            )
+        )
+
     def counts(self, sizes: Shape) -> Shape:
         """Windows along every axis of an image of these sizes."""
         counts = tuple(

@@ -239,6 +239,17 @@ def test_constants_are_folded_as_onnxruntime_does(operator: str, tmp_path: Path)
     assert any(read)
 
 
+def test_an_attribute_that_an_operator_passes_over_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPERATORS, "LeakyRelu", lambda node: node.lowering.relu(node.tensor(0)))
+    path = saved_onnx(tmp_path, [make_node("LeakyRelu", ["x"], ["y"], alpha=0.5)], opset=16)
+    with pytest.raises(
+        CertiflowError, match=r"\(LeakyRelu\): alpha = 0\.5 is not read in opset 16; export"
+    ):
+        read_onnx(path)
+
+
 INTEGERS = integers(-7, 7, -7, 7, 0)
 OTHERS = integers(2, -2, -2, 2, 3)
 MASK = INTEGERS > 0
