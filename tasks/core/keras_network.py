@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 SUPPORTED = (
     "Dense, Conv2D, DepthwiseConv2D, BatchNormalization, AveragePooling2D, MaxPooling2D, "
-    "GlobalAveragePooling2D, Add, ReLU, Flatten, Reshape, Dropout, and linear or ReLU activations"
+    "GlobalAveragePooling2D, Add, ReLU, LeakyReLU, Flatten, Reshape, Dropout, and linear or ReLU "
+    "activations"
 )
 
 
@@ -41,9 +42,9 @@ def relu_network(model: keras.Model) -> ReluNetwork:
 
 
 def _ends(model: keras.Model) -> tuple[Any, Any]:
-    """The model's one symbolic input and its one output."""
+    """The model's one symbolic input, float32 of fixed shape, and its one output."""
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not (inputs and outputs and len(inputs) == len(outputs) == 1):
+    if not (_is_of_keras(model) and inputs and outputs and len(inputs) == len(outputs) == 1):
         raise CertiflowError(
             f"model '{model.name}' is a {type(model).__name__}: only a keras.Sequential or a "
             "functional keras.Model of known input shape, with one input and one output, can be "
@@ -53,24 +54,35 @@ def _ends(model: keras.Model) -> tuple[Any, Any]:
         raise CertiflowError(
             f"model '{model.name}' takes inputs of shape {inputs[0].shape}: give it a fixed one"
         )
+    kind = "sparse" if inputs[0].sparse else inputs[0].dtype
+    if kind != "float32":
+        raise CertiflowError(
+            f"input '{inputs[0].name}' is {kind}, to which Keras casts what it is fed; expected "
+            "float32: build the model with such an input"
+        )
     return inputs[0], outputs[0]
 
 
-def _made_by(tensor: Any) -> tuple[keras.layers.Layer, list[Any]]:
-    """The layer that gives a symbolic tensor, and the tensors it takes."""
+def _is_of_keras(thing: Any) -> bool:
+    """Whether a layer or model computes what Keras's own code says, which a subclass can change."""
+    return type(thing).__module__.startswith("keras.src.")
+
+
+def _made_by(tensor: Any) -> tuple[keras.layers.Layer, Any]:
+    """The layer that gives a symbolic tensor, and the call that did: its tensors and arguments."""
     operation, node_index, _ = tensor._keras_history
-    return operation, operation._inbound_nodes[node_index].input_tensors
+    return operation, operation._inbound_nodes[node_index]
 
 
 def _is_rectified(tensor: Any) -> bool:
     """Whether nothing but moves of elements follows a ReLU."""
     import keras
 
-    layer, taken = _made_by(tensor)
+    layer, call = _made_by(tensor)
     if isinstance(layer, keras.layers.Flatten | keras.layers.Reshape | keras.layers.Dropout):
-        return _is_rectified(taken[0])
-    activation = getattr(layer, "activation", None)
-    return isinstance(layer, keras.layers.ReLU) or getattr(activation, "__name__", "") == "relu"
+        return _is_rectified(call.input_tensors[0])
+    activation = getattr(layer, "activation", layer)
+    return isinstance(activation, keras.layers.ReLU) or activation is keras.activations.relu
 
 
 class _Walk:
@@ -84,11 +96,12 @@ class _Walk:
     def tensor(self, symbol: Any) -> Tensor:
         """The lowering's tensor of a symbolic one."""
         if id(symbol) not in self._made:
-            layer, taken = _made_by(symbol)
-            inputs = [self.tensor(tensor) for tensor in taken]
+            layer, call = _made_by(symbol)
+            inputs = [self.tensor(tensor) for tensor in call.input_tensors]
             try:
-                _check_precision(layer)
+                _check_layer(layer)
                 self._made[id(symbol)] = self._result(layer, inputs, symbol.shape)
+                _check_arguments(layer, call.arguments.kwargs)
             except CertiflowError as error:
                 number = self._numbers.get(layer.name, "outside of layers")
                 raise CertiflowError(f"layer {number} '{layer.name}' {error}") from error
@@ -121,10 +134,8 @@ class _Walk:
                 result = reduce(self.lowering.add, inputs)
             case keras.layers.Activation():
                 result = self._activated(layer, first)
-            case keras.layers.ReLU() if not (
-                layer.negative_slope or layer.threshold or layer.max_value is not None
-            ):
-                result = self.lowering.relu(first)
+            case keras.layers.ReLU() | keras.layers.LeakyReLU():
+                result = self._rectified(layer, first)
             case keras.layers.Flatten() | keras.layers.Reshape() | keras.layers.Dropout() if (
                 _is_channels_last(layer)
             ):
@@ -134,10 +145,30 @@ class _Walk:
         return result
 
     def _activated(self, layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
-        name = layer.activation.__name__
-        if name not in {"relu", "linear"}:
-            raise _unsupported(name)
-        return self.lowering.relu(tensor) if name == "relu" else tensor
+        """By the function itself: another one may bear its name."""
+        import keras
+
+        match layer.activation:
+            case keras.activations.linear:
+                return tensor
+            case keras.activations.relu:
+                return self.lowering.relu(tensor)
+            case keras.layers.ReLU() | keras.layers.LeakyReLU() as activation:
+                _check_layer(activation)
+                return self._rectified(activation, tensor)
+            case unknown:
+                raise _unsupported(getattr(unknown, "__name__", type(unknown).__name__))
+
+    def _rectified(self, layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
+        """A ReLU or LeakyReLU; its numbers are float32 in the model."""
+        if getattr(layer, "threshold", 0):
+            raise _unsupported(f"{type(layer).__name__} with threshold = {layer.threshold}")
+        limit = getattr(layer, "max_value", None)
+        upper = np.inf if limit is None else float(np.float32(limit))
+        slope = np.float32(layer.negative_slope)
+        if slope:
+            return self.lowering.clipped(self.lowering.bent(tensor, slope), -np.inf, upper)
+        return self.lowering.clipped(tensor, 0.0, upper)
 
     def _biased(self, layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
         if not layer.use_bias:
@@ -151,7 +182,7 @@ class _Walk:
             layer.axis,
             mean=mean,
             variance=variance,
-            epsilon=layer.epsilon,
+            epsilon=float(np.float32(layer.epsilon)),
             scale=_array(layer.gamma) if layer.scale else np.ones_like(mean),
             shift=_array(layer.beta) if layer.center else np.zeros_like(mean),
         )
@@ -167,11 +198,24 @@ def _is_channels_last(layer: keras.layers.Layer) -> bool:
     return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
 
 
-def _check_precision(layer: keras.layers.Layer) -> None:
-    """Quantised layers and those of mixed precision compute other functions than float32 ones."""
+def _check_layer(layer: keras.layers.Layer) -> None:
+    """Refuses what computes another function than Keras's float32 layer of the same parameters."""
+    kind = type(layer)
+    if not _is_of_keras(layer):
+        raise _unsupported(f"{kind.__name__} of {kind.__module__}")
     mode = getattr(layer, "quantization_mode", None) or getattr(layer, "compute_dtype", "float32")
     if mode != "float32":
-        raise _unsupported(f"{type(layer).__name__} in {mode}")
+        raise _unsupported(f"{kind.__name__} in {mode}")
+
+
+def _check_arguments(layer: keras.layers.Layer, arguments: dict[str, Any]) -> None:
+    """Refuses what a call gives besides tensors: by training=True a layer sees the whole batch."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            raise CertiflowError(
+                f"({type(layer).__name__}) is called with {name} = {value}, which cannot be "
+                "verified; build the model without it"
+            )
 
 
 def _array(weight: Any) -> FloatArray:

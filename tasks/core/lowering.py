@@ -344,6 +344,20 @@ def _layer(tensors: Sequence[Tensor], width: int) -> tuple[Affine, Roundings]:
     count = max(tensor.roundings for tensor in tensors)
     return layer, Roundings(count, max(tensor.gain for tensor in tensors), folded)
 
+    def bent(self, tensor: Tensor, slopes: ArrayLike) -> Tensor:
+        """x where it is positive, else `slopes * x`; the slopes broadcast to the tensor's shape.
+
+        `slopes * x - slopes * relu(x) + relu(x)` has no coefficient that must be rounded first.
+        """
+        factors = np.asarray(slopes, dtype=np.float64)
+        positive = self.relu(tensor)
+        below = self.add(tensor.scaled(factors), positive.scaled(-factors))
+        if below.shape != tensor.shape:
+            raise CertiflowError(
+                f"slopes of shape {factors.shape} do not broadcast to the shape {tensor.shape}"
+            )
+        return self.add(below, positive)
+
 
 def _channel_windows(tensor: Tensor, window: Window) -> tuple[IntArray, Shape]:
     """Positions under each channel's windows, (channels * windows, k), and the result's shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,10 @@ from tasks.core.lowering import Lowering, Tensor
 from tasks.core.network import ReluNetwork
 from tasks.core.onnx_node import Node, Value
 from tasks.core.onnx_operators import outputs
+
+# Before 7 arithmetic broadcasts along an attribute's axis and normalisation may train; after 28
+# nothing is known of what an operator means.
+_OPSETS = range(7, 29)
 
 # What NumPy and ONNX's reference raise on attributes and shapes that make no sense.
 _MALFORMED = (
@@ -128,14 +133,15 @@ def _network(model: onnx.ModelProto) -> OnnxNetwork:
     source = _only_input(graph)
     lowering = Lowering(_input_shape(source))
     values: dict[str, Value] = {**_initializers(graph), source.name: lowering.input}
-    opsets = [entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}]
+    opset = _opset(model)
+    _check_names(graph)
     for number, proto in enumerate(graph.node, start=1):
         place = f"node {number} '{proto.name}' ({proto.op_type})"
         unknown = [name for name in proto.input if name and name not in values]
         if unknown:
             raise CertiflowError(f"{place} needs '{unknown[0]}', which nothing before it gives")
         inputs = [values[name] if name else None for name in proto.input]
-        results = _results(Node(proto, max(opsets, default=1), inputs, lowering), place)
+        results = _results(Node(proto, opset, inputs, lowering), place)
         values.update(zip(proto.output, results, strict=False))
     if len(graph.output) != 1:
         raise CertiflowError(f"expected one output, the graph has {len(graph.output)}")
@@ -143,6 +149,32 @@ def _network(model: onnx.ModelProto) -> OnnxNetwork:
     if not isinstance(output, Tensor) or not output.constant.size:
         raise CertiflowError(f"output '{graph.output[0].name}' does not depend on the input")
     return OnnxNetwork(lowering.network(output), lowering.input.shape)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    """The version of ONNX's operators that the file is written in."""
+    versions = {entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}}
+    if len(versions) != 1 or not versions.issubset(_OPSETS):
+        found = ", ".join(map(str, sorted(versions))) or "none"
+        raise CertiflowError(
+            f"opset {found} cannot be verified; expected one from {_OPSETS[0]} to {_OPSETS[-1]}: "
+            "convert the model with onnx.version_converter"
+        )
+    return versions.pop()
+
+
+def _check_names(graph: onnx.GraphProto) -> None:
+    """Refuses a name that is given twice: runtimes refuse the file, or take either value."""
+    given = Counter(
+        [
+            _only_input(graph).name,
+            *(tensor.name for tensor in graph.initializer),
+            *(name for node in graph.node for name in node.output if name),
+        ]
+    )
+    twice = [name for name, times in given.items() if times > 1]
+    if twice:
+        raise CertiflowError(f"'{twice[0]}' is given twice; give every value a name of its own")
 
 
 def _results(node: Node, place: str) -> list[Value]:
@@ -170,12 +202,15 @@ def _input_shape(source: onnx.ValueInfoProto) -> tuple[int, ...]:
     if kind.elem_type != onnx.TensorProto.FLOAT:
         found = onnx.TensorProto.DataType.Name(kind.elem_type)
         raise CertiflowError(f"input '{source.name}' is {found}; expected FLOAT (float32)")
-    batch, *rest = [dimension.dim_value for dimension in kind.shape.dim] or [0]
-    shape = (batch or 1, *rest)
-    if not kind.shape.dim or min(shape) < 1:
+    batch, *rest = [
+        dimension.dim_value if dimension.WhichOneof("value") == "dim_value" else -1
+        for dimension in kind.shape.dim
+    ] or [0]
+    shape = (1 if batch == -1 else batch, *rest)  # some exporters write -1 for a dynamic batch
+    if min(shape) < 1:
         raise CertiflowError(
-            f"input '{source.name}' has a dimension of unknown size besides the first, the batch; "
-            "export the model with a fixed shape"
+            f"input '{source.name}' has a dimension of no or unknown size besides the first, the "
+            "batch; export the model with a fixed shape"
         )
     return shape
 

@@ -6,26 +6,54 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
-from tasks.core.lowering import Tensor, along, average_pooled, averaged, convolved
+from tasks.core.lowering import Tensor
+from tasks.core.onnx_images import (
+    average_pool,
+    batch_normalization,
+    conv,
+    global_average_pool,
+    max_pool,
+    reduce,
+)
 from tasks.core.onnx_node import Array, Node, Value
-from tasks.core.windows import Shape
 
 
 def outputs(node: Node) -> list[Value]:
     """The node's outputs, at least those that do not depend on training.
 
-    A node whose inputs are all constants gives constants. Raises `CertiflowError` for an operator
-    or attribute that cannot be expressed with affine maps and ReLUs.
+    Raises `CertiflowError` for an operator or attribute that cannot be expressed with affine maps
+    and ReLUs, and for every attribute that had no part in the outputs and is not harmless.
     """
     kind = node.proto.op_type
+    _refuse_others(node, kind)
+    node.check()
+    results = _results(node, kind)
+    for name, value in node.unread().items():
+        if name not in HARMLESS.get(kind, ()):
+            found = " ".join(str(value).split())
+            raise CertiflowError(
+                f"{name} = {found} is not read in opset {node.opset}; export the model without it"
+            )
+    return results
+
+
+def _refuse_others(node: Node, kind: str) -> None:
+    if kind in {"Softmax", "LogSoftmax"}:
+        raise CertiflowError(
+            "cannot be verified: properties are proved of logits; export the model up to them"
+        )
     if node.proto.domain not in {"", "ai.onnx"} or kind not in OPERATORS.keys() | FOLDED:
         raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
-    if not node.depends_on_input:
-        return [*node.evaluated(node.constants())]
-    if kind not in OPERATORS:
+    if kind not in OPERATORS and node.depends_on_input:
         raise CertiflowError("can be verified only on constants, and it depends on the input")
+
+
+def _results(node: Node, kind: str) -> list[Value]:
+    if kind in FOLDED and not node.depends_on_input:
+        return [*node.evaluated(node.constants())]
     result = OPERATORS[kind](node)
     return result if isinstance(result, list) else [result]
 
@@ -53,6 +81,11 @@ def _moved(node: Node) -> list[Value]:
     return [tensor.taken(positions) for positions in moved]
 
 
+def _split(node: Node) -> list[Value]:
+    node.require(num_outputs=len(node.proto.output))
+    return _moved(node)
+
+
 def _concat(node: Node) -> Tensor:
     tensors = [node.tensor(index) for index in range(len(node.inputs))]
     starts = np.cumsum([0, *(len(tensor.constant) for tensor in tensors)])
@@ -60,19 +93,30 @@ def _concat(node: Node) -> Tensor:
         tensor.positions + start for tensor, start in zip(tensors, starts[:-1], strict=True)
     ]
     return node.lowering.stacked(tensors).taken(
-        np.concatenate(positions, node.attribute("axis", 1))
+        np.concatenate(positions, node.attribute("axis", None))
     )
 
 
 def _pad(node: Node) -> Tensor:
+    """Zeros around the elements; negative pads cut some off."""
     node.require(mode=b"constant", value=0.0)
     fill = node.optional(2)
     if fill is not None and fill.any():
         raise CertiflowError(f"padding with {fill} cannot be verified; expected 0")
     tensor = node.tensor(0)
-    moved = node.evaluated([tensor.positions + 1, *node.constants(1)])[0]
+    rank = len(tensor.shape)
+    pads = np.asarray(node.attribute("pads", ()) if node.opset < 11 else node.array(1))
+    axes = node.optional(3)
+    chosen = normalize_axis_tuple(range(rank) if axes is None else axes.tolist(), rank)
+    around = np.zeros((rank, 2), dtype=np.int64)
+    around[list(chosen)] = pads.reshape(2, len(chosen)).T
+    kept = tuple(
+        slice(max(-before, 0), size + min(after, 0))
+        for size, (before, after) in zip(tensor.shape, around, strict=True)
+    )
+    moved = np.pad((tensor.positions + 1)[kept], np.maximum(around, 0))
     zero_first = node.lowering.stacked([node.lowering.constant([0.0]), tensor])
-    return zero_first.taken(moved.astype(np.int64))
+    return zero_first.taken(moved)
 
 
 def _cast(node: Node) -> Tensor:
@@ -122,77 +166,19 @@ def _gemm(node: Node) -> Tensor:
     if node.attribute("transB", 0):
         weights = weights.T
     product = tensor.times(node.attribute("alpha", 1.0) * weights)
-    if len(node.inputs) < 3:
+    beta = node.attribute("beta", 1.0)
+    if node.is_left_out(2):
         return product
-    return node.lowering.add(product, node.tensor(2).scaled(node.attribute("beta", 1.0)))
+    result = node.lowering.add(product, node.tensor(2).scaled(beta))
+    if result.shape != product.shape:
+        raise CertiflowError(
+            f"input 3 of shape {node.tensor(2).shape} does not broadcast to {product.shape}"
+        )
+    return result
 
 
 def _transposed(tensor: Tensor) -> Tensor:
     return tensor.taken(tensor.positions.swapaxes(-1, -2))
-
-
-def _conv(node: Node) -> Tensor:
-    tensor, kernel = node.image(0), node.weights(1)
-    window = node.window(tensor, kernel.shape[2:])
-    product = convolved(tensor, kernel, window, node.attribute("group", 1))
-    if len(node.inputs) < 3:
-        return product
-    bias = along(node.weights(2), 1, len(product.shape))
-    return node.lowering.add(product, node.lowering.constant(bias))
-
-
-def _batch_normalization(node: Node) -> Tensor:
-    node.require(training_mode=0, spatial=1)
-    return node.lowering.batch_normalised(
-        node.tensor(0),
-        1,
-        scale=node.weights(1),
-        shift=node.weights(2),
-        mean=node.weights(3),
-        variance=node.weights(4),
-        epsilon=float(np.float32(node.attribute("epsilon", 1e-5))),
-    )
-
-
-def _average_pool(node: Node) -> Tensor:
-    tensor = node.image(0)
-    window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
-    return average_pooled(tensor, window, bool(node.attribute("count_include_pad", 0)))
-
-
-def _max_pool(node: Node) -> Tensor:
-    tensor = node.image(0)
-    window = node.window(tensor, tuple(node.attribute("kernel_shape", ())))
-    return node.lowering.max_pooled(tensor, window)
-
-
-def _global_average_pool(node: Node) -> Tensor:
-    tensor = node.image(0)
-    return _reduced(tensor, tuple(range(2, len(tensor.shape))), keep=True, mean=True)
-
-
-def _reduce(node: Node) -> Tensor:
-    tensor = node.tensor(0)
-    rank = len(tensor.shape)
-    given = node.optional(1)
-    axes = [int(axis) % rank for axis in (node.attribute("axes", []) if given is None else given)]
-    if not axes:
-        node.require(noop_with_empty_axes=0)
-    return _reduced(
-        tensor,
-        tuple(axes or range(rank)),
-        keep=bool(node.attribute("keepdims", 1)),
-        mean=node.proto.op_type == "ReduceMean",
-    )
-
-
-def _reduced(tensor: Tensor, axes: Shape, *, keep: bool, mean: bool) -> Tensor:
-    """Means or sums over `axes`, which stay with size 1 when `keep`."""
-    behind = np.moveaxis(tensor.positions, axes, range(-len(axes), 0))
-    rows = behind.reshape(-1, int(np.prod([tensor.shape[axis] for axis in axes])))
-    result = averaged(tensor, rows, np.full(len(rows), 1 / rows.shape[1] if mean else 1.0))
-    shape = tensor.positions.sum(axis=axes, keepdims=keep).shape
-    return result.taken(result.positions.reshape(shape))
 
 
 def _relu(node: Node) -> Tensor:
@@ -200,11 +186,12 @@ def _relu(node: Node) -> Tensor:
 
 
 def _leaky_relu(node: Node) -> Tensor:
-    """`slope * x + (1 - slope) * relu(x)`."""
-    tensor = node.tensor(0)
-    slope = float(np.float32(node.attribute("alpha", 0.01)))
-    bent = node.lowering.relu(tensor).scaled(1 - slope)
-    return node.lowering.add(tensor.scaled(slope), bent)
+    slope = np.float32(node.attribute("alpha", 0.01))
+    return node.lowering.bent(node.tensor(0), slope)
+
+
+def _prelu(node: Node) -> Tensor:
+    return node.lowering.bent(node.tensor(0), node.weights(1))
 
 
 def _clip(node: Node) -> Tensor:
@@ -217,54 +204,83 @@ def _clip(node: Node) -> Tensor:
 
 def _limit(node: Node, index: int, name: str, default: float) -> float:
     """An attribute until opset 10, an input since."""
+    if node.opset < 11:
+        return float(node.attribute(name, default))
     given = node.optional(index)
-    return float(node.attribute(name, default) if given is None else given.item())
+    return default if given is None else float(given.item())
 
 
 Operator = Callable[[Node], Value | list[Value]]
 OPERATORS: dict[str, Operator] = {
     "Add": _add,
-    "AveragePool": _average_pool,
-    "BatchNormalization": _batch_normalization,
+    "AveragePool": average_pool,
+    "BatchNormalization": batch_normalization,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
-    "Conv": _conv,
+    "Conv": conv,
     "Div": _div,
     "Dropout": _dropout,
     "Expand": _moved,
     "Flatten": _moved,
     "Gather": _moved,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_average_pool,
+    "GlobalAveragePool": global_average_pool,
     "Identity": _identity,
     "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
-    "MaxPool": _max_pool,
+    "MaxPool": max_pool,
     "Mul": _mul,
     "Neg": _neg,
+    "PRelu": _prelu,
     "Pad": _pad,
-    "ReduceMean": _reduce,
-    "ReduceSum": _reduce,
+    "ReduceMean": reduce,
+    "ReduceSum": reduce,
     "Relu": _relu,
     "Reshape": _moved,
     "Shape": _shape,
     "Slice": _moved,
-    "Split": _moved,
+    "Split": _split,
     "Squeeze": _moved,
     "Sub": _sub,
     "Transpose": _moved,
     "Unsqueeze": _moved,
 }
-FOLDED = {  # on constants alone, as exporters compute shapes and masks with them
+# By ONNX's reference, on constants alone: exporters compute shapes, masks and weights with them.
+FOLDED = {
+    "Add",
+    "Cast",
+    "Concat",
     "Constant",
     "ConstantOfShape",
+    "Div",
     "Equal",
+    "Expand",
+    "Flatten",
     "Floor",
+    "Gather",
+    "Identity",
+    "MatMul",
     "Max",
     "Min",
+    "Mul",
+    "Neg",
     "Pow",
     "Range",
+    "ReduceSum",
+    "Reshape",
+    "Shape",
+    "Slice",
     "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
     "Where",
+}
+HARMLESS = {
+    "BatchNormalization": {"momentum"},  # for training
+    "Cast": {"saturate", "round_mode"},  # for types of 8 bits, to which no cast is read
+    "Dropout": {"ratio", "seed"},  # for training
+    "MaxPool": {"storage_order"},  # of the second output, which is not read
 }

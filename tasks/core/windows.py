@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,23 @@ class Window:
         before = tuple((total + odd_before) // 2 for total in totals)
         after = tuple(total - first for total, first in zip(totals, before, strict=True))
         return cls(extents, strides, dilations, before, after)
+
+    def rounded_up(self, sizes: Shape) -> Window:
+        """With the padding behind that makes the last windows of `ceil_mode` fit."""
+        after = tuple(
+            behind + (dilation * (extent - 1) + 1 - size - before - behind) % stride
+            for size, extent, stride, dilation, before, behind in self._axes(sizes)
+        )
+        return replace(self, after=after)
+
+    def leaves_out(self, sizes: Shape) -> bool:
+        """Whether the last windows end before the image does."""
+        return any(
+            (count - 1) * stride + dilation * (extent - 1) + 1 < size + before
+            for (size, extent, stride, dilation, before, _), count in zip(
+                self._axes(sizes), self.counts(sizes), strict=True
+            )
+        )
 
     def counts(self, sizes: Shape) -> Shape:
         """Windows along every axis of an image of these sizes."""

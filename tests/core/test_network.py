@@ -111,7 +111,6 @@ def test_same_function_as_keras(name: str, blocks: bool, request: pytest.Fixture
         (layers.Dense(4, activation="gelu"), "gelu"),
         (layers.Conv2D(2, (2, 1), data_format="channels_first"), "Conv2D"),
         (layers.Conv2D(2, 2, dtype="mixed_bfloat16"), "Conv2D in bfloat16"),
-        (layers.ReLU(max_value=6), "ReLU"),
         (layers.LayerNormalization(), "LayerNormalization"),
         (layers.Softmax(), "Softmax"),
     ],
@@ -151,7 +150,7 @@ def test_a_batch_normalisation_of_negative_variance_is_refused() -> None:
     model = keras.Sequential([keras.Input((2,)), layers.BatchNormalization(), layers.Dense(2)])
     model.layers[0].moving_variance.assign([1.0, -3.0])
     with pytest.raises(
-        CertiflowError, match=r"layer 1 .* variance -3\.0 \+ 0\.001 is not positive"
+        CertiflowError, match=r"layer 1 .* variance -3\.0 \+ 0\.001\d* is not positive"
     ):
         relu_network(model)
 

@@ -256,6 +256,16 @@ def test_shapes_and_weights_are_the_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(layer.weight, weights.T.astype(np.float64))
 
 
+@pytest.mark.parametrize("batch", [-1, "n"])
+def test_a_dynamic_batch_is_one_point(batch: int | str, tmp_path: Path) -> None:
+    nodes = [make_node("MatMul", ["x", "a"], ["y"])]
+    path = saved_onnx(tmp_path, nodes, {"a": normal(4, 3)}, shape=(batch, 4))
+    assert read_onnx(path).input_shape == (1, 4)
+    points = normal(5, 4)
+    expected = OnnxRuntime(path).logits(points)
+    np.testing.assert_allclose(read_onnx(path).network(points), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_relu_at_the_end_is_followed_by_the_identity(tmp_path: Path) -> None:
     network = read_onnx(saved_onnx(tmp_path, [make_node("Relu", ["x"], ["y"])])).network
     assert len(network.layers) == 2
