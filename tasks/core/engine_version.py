@@ -39,6 +39,7 @@ SOURCES = (
     "network",
     "nnet_network",
     "numerals",
+    "onnx_images",
     "onnx_network",
     "onnx_node",
     "onnx_operators",

@@ -144,6 +144,7 @@ def along(values: FloatArray, axis: int, rank: int) -> FloatArray:
     return values.reshape(shape)
 
 
+BEYOND_FLOAT32 = 2**24  # roundings, with which nothing is known
 ROOT_ROUNDINGS = 16  # of one divided by a square root, with the fewest instructions
 
 
@@ -161,6 +162,11 @@ class Lowering:
         self._widths = [size]
         self._hidden: list[list[tuple[Tensor, bool]]] = []
         self._lifted: dict[Tensor, Tensor] = {}
+        self._least_roundings = 0
+
+    def distrust_constants(self) -> None:
+        """Some are results that the model may compute otherwise: no error bound covers that."""
+        self._least_roundings = BEYOND_FLOAT32
 
     def constant(self, values: ArrayLike) -> Tensor:
         """A tensor that depends on nothing."""
@@ -269,7 +275,10 @@ class Lowering:
                 np.concatenate([np.full(len(tensor.constant), linear) for tensor, linear in block])
                 for block in blocks[:-1]
             ),
-            tuple(roundings for _, roundings in layers),
+            tuple(
+                replace(roundings, count=max(roundings.count, self._least_roundings))
+                for _, roundings in layers
+            ),
         )
 
     def _maximum(self, first: Tensor, second: Tensor) -> Tensor:
@@ -326,6 +335,20 @@ class Lowering:
             tensor.gain if left else 1.0,
         )
 
+    def bent(self, tensor: Tensor, slopes: ArrayLike) -> Tensor:
+        """x where it is positive, else `slopes * x`; the slopes broadcast to the tensor's shape.
+
+        `slopes * x - slopes * relu(x) + relu(x)` has no coefficient that must be rounded first.
+        """
+        factors = np.asarray(slopes, dtype=np.float64)
+        positive = self.relu(tensor)
+        below = self.add(tensor.scaled(factors), positive.scaled(-factors))
+        if below.shape != tensor.shape:
+            raise CertiflowError(
+                f"slopes of shape {factors.shape} do not broadcast to the shape {tensor.shape}"
+            )
+        return self.add(below, positive)
+
 
 def _layer(tensors: Sequence[Tensor], width: int) -> tuple[Affine, Roundings]:
     """The elements of all the tensors as one affine layer over `width` units."""
@@ -343,20 +366,6 @@ def _layer(tensors: Sequence[Tensor], width: int) -> tuple[Affine, Roundings]:
         folded = Affine(stored(absolute), offset)
     count = max(tensor.roundings for tensor in tensors)
     return layer, Roundings(count, max(tensor.gain for tensor in tensors), folded)
-
-    def bent(self, tensor: Tensor, slopes: ArrayLike) -> Tensor:
-        """x where it is positive, else `slopes * x`; the slopes broadcast to the tensor's shape.
-
-        `slopes * x - slopes * relu(x) + relu(x)` has no coefficient that must be rounded first.
-        """
-        factors = np.asarray(slopes, dtype=np.float64)
-        positive = self.relu(tensor)
-        below = self.add(tensor.scaled(factors), positive.scaled(-factors))
-        if below.shape != tensor.shape:
-            raise CertiflowError(
-                f"slopes of shape {factors.shape} do not broadcast to the shape {tensor.shape}"
-            )
-        return self.add(below, positive)
 
 
 def _channel_windows(tensor: Tensor, window: Window) -> tuple[IntArray, Shape]:
