@@ -93,4 +93,12 @@ def _reading(comparison: Comparison) -> list[Text]:
         lines.append(
             f"certified: {least} points in common{'' if len(counts) == 1 else ' at least'}"
         )
+    fewer = [
+        f"{_name(row).plain.splitlines()[0]} {row.certified_deployed_accuracy:.2%}"
+        for row in comparison.rows
+        if row.certified_deployed_accuracy is not None
+        and row.certified_deployed_accuracy != row.measures["certified_accuracy"]
+    ]
+    if fewer:
+        lines.append(f"certified of the float32 model as it is served: {', '.join(fewer)}")
     return [Text(line, style="dim") for line in lines]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flows.configuration import describe
 from flows.model_robustness import ModelSummary, model_flow
-from flows.summary import short, verdicts
+from flows.summary import short, show_verdicts
 from flows.verify_command import model_path
 from tasks.core.errors import CertiflowError
 from tasks.settings import ModelSettings
@@ -45,7 +45,7 @@ def _show(summary: ModelSummary) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{summary.dataset}[/]  {summary.model}")
     if summary.verification:
-        console.print(verdicts(summary.verification))
+        show_verdicts(console, summary.verification)
     if summary.radius:
         console.print(_radii(summary.radius))
     if summary.global_robustness:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tasks.descriptions import of_radius
+from tasks.descriptions import of_radius, witnessed_only
 from tasks.report import Summary
 from tasks.settings import decimal
 from tasks.tracking import LOCAL_UI
@@ -32,7 +33,7 @@ def show(summary: Summary) -> None:
     for warning in summary.warnings:
         console.print(f"WARNING  {warning}", style="bold yellow", markup=False)
     console.print(_attacks(summary))
-    console.print(verdicts(summary.verification))
+    show_verdicts(console, summary.verification)
     if summary.median_radius is not None:
         console.print(f"Median critical radius: {of_radius(*summary.median_radius)}")
     if summary.reference:
@@ -59,15 +60,22 @@ def _attacks(summary: Summary) -> Table:
     return table
 
 
-def verdicts(verification: list[dict[str, float]]) -> Table:
-    """One row per radius: how many points got which verdict."""
+def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
+    """One row per radius: how many points got which verdict, and what is proved."""
+    console.print(_verdicts(verification))
+    for line in witnessed_only(verification):
+        console.print(line)
+
+
+def _verdicts(verification: list[dict[str, Any]]) -> Table:
     points = sum(int(verification[0][column]) for column in VERDICT_COLUMNS)
     table = Table(title=f"Verification, {points} sampled points", title_justify="left")
-    for column in ("epsilon", *VERDICT_COLUMNS, "proved"):
+    for column in ("epsilon", *VERDICT_COLUMNS, "proved", "of float32"):
         table.add_column(column, justify="right")
     for row in verification:
         counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
-        table.add_row(decimal(row["epsilon"]), *counts, f"{row['certified_accuracy']:.2%}")
+        shares = (row["certified_accuracy"], row["certified_deployed_accuracy"])
+        table.add_row(decimal(row["epsilon"]), *counts, *(f"{share:.2%}" for share in shares))
     return table
 
 

@@ -18,6 +18,7 @@ from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
 from tasks.core.ladder import Engine
+from tasks.core.metrics import WORDS
 from tasks.core.numerals import float_of
 from tasks.core.property_verification import VERDICTS, Instance, InstanceResult, verify_instances
 from tasks.core.verdict_store import VerdictStore
@@ -25,8 +26,13 @@ from tasks.core.vnnlib import format_counterexample
 
 STORE = Path("verdicts.db")
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of each process
-COLUMNS = ("network", "property", "verdict", "decided_by", "seconds")
+COLUMNS = ("network", "property", "verdict", "decided_by", "seconds", "deployed")
 MAX_TIMEOUT_SECONDS = 1e6
+DEPLOYED = {
+    True: ", also of the float32 model as it is served",
+    False: ", but the margin is within the float32 model's rounding",
+    None: "",
+}
 MLFLOW_URIS = ("models:/", "runs:/")
 
 
@@ -53,9 +59,12 @@ def verify_one(
     if result.counterexample is not None:
         print(format_counterexample(result.counterexample["X"], result.counterexample["Y"]))
     reason = f", {result.reason}" if result.reason else ""
+    reason += DEPLOYED[result.deployed]
     stored = f", known from {STORE} (--fresh computes it again)" if result.stored else ""
     console.console.print(
-        f"{result.decided_by}, {result.seconds:.2f} s{reason}{stored}", markup=False, soft_wrap=True
+        f"{result.decided_by or 'no stage'}, {result.seconds:.2f} s{reason}{stored}",
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -164,7 +173,8 @@ def _write_results(
         writer.writerow(COLUMNS)
         for names, result in zip(texts, results, strict=True):
             decided_by = result.decided_by or ""
-            writer.writerow([*names, result.verdict, decided_by, f"{result.seconds:.3f}"])
+            row = [*names, result.verdict, decided_by, f"{result.seconds:.3f}"]
+            writer.writerow([*row, WORDS[result.deployed]])
 
 
 def write_json(path: Path, content: Any) -> None:

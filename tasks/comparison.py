@@ -59,6 +59,7 @@ class Row(BaseModel):
     run_name: str
     architecture: str
     measures: dict[str, float | None]
+    certified_deployed_accuracy: float | None
     costs: dict[str, float]
     differences: dict[str, Difference]
 
@@ -121,7 +122,8 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
     for row in comparison.rows:
         record = {"dataset": comparison.dataset, "epsilon": comparison.epsilon}
         record |= row.model_dump(include={"version", "run_id", "run_name", "architecture"})
-        record |= {"aliases": " ".join(row.aliases), **row.measures, **row.costs}
+        record |= {"aliases": " ".join(row.aliases), **row.measures}
+        record |= {"certified_deployed_accuracy": row.certified_deployed_accuracy, **row.costs}
         for measure, difference in row.differences.items():
             record[f"{measure}_difference"] = difference.value
             record[f"{measure}_significant"] = difference.significant
@@ -159,6 +161,7 @@ def _row(contender: Contender, champion: Contender | None, epsilon: float) -> Ro
         run_name=contender.run.name,
         architecture=contender.run.tags["architecture"],
         measures=contender.evidence.measures(epsilon),
+        certified_deployed_accuracy=contender.evidence.certified_deployed_accuracy(epsilon),
         costs=dict(contender.evidence.costs),
         differences=found,
     )

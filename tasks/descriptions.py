@@ -131,17 +131,26 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
         f"{points} sampled points, verified (engine `{engine}`).",
         "",
         *table(
-            ("epsilon", *VERDICTS, "certified"),
+            ("epsilon", *VERDICTS, "certified", "of the float32 model"),
             (
                 (
                     decimal(row["epsilon"]),
                     *(str(int(row[verdict])) for verdict in VERDICTS),
                     row["certified_accuracy"],
+                    row["certified_deployed_accuracy"],
                 )
                 for row in rows
             ),
         ),
+        *witnessed_only(rows),
     ]
+
+
+def witnessed_only(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line on the unknown points that Marabou alone found robust, if there are any."""
+    counts = {decimal(row["epsilon"]): int(row["witnessed_only"]) for row in rows}
+    found = ", ".join(f"{count} at {epsilon}" for epsilon, count in counts.items() if count)
+    return [f"Of the unknown, witnessed by Marabou only: {found}."] if found else []
 
 
 def of_decision(decision: Decision) -> str:

@@ -181,7 +181,13 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
     logits = model.runtime.logits(data.test_images.reshape(-1, *model.input_shape))
     return GateEvidence(
         clean=logits.argmax(axis=1) == data.test_labels,
-        certified=np.array([result.verdict is Verdict.ROBUST for result in found]),
+        certified=np.array(
+            [
+                result.verdict is Verdict.ROBUST
+                and (bool(result.deployed) or not settings.promotion.deployed)
+                for result in found
+            ]
+        ),
     )
 
 

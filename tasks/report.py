@@ -164,8 +164,9 @@ def _key_numbers(dataset: DatasetRef, summary: Summary, settings: Settings) -> d
             key = f"{attack}/robust_accuracy/eps_{decimal(row['epsilon'])}"
             tags[key] = round(row[f"{attack}_accuracy"], 4)
     for row in summary.verification:
-        key = f"verification/certified_accuracy/eps_{decimal(row['epsilon'])}"
-        tags[key] = round(row["certified_accuracy"], 4)
+        for share in ("certified_accuracy", "certified_deployed_accuracy"):
+            key = f"verification/{share}/eps_{decimal(row['epsilon'])}"
+            tags[key] = round(row[share], 4)
     if summary.median_radius is not None:
         tags["radius/proved_q0.5"] = round(summary.median_radius[0], 4)
     return tags

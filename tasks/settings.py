@@ -138,12 +138,14 @@ class PromotionSettings(_Section):
         samples: test points that both models are verified on, or all where there are fewer.
         clean_margin: by how much clean accuracy may fall.
         significance: a fall of certified accuracy counts when its p-value is below this.
+        deployed: whether only proofs count that hold for the float32 model as it is served.
     """
 
     epsilon: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     samples: int = Field(default=100, ge=1)
     clean_margin: float = Field(default=0.005, ge=0, le=1)
     significance: float = Field(default=0.05, gt=0, lt=1)
+    deployed: bool = False
 
 
 class TrackingSettings(_Section):

@@ -148,7 +148,8 @@ def _log_results(
     summary = metrics.verification_summary(table).set_index("epsilon")
     for verdict in Verdict:
         log.per_epsilon(f"verification/{verdict}", summary[verdict.value].to_dict())
-    for name in ("certified_accuracy", "unbroken_accuracy"):
+    log.per_epsilon("verification/witnessed_only", summary["witnessed_only"].to_dict())
+    for name in ("certified_accuracy", "certified_deployed_accuracy", "unbroken_accuracy"):
         log.per_epsilon(f"verification/{name}", summary[name].to_dict(), curve=True)
     return ArtifactRef.to(path)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.core.critical_radius import radius_summary
+from tasks.core.metrics import is_deployed
 from tasks.core.paired import Difference, median_difference, share_difference
 from tasks.core.verdicts import Verdict
 
@@ -64,6 +65,13 @@ class Evidence:
                 return None
             found = pd.Series(self.points[measure.removesuffix("_accuracy")][rows[0]])
         return found if len(found) else None
+
+    def certified_deployed_accuracy(self, epsilon: float) -> float | None:
+        """The share proved of the float32 model as it is served; None where nobody asked."""
+        table = self.verification[np.isclose(self.verification["epsilon"], epsilon)]
+        if len(table) == 0 or "deployed" not in table:
+            return None
+        return float(is_deployed(table).mean())
 
     def measures(self, epsilon: float) -> dict[str, float | None]:
         """Every measure at the radius."""

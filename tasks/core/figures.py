@@ -55,6 +55,14 @@ def robustness_curve(
         capsize=4,
         label=f"verified, {points} points: proved, and up to unbroken",
     )
+    axes.plot(
+        verification["epsilon"],
+        verification["certified_deployed_accuracy"],
+        "x",
+        color="black",
+        markersize=5,
+        label="the same, proved of the float32 model as served",
+    )
     axes.set(
         xlabel="epsilon (L∞ radius, pixels in [0, 1])",
         ylabel="accuracy",
@@ -119,12 +127,13 @@ DECIDED_COLORS = {
     "attack falsified": "#fd8d3c",
     "branch_and_bound falsified": "#d94801",
     "marabou falsified": "#7f2704",
+    "marabou witnessed": "#bcbddc",
 }
 
 
 def decided_label(name: str) -> str:
     """A key of `DECIDED_COLORS` in words."""
-    words = name.replace("_", " ")
+    words = name.replace("_", " ").replace(" witnessed", ": witnessed, not proved")
     return words.replace(" robust", ": proved").replace(" falsified", ": broken")
 
 

@@ -40,13 +40,14 @@ def output_error(network: ReluNetwork, read: Sequence[FloatArray]) -> FloatArray
         absolute = roundings.absolute_of(layer)
         reached = values + error
         count = roundings.count + 1  # one more for the roundings of this very bound
-        gamma = count * UNIT_ROUNDOFF / (1 - count * UNIT_ROUNDOFF)
+        share = min(count * UNIT_ROUNDOFF, 0.5)
+        gamma = share / (1 - share)
         # A step's sums flush at most `count` numbers, its inputs and weights as many as there are
         # inputs; the steps after it enlarge that by `gain` at most.
         most = roundings.gain * np.maximum(reached.max(axis=1, keepdims=True, initial=0), 1)
         flushed = LEAST_NORMAL * (2 * count + values.shape[1]) * most
         error = absolute.matrix.forward(error) + gamma * absolute(reached) + flushed
-        within = (most < GREATEST) & (count * UNIT_ROUNDOFF < 0.5)
+        within = (most < GREATEST) & (share < 0.5)
         error = np.where(within, error, np.inf)
     return np.where(np.isfinite(error), error, np.inf)
 

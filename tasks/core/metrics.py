@@ -9,10 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.core.errors import ContradictionError
+from tasks.core.marabou import WITNESSED_ONLY
 from tasks.core.specification import IntArray
 from tasks.core.verdicts import Verdict, VerificationResult
 
 FIRST = 1000  # the reference experiment attacked the first 1,000 test images
+
+WORDS = {True: "yes", False: "no", None: ""}
 
 STAGES = ("attack", "interval", "crown", "alpha_crown", "branch_and_bound", "marabou")
 
@@ -67,7 +70,10 @@ def success_rate(right: Mask, right_under_attack: Mask) -> NDArray[np.float64]:
 
 
 def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
-    """One row per point and radius; what `tables/verification.csv` holds."""
+    """One row per point and radius; what `tables/verification.csv` holds.
+
+    `deployed` says of what is robust whether the proof holds for the float32 model as well.
+    """
     return pd.DataFrame(
         [
             {
@@ -75,6 +81,7 @@ def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
                 "label": result.label,
                 "epsilon": result.epsilon,
                 "verdict": result.verdict.value,
+                "deployed": WORDS[result.deployed],
                 "decided_by": result.decided_by.value,
                 "target": result.target,
                 "seconds": round(result.seconds, 4),
@@ -95,17 +102,41 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per radius of a `verification_table`: points per verdict, and what they prove.
 
     `certified_accuracy` is the share proved (a lower estimate of the robust accuracy),
+    `certified_deployed_accuracy` the share proved of the float32 model as it is served,
     `unbroken_accuracy` the share not falsified (an upper one); over all points of the sample.
+    `witnessed_only` counts those of the unknown points that Marabou alone found robust.
     """
     verdicts = [verdict.value for verdict in Verdict]
     counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=verdicts, fill_value=0)
     points = counts.sum(axis=1)
     summary = counts.assign(
+        witnessed_only=_count(table, is_witnessed_only(table)),
         certified_accuracy=counts[Verdict.ROBUST.value] / points,
+        certified_deployed_accuracy=_count(table, is_deployed(table)) / points,
         unbroken_accuracy=1 - counts[Verdict.FALSIFIED.value] / points,
         seconds=table.groupby("epsilon")["seconds"].sum(),
     )
     return summary.reset_index()
+
+
+def is_deployed(table: pd.DataFrame) -> pd.Series:
+    """Rows of a `verification_table` that are proved of the deployed float32 model.
+
+    None are in the tables of versions that did not ask.
+    """
+    if "deployed" not in table:
+        return pd.Series(False, index=table.index)
+    return (table["verdict"] == Verdict.ROBUST.value) & (table["deployed"] == WORDS[True])
+
+
+def is_witnessed_only(table: pd.DataFrame) -> pd.Series:
+    """Rows that are unknown although Marabou found no counterexample."""
+    return (table["verdict"] == Verdict.UNKNOWN.value) & (table["reason"] == WITNESSED_ONLY)
+
+
+def _count(table: pd.DataFrame, rows: pd.Series) -> pd.Series:
+    """How many of the rows are marked, by epsilon."""
+    return rows.groupby(table["epsilon"]).sum()
 
 
 def check_radii(verification: pd.DataFrame, radii: pd.DataFrame) -> None:
@@ -131,8 +162,13 @@ def check_radii(verification: pd.DataFrame, radii: pd.DataFrame) -> None:
 
 
 def decided_by_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Points that each stage decided, robust or falsified: radii by `stage verdict`."""
-    decided = table[table["verdict"].isin([Verdict.ROBUST.value, Verdict.FALSIFIED.value])]
-    what = decided["decided_by"] + " " + decided["verdict"]
+    """Points that each stage decided, robust or falsified: radii by `stage verdict`.
+
+    What Marabou alone found robust is `marabou witnessed`, which decides nothing.
+    """
+    words = table["verdict"].mask(is_witnessed_only(table), "witnessed")
+    shown = words.isin([Verdict.ROBUST.value, Verdict.FALSIFIED.value, "witnessed"])
+    decided = table[shown]
+    what = decided["decided_by"] + " " + words[shown]
     counts = pd.crosstab(decided["epsilon"], what)
     return counts.reindex(sorted(table["epsilon"].unique()), fill_value=0)

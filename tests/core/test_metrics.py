@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tasks.core.errors import ContradictionError
-from tasks.core.metrics import epsilon_grid, verification_summary, verification_table
+from tasks.core.marabou import WITNESSED_ONLY
+from tasks.core.metrics import (
+    decided_by_counts,
+    epsilon_grid,
+    verification_summary,
+    verification_table,
+)
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 
 LABELS = np.array([0, 1, 2, 3])
@@ -40,11 +48,27 @@ def test_verification_summary_by_hand() -> None:
         VerificationResult(index, 0, 0.1, verdict, DecidedBy.CROWN, 0.5)
         for index, verdict in enumerate(verdicts)
     ]
-    results.append(VerificationResult(0, 0, 0.2, Verdict.ERROR, DecidedBy.MARABOU, 2.0))
+    results[0] = replace(results[0], deployed=True)
+    results[3] = replace(results[3], deployed=False)
+    results += [
+        VerificationResult(0, 0, 0.2, Verdict.ERROR, DecidedBy.MARABOU, 2.0),
+        VerificationResult(
+            0, 0, 0.3, Verdict.UNKNOWN, DecidedBy.MARABOU, 1.0, reason=WITNESSED_ONLY
+        ),
+        VerificationResult(1, 0, 0.3, Verdict.UNKNOWN, DecidedBy.MARABOU, 1.0, reason="too loose"),
+    ]
+    table = verification_table(results)
+    assert table["deployed"].tolist() == ["yes", "", "", "no", "", "", ""]
     summary = verification_summary(verification_table(results)).set_index("epsilon")
     assert summary.loc[0.1, "certified_accuracy"] == 0.5
+    assert summary.loc[0.1, "certified_deployed_accuracy"] == 0.25
     assert summary.loc[0.1, "unbroken_accuracy"] == 0.75
     assert summary.loc[0.1, ["robust", "falsified", "timeout", "error"]].tolist() == [2, 1, 1, 0]
     assert summary.loc[0.2, "certified_accuracy"] == 0.0
     assert summary.loc[0.2, "unbroken_accuracy"] == 1.0
     assert summary.loc[0.2, "seconds"] == 2.0
+    assert summary["witnessed_only"].tolist() == [0, 0, 1]
+    assert summary.loc[0.3, "unknown"] == 2
+    counts = decided_by_counts(table)
+    assert counts.loc[0.3, "marabou witnessed"] == 1
+    assert counts.loc[0.1, "crown robust"] == 2
