@@ -72,6 +72,7 @@ class Answer:
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinities and NaN neither prove nor falsify
 def decide(
     network: ReluNetwork,
     prop: Property,

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core import datasets, marabou
+from tasks.core import datasets, ladder, marabou
 from tasks.core.bounds import margin_lower_bounds, preactivation_bounds
 from tasks.core.falsification import descend
 from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion, margin_rows
-from tasks.core.verdicts import Verdict
+from tasks.core.verdicts import DecidedBy, Verdict
 from tests import raw_marabou
 from tests.networks import box, hand_computed, random_case, random_network, sampled_points
 from tests.oracle import least_margin
@@ -155,6 +155,85 @@ def test_every_answer_of_the_solver(
 
     monkeypatch.setattr("tasks.core.marabou._Query.ask_at_most", answer)
     assert decide(hand_computed(), ball, 0).verdict is verdict
+
+
+def chain(depth: int, share: float) -> ReluNetwork:
+    """One input in [0, 1], `depth` units that are positive in the last `share` of their range."""
+    biases = [share ** (k + 1) - share**k for k in range(depth)]
+    layers = [Affine(np.array([[1.0]]), np.array([bias])) for bias in biases]
+    last = Affine(np.array([[-1.0], [0.0]]), np.array([share**depth / 2, 0.0]))
+    return ReluNetwork((*layers, last))
+
+
+@pytest.mark.parametrize(
+    ("depth", "share", "verdict"),
+    [(1, 0.5, Verdict.ROBUST), (1, 0.001, Verdict.UNKNOWN), (3, 0.05, Verdict.UNKNOWN)],
+)
+def test_unsat_is_a_proof_only_where_the_error_analysis_carries_it(
+    depth: int, share: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the solver may be off by grows with every unit that has a small positive part."""
+    monkeypatch.setattr(
+        "tasks.core.marabou._Query.ask_at_most", lambda self, *rest: ("unsat", self.center)
+    )
+    ball = box([0.0], [1.0])
+    regions = Property.robustness(ball, 0, 2).unsafe
+    answer = marabou.decide(chain(depth, share), ball, regions, timeout_seconds=5)
+    assert answer.verdict is verdict
+    assert (answer.reason == marabou.WITNESSED_ONLY) == (verdict is Verdict.UNKNOWN)
+    assert (answer.margins > 0).all() == (verdict is Verdict.ROBUST)
+
+
+def test_what_marabou_only_witnesses_is_proved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the other stages, in the time that is left; without it the answer stays open."""
+    monkeypatch.setattr(marabou, "TOLERANCE", 1.0)  # carries nothing
+    prop = Property.robustness(box([0.2, 0.0], [0.3, 0.1]), 0, 2)
+    answer = ladder.decide(hand_computed(), prop, engine="marabou", timeout_seconds=5)
+    assert (answer.verdict, answer.witness) == (Verdict.ROBUST, "confirmed")
+    assert answer.decided_by is not DecidedBy.MARABOU
+    open_answer = ladder.decide(
+        hand_computed(), prop, engine="marabou", timeout_seconds=5, prove_again=False
+    )
+    assert (open_answer.verdict, open_answer.reason) == (
+        Verdict.UNKNOWN,
+        marabou.WITNESSED_ONLY,
+    )
+
+
+CONSTANT_ROWS = {  # of y_2, which is 1 everywhere, with whether the region can be reached by it
+    "tight": ([0.0, 0.0, 1.0], -1.0, True),
+    "hardly": ([0.0, 0.0, 1.0], -1 - 1e-13, True),
+    "loose": ([0.0, 0.0, 1.0], -100.0, True),
+    "zeros": ([0.0, 0.0, 0.0], -1e-10, True),
+    "varies a little": ([1e-14, 0.0, 1.0], -1.001, True),
+    "positive": ([0.0, 0.0, 1.0], -0.9, False),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANT_ROWS)
+@pytest.mark.parametrize("engine", ["marabou", "ladder"])
+def test_constant_rows_of_a_conjunction(name: str, engine: ladder.Engine) -> None:
+    """A fifth of the box has y_0 below the threshold; a row that always holds changes nothing."""
+    network = ReluNetwork(
+        (
+            Affine(np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 0.5]]), np.array([0.1, 0.0, 0.2])),
+            Affine(
+                np.array([[1.0, -1.0, 0.5], [0.3, 0.7, -1.0], [0.0, 0.0, 0.0]]),
+                np.array([0.0, 0.1, 1.0]),
+            ),
+        )
+    )
+    ball = box([-1.0, -1.0], [1.0, 1.0])
+    seen = network(sampled_points(np.random.default_rng(0), ball, 2000))[:, 0]
+    row, offset, reachable = CONSTANT_ROWS[name]
+    rows = np.array([[1.0, 0.0, 0.0], row])
+    region = UnsafeRegion(ball, rows, np.array([-np.quantile(seen, 0.2), offset]))
+    answer = ladder.decide(network, Property((region,)), engine=engine, timeout_seconds=5)
+    if not reachable:
+        assert (answer.verdict, answer.margin) == (Verdict.ROBUST, pytest.approx(0.1))
+    else:
+        assert answer.verdict in {Verdict.FALSIFIED, Verdict.UNKNOWN}
+        assert name == "tight" or answer.verdict is Verdict.FALSIFIED
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,12 @@ from tasks.core.datasets import Dataset
 from tasks.core.errors import ContradictionError
 from tasks.core.keras_network import relu_network
 from tasks.core.ladder import Answer, Engine
-from tasks.core.network import ReluNetwork
+from tasks.core.models import NumpyRuntime
+from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import LinfBall
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.core.verification import verify
+from tests.networks import random_network
 from tests.oracle import least_margin
 
 ATTACK = AttackStrength(num_steps=10, num_restarts=2, seed=0)
@@ -128,6 +130,35 @@ def test_ladder_agrees_with_the_exact_oracle(architecture: str) -> None:
             verdicts[result.verdict] += 1
     assert min(verdicts[Verdict.ROBUST], verdicts[Verdict.FALSIFIED]) >= 10
     assert verdicts[Verdict.UNKNOWN] <= 4
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.15])
+def test_margin_is_the_least_over_all_classes(epsilon: float) -> None:
+    """Class 1 is 0.001 below class 0 everywhere: whichever stage proves the rest, that is least."""
+    proved = 0
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        *hidden, last = random_network(generator, (14, 20, 20, 3)).layers
+        weight, bias = last.weight.copy(), last.bias.copy()
+        weight[1], bias[1] = weight[0], bias[0] - 1e-3
+        network = ReluNetwork((*hidden, Affine(weight, bias)))
+        images = generator.random((40, 14), dtype=np.float32)
+        images = images[network(images).argmax(axis=1) == 0][:8]
+        sample = Sample(np.arange(len(images)), images, np.zeros(len(images), dtype=np.int64))
+        for result in verify(
+            NumpyRuntime(network),
+            network,
+            sample,
+            [epsilon],
+            engine="ladder",
+            attack=ATTACK,
+            limits=LIMITS,
+        ):
+            if result.verdict is Verdict.ROBUST:
+                proved += 1
+                assert result.margin is not None
+                assert 0 < result.margin <= 1e-3
+    assert proved >= 8
 
 
 def test_misclassified_sample_is_its_own_counterexample(
