@@ -43,7 +43,7 @@ class Case:
     network: ReluNetwork
     property: Property
     reached: tuple[Reached, ...]
-    seconds: float = 1.0
+    seconds: float = 0.5
     image: Image | None = None
     samples: tuple[FloatArray, FloatArray] | None = None
 

@@ -35,7 +35,7 @@ from tests.soundness.exact import Plane, least_excess
 from tests.soundness.findings import Finding, worst
 from tests.soundness.float32 import deployed
 
-SEARCH_SECONDS = 0.5
+SEARCH_SECONDS = 0.2
 BATCHED = SolverLimits(num_workers=1, timeout_seconds=2.0, memory_limit_bytes=2**31)
 ATTACK = AttackStrength(num_steps=5, num_restarts=1, seed=0)
 

@@ -28,11 +28,12 @@ NETWORKS: dict[str, tuple[Draw, int]] = {
     "near_ties": (dense.near_ties, 5),
     "kinks": (dense.kinks, 5),
     "fixed_inputs": (dense.fixed_inputs, 8),
-    "chains": (dense.chains, 16),
+    "chains": (dense.chains, 12),
+    "narrow_units": (dense.narrow_units, 20),
     "spikes": (dense.spikes, 4),
     "mixed_integer": (dense.mixed_integer, 5),
     "images": (dense.images, 16),
-    "constant_rows": (edges.constant_rows, 12),
+    "constant_rows": (edges.constant_rows, 24),
     "regions": (edges.regions, 6),
     "scales": (edges.scales, 6),
     "huge_and_tiny": (edges.huge_and_tiny, 6),
@@ -46,9 +47,9 @@ NETWORKS: dict[str, tuple[Draw, int]] = {
     "pooling": (layers.pooling, 12),
 }
 READERS: dict[str, tuple[Check, int]] = {
-    "onnx": (onnx_operators, 150),
-    "keras": (files.keras_layers, 3),
-    "vnnlib": (files.vnnlib_terms, 3),
+    "onnx": (onnx_operators, 200),
+    "keras": (files.keras_layers, 1),
+    "vnnlib": (files.vnnlib_terms, 5),
 }
 
 

@@ -25,7 +25,7 @@ from tests.soundness.cases import (
     single,
     spread,
 )
-from tests.soundness.exact import Plane, Reached, excess_at, least_excess
+from tests.soundness.exact import Plane, Reached, excess_at
 
 
 def plain(rng: np.random.Generator) -> Case:
@@ -82,35 +82,41 @@ def fixed_inputs(rng: np.random.Generator) -> Case:
 
 
 def chains(rng: np.random.Generator) -> Case:
-    """Units positive in 0.1% to 10% of their range, layer upon layer, each scaled up again."""
-    inputs = int(rng.integers(1, 4)) if rng.random() < 0.8 else int(rng.integers(13, 20))
-    sums = random_sums(rng, inputs, 1)
-    box = random_box(rng, inputs)
+    """Two to four layers of units that are positive in 0.1% to 10% of their range."""
+    return _narrow(rng, [int(rng.integers(1, 4)) for _ in range(int(rng.integers(2, 5)))])
+
+
+def narrow_units(rng: np.random.Generator) -> Case:
+    """One or two such layers, a little wider."""
+    return _narrow(rng, [int(rng.integers(2, 6)) for _ in range(int(rng.integers(1, 3)))])
+
+
+def _narrow(rng: np.random.Generator, widths: list[int]) -> Case:
+    """Every unit's weights are scaled until its positive part is about one."""
+    inputs = int(rng.integers(1, 4) if rng.random() < 0.8 else rng.integers(13, 20))
+    sums, box = random_sums(rng, inputs, 1), random_box(rng, inputs)
     plane, layers, before = Plane.across(box, sums), [], 1
-    for place in range(int(rng.integers(2, 5))):
-        width = int(rng.integers(1, 4))
+    for place, width in enumerate(widths):
         weight = rng.normal(size=(width, before))
         weight = weight @ sums if place == 0 else weight
         bias = np.zeros(width)
         wide = ReluNetwork((*layers, Affine(weight, bias)))
         for unit in range(width):
             least, most = extremes(wide, box, plane, unit)
-            part = 10 ** rng.uniform(-3, -1)
-            scale = single(1 / max(part * (most - least), 1e-6))
-            bias[unit] = single(-(most - part * (most - least)) * scale)
-            weight[unit] *= scale
+            part = 10 ** rng.uniform(-3, -1) * (most - least)
+            scale = 1 / max(part, 1e-6)
+            bias[unit], weight[unit] = -(most - part) * scale, weight[unit] * scale
         weight = single(weight) if place else _with_sums(weight, sums)
-        layers.append(Affine(weight, bias))
+        layers.append(Affine(weight, single(bias)))
         before = width
     outputs = int(rng.integers(1, 4))
     last = single(rng.normal(size=(outputs, before)))
     network = ReluNetwork((*layers, Affine(last, single(rng.normal(size=outputs) * 0.2))))
     region = UnsafeRegion(box, random_rows(rng, 1, outputs), np.zeros(1))
-    least = float(least_excess(network, region, plane).excess)
-    flipped = replace(region, rows=-region.rows)
-    size = -float(least_excess(network, flipped, plane).excess) - least
-    gap = size * 10 ** rng.uniform(-3, -0.3) * rng.choice([-1.0, -1.0, 1.0])
-    return replace(shifted(known(network, [region], sums), float(gap), sums), seconds=2.0)
+    values = ReluNetwork((*layers, Affine(region.rows @ last, np.zeros(1))))
+    least, most = extremes(values, box, plane, 0)
+    gap = (most - least) * 10 ** rng.uniform(-3, -0.3) * rng.choice([-1.0, -1.0, 1.0])
+    return shifted(known(network, [region], sums), float(gap), sums)
 
 
 def _with_sums(weight: FloatArray, sums: FloatArray) -> FloatArray:
@@ -157,15 +163,15 @@ def mixed_integer(rng: np.random.Generator) -> Case:
 
 
 def images(rng: np.random.Generator) -> Case:
-    """Balls around an image; in half the cases one class trails the right one by a constant."""
+    """Balls around an image; in most cases one class trails the right one by a constant."""
     inputs = int(rng.choice([4, 9, 14, 20]))
     sums = random_sums(rng, inputs, 1)
-    network = dense(rng, sums, [*rng.integers(3, 9, size=int(rng.integers(1, 4))).tolist(), 3])
+    network = dense(rng, sums, [*rng.integers(4, 13, size=int(rng.integers(1, 4))).tolist(), 3])
     pixels = rng.random(inputs, dtype=np.float32)
     label = int(network(pixels[None]).argmax())
-    if rng.random() < 0.5:
+    if rng.random() < 0.7:
         network = _trailed(network, label, float(single(10 ** rng.uniform(-4, -1))))
-    least = float(rng.uniform(0.01, 0.2))
+    least = float(rng.uniform(0.02, 0.4))
     image = Image(pixels, label, (least, float(rng.uniform(least, 0.5))), sums)
     ball = LinfBall.around(pixels[None], image.epsilons[1])
     case = known(network, Property.robustness(ball, label, 3).unsafe, sums)

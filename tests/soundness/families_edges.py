@@ -33,7 +33,7 @@ def constant_rows(rng: np.random.Generator) -> Case:
     network = _with_constant_output(rng, dense(rng, sums, widths))
     varying = np.append(random_rows(rng, 1, widths[-1])[0], 0.0)
     constant = np.append(np.zeros(widths[-1]), 1.0)
-    far = float(rng.choice([0.0, 1e-13, 1e-9, 1e-3, 1.0, 100.0]))
+    far = float(rng.choice([0.0, 1e-13, 1e-9, 1e-3, 1.0, 100.0, 100.0, 1e4]))
     least = known(network, [UnsafeRegion(box, varying[None], np.zeros(1))], sums)
     offset = -float(least.reached[0].excess) + random_gap(rng, spread(least))
     limits = {

@@ -23,7 +23,7 @@ Report = Callable[[str], None]
 
 NUM_WORKERS = 2
 MEMORY_LIMIT_BYTES = 3 * 2**30  # TensorFlow takes half of one
-JOB_SECONDS = {"own": 60.0, "ladder": 6.0, "marabou": 6.0, "files": 120.0}
+JOB_SECONDS = {"own": 60.0, "ladder": 4.0, "marabou": 4.0, "files": 120.0}
 
 
 @dataclass
