@@ -1,11 +1,12 @@
 # certiflow: `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run-flow compare serve test lint bench ui lock clean
+.PHONY: help setup run-flow compare serve test soundness lint bench ui lock clean
 
 CONF ?= conf/default.yaml
 CRON ?= 0 2 * * *
 PORT ?= 5000
+SECONDS ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -29,6 +30,9 @@ serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+soundness: setup ## ask every engine what is known exactly, for SECONDS=600; goes on in soundness/
+	@$(BIN)/python -m tests.soundness --seconds $(SECONDS)
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff format --check .

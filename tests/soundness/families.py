@@ -1,0 +1,90 @@
+"""All families by name, and how many cases of each a round draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.soundness import families_dense as dense
+from tests.soundness import families_edges as edges
+from tests.soundness import families_files as files
+from tests.soundness import families_layers as layers
+from tests.soundness.cases import Case
+from tests.soundness.engines import GROUPS, guarded
+from tests.soundness.exact import TooManyCellsError
+from tests.soundness.families_onnx import onnx_operators
+from tests.soundness.findings import Finding
+
+Draw = Callable[[np.random.Generator], Case]
+Check = Callable[[np.random.Generator, Path], list[Finding]]
+
+FILES = "files"  # the one group of questions that a family of files has
+
+NETWORKS: dict[str, tuple[Draw, int]] = {
+    "plain": (dense.plain, 5),
+    "near_ties": (dense.near_ties, 5),
+    "kinks": (dense.kinks, 5),
+    "fixed_inputs": (dense.fixed_inputs, 8),
+    "chains": (dense.chains, 12),
+    "narrow_units": (dense.narrow_units, 20),
+    "spikes": (dense.spikes, 4),
+    "mixed_integer": (dense.mixed_integer, 5),
+    "images": (dense.images, 16),
+    "constant_rows": (edges.constant_rows, 24),
+    "regions": (edges.regions, 6),
+    "scales": (edges.scales, 6),
+    "huge_and_tiny": (edges.huge_and_tiny, 6),
+    "decay": (edges.decay, 6),
+    "boxes": (edges.boxes, 12),
+    "overflow": (edges.overflow, 16),
+    "underflow": (edges.underflow, 16),
+    "cancelling": (edges.cancelling, 6),
+    "convolutions": (layers.convolutions, 12),
+    "residuals": (layers.residuals, 12),
+    "pooling": (layers.pooling, 12),
+}
+READERS: dict[str, tuple[Check, int]] = {
+    "onnx": (onnx_operators, 200),
+    "keras": (files.keras_layers, 1),
+    "vnnlib": (files.vnnlib_terms, 5),
+}
+
+
+@dataclass(frozen=True, order=True)
+class Job:
+    """One case and a group of questions about it: one answer of a process."""
+
+    family: str
+    seed: int
+    group: str
+
+    def case(self) -> Case:
+        """The case, always the same."""
+        return NETWORKS[self.family][0](self._generator())
+
+    def findings(self, folder: Path) -> list[Finding]:
+        """All answers; files are left in the folder. None where the case is too large to know."""
+        if self.family in READERS:
+            check = READERS[self.family][0]
+            return guarded(self.family, lambda: check(self._generator(), folder))
+        try:
+            return GROUPS[self.group](self.case(), self.seed)
+        except TooManyCellsError:
+            return []
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *self.family.encode()])
+
+
+def jobs_of_round(number: int) -> list[Job]:
+    """Those of the round's seeds, the families mixed: what takes longest to import goes first."""
+    jobs = []
+    for family, (_, count) in READERS.items():
+        jobs += [Job(family, number * count + place, FILES) for place in range(count)]
+    for family, (_, count) in NETWORKS.items():
+        seeds = range(number * count, (number + 1) * count)
+        jobs += [Job(family, seed, group) for seed in seeds for group in GROUPS]
+    return sorted(jobs, key=lambda job: (job.family != "keras", job.seed, job.family, job.group))
