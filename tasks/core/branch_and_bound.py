@@ -193,8 +193,8 @@ class PhaseSearch:
             problems = self._problems([node.region], node.signs[None], node.bounds)
             found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
             lower = float(np.fmax(found.lower[0], node.lower))
+            self.closed_lower = min(self.closed_lower, lower)
             if lower > 0:
-                self.closed_lower = min(self.closed_lower, lower)
                 continue
             self.stuck += 1
             point = self._least_point(node)

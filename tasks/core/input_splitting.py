@@ -81,10 +81,9 @@ class InputSearch:
         middle = (lower[rows, split] + upper[rows, split]) / 2
         known = np.repeat(np.array([entry[0] for entry in batch]), 2)
         thin = ~((middle > lower[rows, split]) & (middle < upper[rows, split]))
-        open_thin = thin & ~(known[rows] > 0)
-        self.stuck += int(open_thin.sum())
-        closed = known[rows][thin & ~open_thin]
-        self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
+        ended = known[rows][thin]
+        self.stuck += int((~(ended > 0)).sum())
+        self.closed_lower = min(self.closed_lower, float(ended.min(initial=np.inf)))
         upper[rows, split], lower[rows + 1, split] = middle, middle
         keep = np.repeat(~thin, 2)
         return LinfBall(lower[keep], upper[keep]), phases[keep], alive[keep], known[keep]

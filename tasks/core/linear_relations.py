@@ -143,10 +143,10 @@ def _holds(weight: Number) -> bool:
 def _lowered(constant: Number) -> float:
     """The greatest float64 number up to the constant, or the nearest to a decimal of the file.
 
-    A lower constant makes a relation weaker.
+    A lower constant makes a relation weaker. Infinite beyond float64's range.
     """
     nearest = _nearest(constant)
-    if isinstance(constant, Written) or nearest <= constant:
+    if isinstance(constant, Written) or not isfinite(nearest) or nearest <= constant:
         return nearest
     return nextafter(nearest, -inf)
 

@@ -337,9 +337,9 @@ class _Query:
     ) -> tuple[str, FloatArray]:
         """Is there an input with `rows @ outputs + offsets <= limits`, each in units of its span?
 
-        Returns Marabou's code, and for `sat` the inputs, shape (inputs,), inside the box. The
-        lower bound on an answer lies at least one unit below the limit, since Marabou answers
-        `sat` to contradictory bounds.
+        Returns Marabou's code or what it raised, and for `sat` the inputs, shape (inputs,), inside
+        the box. The lower bound on an answer lies at least one unit below the limit, since Marabou
+        answers `sat` to contradictory bounds.
         """
         from maraboupy import MarabouCore
 
@@ -374,7 +374,10 @@ class _Query:
         options = MarabouCore.Options()
         options._verbosity = 0
         options._timeoutInSeconds = max(1, int(timeout_seconds))
-        code, values, _ = MarabouCore.solve(query, options, "")
+        try:
+            code, values, _ = MarabouCore.solve(query, options, "")
+        except Exception as error:  # of C++: IndexError, RuntimeError, and what it throws next
+            return f"with {type(error).__name__}: {error}", self.center
         if code != "sat":
             return code, self.center
         point = self.center.copy()
