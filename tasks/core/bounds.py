@@ -183,7 +183,8 @@ def interval_lower_bounds(
 ) -> FloatArray:
     """Like `linear_lower_bounds` on the outputs, but from the last hidden layer's box alone."""
     box = activation_box(hidden[-1], network.linear[-1]) if hidden else ball
-    return linear_lower_bounds(ReluNetwork(network.layers[-1:]), 0, rows, [], box)
+    last = ReluNetwork(network.layers[-1:], (), network.roundings[-1:])
+    return linear_lower_bounds(last, 0, rows, [], box)
 
 
 def linear_lower_bounds(

@@ -15,6 +15,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
 STEPS = 10
 LAST_STEPS = 300  # where nothing is left to split
-SPARE = 64  # subproblems for the goal, beside as many as the proof took
+SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class PhaseSearch:
     """The search over one box and the regions that share it.
 
     A bound above 0 excludes a region. Above `goal` it is not worth more work; one between them is
-    raised as long as that takes no more subproblems than the proof did.
+    raised with a few more subproblems, unless some point shows that `goal` is out of reach.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class PhaseSearch:
         self.order = itertools.count()  # ties go first in, first out
         self.subproblems = 0
         self.most = np.inf  # subproblems, once all regions are excluded
+        self.least_seen = np.inf  # excess of any region at any point
         self.stuck = 0
         self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
@@ -100,8 +102,7 @@ class PhaseSearch:
             self.bound_roots(deadline)
         most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
         while self._worth_more() and time.monotonic() < deadline:
-            count = min(most, len(self.heap))
-            nodes = [heapq.heappop(self.heap)[-1] for _ in range(count)]
+            nodes = [entry[-1] for entry in worst_first(self.heap, most)]
             nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
             if nodes:
                 self._bound_children(nodes, units, deadline)
@@ -111,8 +112,9 @@ class PhaseSearch:
         if not self.heap or self.candidate is not None:
             return False
         if self.heap[0][0] > 0:
-            self.most = min(self.most, 2 * self.subproblems + SPARE)
-        return self.subproblems < self.most
+            self.most = min(self.most, 1.1 * self.subproblems + SPARE)
+            return self.subproblems < self.most and self.least_seen > self.goal
+        return True
 
     def _summary(self) -> Search:
         open_lower = min((entry[0] for entry in self.heap), default=np.inf)
@@ -181,6 +183,7 @@ class PhaseSearch:
         outputs = self.network(points)
         excess = ((problems.rows @ outputs[:, :, None])[..., 0] + problems.offsets).max(axis=1)
         deepest = int(excess.argmin())
+        self.least_seen = min(self.least_seen, float(excess[deepest]))
         if reaches(self.network, self.regions[regions[deepest]], points[deepest]):
             self.candidate = points[deepest]
 
@@ -313,6 +316,18 @@ def optimised_root(
     search = PhaseSearch(network, box, regions, tightened, goal)
     search.bound_roots(deadline)
     return search
+
+
+Entry = TypeVar("Entry", bound=tuple[Any, ...])
+
+
+def worst_first(heap: list[Entry], most: int) -> list[Entry]:
+    """Takes the entries of least bound; of those that exclude their regions only when all do."""
+    all_excluded = heap[0][0] > 0
+    taken: list[Entry] = []
+    while heap and len(taken) < most and (all_excluded or not heap[0][0] > 0):
+        taken.append(heapq.heappop(heap))
+    return taken
 
 
 def _clipped(bounds: Bounds, signs: SignArray) -> Bounds:

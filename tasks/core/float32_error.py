@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tasks.core.bounds import Bounds, activation_box
-from tasks.core.network import ReluNetwork
+from tasks.core.network import Affine, ReluNetwork
 from tasks.core.specification import FloatArray, LinfBall
 
 UNIT_ROUNDOFF = 2.0**-24
@@ -35,23 +35,13 @@ def output_error(network: ReluNetwork, read: Sequence[FloatArray]) -> FloatArray
     `read[k]`, (batch, inputs of layer k): the greatest magnitudes, in exact arithmetic, of what
     layer k reads. The float32 inputs themselves are exact.
     """
-    error = np.zeros_like(read[0])
-    for layer, roundings, values in zip(network.layers, network.roundings, read, strict=True):
-        absolute = roundings.absolute_of(layer)
-        reached = values + error
-        count = roundings.count + 1  # one more for the roundings of this very bound
-        share = min(count * UNIT_ROUNDOFF, 0.5)
-        gamma = share / (1 - share)
-        # A step's sums flush at most `count` numbers, its inputs and weights as many as there are
-        # inputs; the steps after it enlarge that by `gain` at most.
-        most = roundings.gain * np.maximum(reached.max(axis=1, keepdims=True, initial=0), 1)
-        flushed = LEAST_NORMAL * (2 * count + values.shape[1]) * most
-        error = absolute.matrix.forward(error) + gamma * absolute(reached) + flushed
-        within = (most < GREATEST) & (share < 0.5)
-        error = np.where(within, error, np.inf)
+    before, lost = _last_errors(network, read)
+    last = network.roundings[-1].absolute_of(network.layers[-1])
+    error = last.matrix.forward(before) + lost
     return np.where(np.isfinite(error), error, np.inf)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def row_error(
     network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
 ) -> FloatArray:
@@ -63,10 +53,34 @@ def row_error(
     """
     boxes = [ball, *map(activation_box, hidden, network.linear)]
     read = [np.maximum(np.abs(box.lower), np.abs(box.upper)) for box in boxes]
-    error = output_error(network, read)
-    with np.errstate(invalid="ignore"):  # a weight of zero on what is unknown
-        total: FloatArray = (np.abs(rows) @ error[:, :, None])[..., 0]
-    return np.where(np.isnan(total), np.inf, total * (1 + 2.0**-40))
+    before, lost = _last_errors(network, read)
+    # Through the last layer errors pass linearly: what rows have in common cancels.
+    shape = (*rows.shape[:-1], network.layers[-1].matrix.shape[1])
+    flat = network.layers[-1].matrix.backward(rows.reshape(-1, rows.shape[-1]))
+    weights = np.abs(flat).reshape(shape)
+    total = weights @ before[:, :, None] + np.abs(rows) @ lost[:, :, None]
+    error: FloatArray = total[..., 0] * (1 + 2.0**-40)  # for its own rounding
+    return np.where(np.isfinite(error), error, np.inf)
+
+
+def _last_errors(network: ReluNetwork, read: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Of what the last layer reads, and what it loses itself; not finite beyond float32."""
+    error, lost = np.zeros_like(read[0]), np.zeros_like(read[0])
+    absolute: Affine | None = None
+    for layer, roundings, values in zip(network.layers, network.roundings, read, strict=True):
+        if absolute is not None:
+            error = absolute.matrix.forward(error) + lost
+        absolute = roundings.absolute_of(layer)
+        reached = values + error
+        count = roundings.count + 1  # one more for the roundings of this very bound
+        share = min(count * UNIT_ROUNDOFF, 0.5)
+        # A step's sums flush at most `count` numbers, its inputs and weights as many as there are
+        # inputs; the steps after it enlarge that by `gain` at most.
+        most = roundings.gain * np.maximum(reached.max(axis=1, keepdims=True, initial=0), 1)
+        flushed = LEAST_NORMAL * (2 * count + values.shape[1]) * most
+        within = (most < GREATEST) & (share < 0.5)
+        lost = np.where(within, share / (1 - share) * absolute(reached) + flushed, np.inf)
+    return error, lost
 
 
 def point_error(network: ReluNetwork, points: FloatArray) -> FloatArray:

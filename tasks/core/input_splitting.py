@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds, rounding_scales
-from tasks.core.branch_and_bound import SPARE, Search
+from tasks.core.branch_and_bound import SPARE, Search, worst_first
 from tasks.core.falsification import reaches
 from tasks.core.network import ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, IntArray, LinfBall, UnsafeRegion
@@ -44,6 +44,7 @@ class InputSearch:
         self.order = itertools.count()
         self.boxes = 0
         self.most = np.inf  # boxes, once all regions are excluded
+        self.least_seen = np.inf  # excess of any region at any point
         self.stuck = 0
         self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
@@ -67,12 +68,13 @@ class InputSearch:
         if not self.heap or self.candidate is not None:
             return False
         if self.heap[0][0] > 0:
-            self.most = min(self.most, 2 * self.boxes + SPARE)
-        return self.boxes < self.most
+            self.most = min(self.most, 1.1 * self.boxes + SPARE)
+            return self.boxes < self.most and self.least_seen > self.goal
+        return True
 
     def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray, FloatArray]:
         """Both halves of the boxes with the least bounds, and these."""
-        batch = [heapq.heappop(self.heap) for _ in range(min(BATCH, len(self.heap)))]
+        batch = worst_first(self.heap, BATCH)
         lower = np.repeat(np.concatenate([box.lower for _, _, box, *_ in batch]), 2, axis=0)
         upper = np.repeat(np.concatenate([box.upper for _, _, box, *_ in batch]), 2, axis=0)
         phases = np.repeat(np.stack([entry[3] for entry in batch]), 2, axis=0)
@@ -115,6 +117,7 @@ class InputSearch:
         for region in self.regions:
             excess = region.excess(outputs)
             deepest = int(excess.argmin())
+            self.least_seen = min(self.least_seen, float(excess[deepest]))
             if reaches(self.network, region, points[deepest]):
                 self.candidate = points[deepest]
 

@@ -56,6 +56,12 @@ class Tensor:
             offset=self.offset[rows],
         )
 
+    def spread(self, shape: Shape) -> Tensor:
+        """Broadcast to `shape`."""
+        if shape == self.shape:
+            return self
+        return self.taken(np.broadcast_to(self.positions, shape))
+
     def mapped(self, matrix: sparse.csr_array, shape: Shape) -> Tensor:
         """`matrix @ self`, in `shape`: rounded once for each term of a row, and for its weights."""
         absolute = abs(matrix)
@@ -80,7 +86,7 @@ class Tensor:
         factors = np.asarray(factor, dtype=np.float64)
         shape = np.broadcast_shapes(self.shape, factors.shape)
         diagonal = sparse.diags_array(np.broadcast_to(factors, shape).ravel(), format="csr")
-        return self.taken(np.broadcast_to(self.positions, shape)).mapped(diagonal, shape)
+        return self.spread(shape).mapped(diagonal, shape)
 
     def times(self, weight: FloatArray) -> Tensor:
         """`self @ weight` over the last axis, weight of shape (last axis, units)."""
@@ -178,10 +184,7 @@ class Lowering:
     def add(self, first: Tensor, second: Tensor) -> Tensor:
         """Elementwise sum, broadcast to one shape."""
         shape = np.broadcast_shapes(first.shape, second.shape)
-        one, other = (
-            tensor.taken(np.broadcast_to(tensor.positions, shape))
-            for tensor in self._aligned([first, second])
-        )
+        one, other = (tensor.spread(shape) for tensor in self._aligned([first, second]))
         return Tensor(
             one.matrix + other.matrix,
             one.constant + other.constant,

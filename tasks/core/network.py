@@ -156,6 +156,11 @@ class ReluNetwork:
             gradient = layer.matrix.backward(gradient * (linear | (preactivation > 0)))
         return gradient
 
+    def up_to(self, depth: int) -> ReluNetwork:
+        """The network whose outputs are those of affine layer `depth`, counted from 0."""
+        end = depth + 1
+        return ReluNetwork(self.layers[:end], self.linear[:depth], self.roundings[:end])
+
     def restricted(self, kept: Sequence[BoolArray]) -> ReluNetwork:
         """Without the hidden units that `kept`, a mask (units,) for each hidden layer, leaves out.
 

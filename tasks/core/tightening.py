@@ -30,7 +30,7 @@ def tightened_hidden(
     """
     tightened = list(hidden[:1])
     for depth in range(1, len(hidden)):
-        part = ReluNetwork(network.layers[: depth + 1], network.linear[:depth])
+        part = network.up_to(depth)
         problem = DualProblem(part, box, tightened)
         lower, upper = hidden[depth].lower.copy(), hidden[depth].upper.copy()
         units = np.flatnonzero(hidden[depth].unstable(network.linear[depth])[0])
