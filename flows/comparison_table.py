@@ -100,5 +100,5 @@ def _reading(comparison: Comparison) -> list[Text]:
         and row.certified_deployed_accuracy != row.measures["certified_accuracy"]
     ]
     if fewer:
-        lines.append(f"certified of the float32 model as it is served: {', '.join(fewer)}")
+        lines.append(f"certified beyond the float32 model's rounding: {', '.join(fewer)}")
     return [Text(line, style="dim") for line in lines]

@@ -70,7 +70,7 @@ def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
 def _verdicts(verification: list[dict[str, Any]]) -> Table:
     points = sum(int(verification[0][column]) for column in VERDICT_COLUMNS)
     table = Table(title=f"Verification, {points} sampled points", title_justify="left")
-    for column in ("epsilon", *VERDICT_COLUMNS, "proved", "of float32"):
+    for column in ("epsilon", *VERDICT_COLUMNS, "proved", "deployed"):
         table.add_column(column, justify="right")
     for row in verification:
         counts = (str(int(row[column])) for column in VERDICT_COLUMNS)

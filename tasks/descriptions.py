@@ -131,7 +131,7 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
         f"{points} sampled points, verified (engine `{engine}`).",
         "",
         *table(
-            ("epsilon", *VERDICTS, "certified", "of the float32 model"),
+            ("epsilon", *VERDICTS, "certified", "deployed"),
             (
                 (
                     decimal(row["epsilon"]),

@@ -91,7 +91,7 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
         title=f"{compared.dataset}: how robust, and what of that is proved",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         epsilon=decimal(compared.epsilon),
-        headings=[*HEADINGS.values(), "of float32", "parameters", "train s", "verify s"],
+        headings=[*HEADINGS.values(), "deployed", "parameters", "train s", "verify s"],
         rows=[_row(row) for row in compared.rows],
         reading=_reading(compared),
         curves=svg(version_figures.curves(evidence, compared.epsilon)),

@@ -172,7 +172,7 @@ def test_csv_with_a_bad_row(project: Path, environment: dict[str, str]) -> None:
     result = certiflow(project, environment, "verify", *arguments, "--workers", "2")
     assert result.returncode == 0, result.stderr
     text = (project / "out.csv").read_text()
-    assert text.splitlines()[0] == "network,property,verdict,decided_by,seconds"
+    assert text.splitlines()[0] == "network,property,verdict,decided_by,seconds,deployed"
     written = rows(project / "out.csv")
     assert [row["network"] for row in written] == ["../model.onnx"] * 3
     assert [row["property"] for row in written] == [

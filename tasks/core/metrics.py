@@ -81,11 +81,11 @@ def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
                 "label": result.label,
                 "epsilon": result.epsilon,
                 "verdict": result.verdict.value,
-                "deployed": WORDS[result.deployed],
                 "decided_by": result.decided_by.value,
                 "target": result.target,
                 "seconds": round(result.seconds, 4),
                 "margin": result.margin,
+                "deployed": WORDS[result.deployed],
                 "reason": result.reason,
                 "witness": result.witness,
                 **{
