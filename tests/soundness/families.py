@@ -41,7 +41,7 @@ NETWORKS: dict[str, tuple[Draw, int]] = {
     "boxes": (edges.boxes, 12),
     "overflow": (edges.overflow, 16),
     "underflow": (edges.underflow, 16),
-    "cancelling": (edges.cancelling, 6),
+    "cancelling": (edges.cancelling, 10),
     "convolutions": (layers.convolutions, 12),
     "residuals": (layers.residuals, 12),
     "pooling": (layers.pooling, 12),
