@@ -181,7 +181,7 @@ def cancelling(rng: np.random.Generator) -> Case:
     inputs = int(rng.choice([1, 2, 14]))
     sums = random_sums(rng, inputs, 1)
     box = random_box(rng, inputs)
-    big, depth = 2.0 ** float(rng.integers(8, 40)), int(rng.integers(1, 7))
+    big, depth = 2.0 ** float(rng.integers(6, 24)), int(rng.integers(1, 7))
     layers, width = [], 3
     for place in range(depth):
         weight = single(rng.normal(size=(width, 1 if place == 0 else width)) * 0.8)
@@ -194,7 +194,7 @@ def cancelling(rng: np.random.Generator) -> Case:
     region = UnsafeRegion(box, random_rows(rng, 1, 2), np.zeros(1))
     case = known(network, [region], sums)
     # between the errors of float64 and of float32, where the one proves and the other may fail
-    return shifted(case, float(big * 10 ** rng.uniform(-12, -5)), sums)
+    return shifted(case, float(big * 10 ** rng.uniform(-12, -7)), sums)
 
 
 def huge_and_tiny(rng: np.random.Generator) -> Case:

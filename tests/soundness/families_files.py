@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NUM_POINTS = 5
 TOLERANCE = 1e-4  # of the outputs' scale: Keras computes in float32
-MODELS = 24  # a case, since TensorFlow takes seconds to import
+MODELS = 16  # a case, since TensorFlow takes seconds to import
 RELATIONS = 100
 LEAST = Fraction(1, 2**1060)  # below it float64 has too few digits to tell signs by
 
