@@ -47,11 +47,10 @@ def constant_rows(rng: np.random.Generator) -> Case:
 
 
 def _with_constant_output(rng: np.random.Generator, network: ReluNetwork) -> ReluNetwork:
-    """One more output: one, but for nothing, a dead unit's or a relative 1e-12 to 1e-3."""
+    """One more output: 1, at times plus a relative 1e-12 to 1e-3, at times plus a dead unit."""
     *hidden, last = network.layers
     size = float(rng.choice([0.0, 1.0]) * 10 ** rng.uniform(-12, -3))
-    row = size * single(rng.normal(size=(1, last.weight.shape[1]))) if hidden else None
-    row = np.zeros((1, last.weight.shape[1])) if row is None else row
+    row = single(size * rng.normal(size=(1, last.weight.shape[1]))) * bool(hidden)
     if hidden and rng.random() < 0.3:  # the last hidden layer's first unit is never positive
         before = hidden[-1]
         bias = before.bias.copy()
