@@ -27,9 +27,9 @@ ENGINES = {
 }  # fmt: skip
 
 
-def test_first_round_finds_nothing_wrong(tmp_path: Path) -> None:
+def test_first_rounds_find_nothing_wrong(tmp_path: Path) -> None:
     progress = Progress.of(tmp_path)
-    run_rounds(progress, more=lambda: progress.rounds == 0)
+    run_rounds(progress, more=lambda: progress.rounds < 3)
     assert progress.wrong == []
     assert progress.counts.keys() == NETWORKS.keys() | READERS.keys()
     assert set().union(*progress.counts.values()) >= ENGINES

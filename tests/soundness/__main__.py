@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("soundness"), help="progress, failures")
     parser.add_argument("--without", choices=MENDS, help="take this mend back, and notice it")
     settings = parser.parse_args()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # where a Keras failure is written
     if settings.without:
         with tempfile.TemporaryDirectory() as folder:
             return _without(Path(folder), settings.without, settings.seconds)

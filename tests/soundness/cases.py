@@ -68,6 +68,11 @@ def dense(
     return ReluNetwork(tuple(layers))
 
 
+def singled(network: ReluNetwork) -> ReluNetwork:
+    """With float32 weights."""
+    return ReluNetwork(tuple(Affine(single(a.weight), single(a.bias)) for a in network.layers))
+
+
 def random_sums(rng: np.random.Generator, num_inputs: int, count: int) -> FloatArray:
     """Powers of two over all inputs, each input in one of `count` sums."""
     sums = np.zeros((count, num_inputs))

@@ -171,8 +171,9 @@ def _searched(case: Case, engine: str, searched: Search) -> Finding:
     if searched.lower == np.inf:  # nothing was bounded in time
         return Finding(engine, "undecided", searched.reason)
     least = min(reached.excess for reached in case.reached)
-    wrong = findings.bound(engine, searched.lower, least)
-    return wrong if wrong.status == "wrong" else Finding(engine, "undecided", searched.reason)
+    found = findings.bound(engine, searched.lower, least)
+    status = "wrong" if found.status == "wrong" else "undecided"
+    return Finding(engine, status, f"{searched.reason}; {found.words}")
 
 
 def _verify(case: Case) -> list[Finding]:

@@ -15,6 +15,7 @@ from tests.soundness import families_layers as layers
 from tests.soundness.cases import Case
 from tests.soundness.engines import GROUPS, guarded
 from tests.soundness.exact import TooManyCellsError
+from tests.soundness.families_instances import instances
 from tests.soundness.families_onnx import onnx_operators
 from tests.soundness.findings import Finding
 
@@ -24,32 +25,33 @@ Check = Callable[[np.random.Generator, Path], list[Finding]]
 FILES = "files"  # the one group of questions that a family of files has
 
 NETWORKS: dict[str, tuple[Draw, int]] = {
-    "plain": (dense.plain, 5),
-    "near_ties": (dense.near_ties, 5),
-    "kinks": (dense.kinks, 5),
-    "fixed_inputs": (dense.fixed_inputs, 8),
-    "chains": (dense.chains, 12),
-    "narrow_units": (dense.narrow_units, 20),
-    "spikes": (dense.spikes, 4),
-    "mixed_integer": (dense.mixed_integer, 5),
-    "images": (dense.images, 16),
-    "constant_rows": (edges.constant_rows, 24),
-    "regions": (edges.regions, 6),
-    "scales": (edges.scales, 6),
-    "huge_and_tiny": (edges.huge_and_tiny, 6),
-    "decay": (edges.decay, 6),
-    "boxes": (edges.boxes, 12),
-    "overflow": (edges.overflow, 16),
-    "underflow": (edges.underflow, 16),
-    "cancelling": (edges.cancelling, 6),
-    "convolutions": (layers.convolutions, 12),
-    "residuals": (layers.residuals, 12),
-    "pooling": (layers.pooling, 12),
+    "plain": (dense.plain, 2),
+    "near_ties": (dense.near_ties, 2),
+    "kinks": (dense.kinks, 2),
+    "fixed_inputs": (dense.fixed_inputs, 3),
+    "chains": (dense.chains, 3),
+    "narrow_units": (dense.narrow_units, 6),
+    "spikes": (dense.spikes, 1),
+    "mixed_integer": (dense.mixed_integer, 2),
+    "images": (dense.images, 5),
+    "constant_rows": (edges.constant_rows, 7),
+    "regions": (edges.regions, 2),
+    "scales": (edges.scales, 2),
+    "huge_and_tiny": (edges.huge_and_tiny, 2),
+    "decay": (edges.decay, 2),
+    "boxes": (edges.boxes, 4),
+    "overflow": (edges.overflow, 5),
+    "underflow": (edges.underflow, 4),
+    "cancelling": (edges.cancelling, 3),
+    "convolutions": (layers.convolutions, 4),
+    "residuals": (layers.residuals, 3),
+    "pooling": (layers.pooling, 4),
 }
 READERS: dict[str, tuple[Check, int]] = {
-    "onnx": (onnx_operators, 200),
+    "onnx": (onnx_operators, 60),
     "keras": (files.keras_layers, 1),
-    "vnnlib": (files.vnnlib_terms, 5),
+    "vnnlib": (files.vnnlib_terms, 2),
+    "instances": (instances, 4),
 }
 
 

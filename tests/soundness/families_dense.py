@@ -23,6 +23,7 @@ from tests.soundness.cases import (
     random_sums,
     shifted,
     single,
+    singled,
     spread,
 )
 from tests.soundness.exact import Plane, Reached, excess_at
@@ -71,7 +72,7 @@ def fixed_inputs(rng: np.random.Generator) -> Case:
     """Random weights on many inputs, of which all but one or two have no width."""
     inputs, count = int(rng.integers(2, 20)), int(rng.integers(1, 3))
     widths = [*rng.integers(2, 6, size=int(rng.integers(0, 4))).tolist(), 3]
-    network = random_network(rng, (inputs, *widths))
+    network = singled(random_network(rng, (inputs, *widths)))
     box, free = random_box(rng, inputs), rng.permutation(inputs)[:count]
     upper = box.lower.copy()
     upper[0, free] = box.upper[0, free]
@@ -152,7 +153,7 @@ def mixed_integer(rng: np.random.Generator) -> Case:
     """Inputs that all matter. The least excess is HiGHS's; it counts as it is at HiGHS's point."""
     inputs = int(rng.integers(2, 6) if rng.random() < 0.5 else rng.integers(13, 16))
     widths = [*rng.integers(2, 7, size=int(rng.integers(1, 4))).tolist(), 3]
-    network, box = random_network(rng, (inputs, *widths)), random_box(rng, inputs)
+    network, box = singled(random_network(rng, (inputs, *widths))), random_box(rng, inputs)
     row = random_rows(rng, 1, 3)
     least, _ = least_excess_at(network, UnsafeRegion(box, row, np.zeros(1)))
     gap = random_gap(rng, 1.0)

@@ -154,6 +154,15 @@ def _pooling(rng: np.random.Generator, shape: tuple[int, ...], opset: int) -> _G
     return _Graph(operator, attributes)
 
 
+def _dilated_pooling(rng: np.random.Generator, shape: tuple[int, ...], opset: int) -> _Graph:
+    """With automatic padding, which runtimes and ONNX's text count differently."""
+    graph = _pooling(rng, shape, opset)
+    if (graph.operator, opset) >= ("MaxPool", 10):
+        graph.attributes.pop("pads", None)
+        graph.attributes |= {"dilations": [2, 2], "auto_pad": "SAME_UPPER"}
+    return graph
+
+
 def _clip(rng: np.random.Generator, shape: tuple[int, ...], opset: int) -> _Graph:
     low, high = sorted(rng.normal(size=2).astype(np.float32).tolist())
     if opset < 11:
@@ -208,6 +217,7 @@ OPERATORS: dict[str, Callable[[np.random.Generator, tuple[int, ...], int], _Grap
     "normalisation": _normalisation,
     "convolution": _convolution,
     "pooling": _pooling,
+    "dilated pooling": _dilated_pooling,
     "clip": _clip,
     "padding": _padding,
     "reduction": _reduction,
