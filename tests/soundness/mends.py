@@ -2,22 +2,124 @@
 
 `python -m tests.soundness --without NAME` applies the patch in every process that answers, and
 looks for a wrong answer. A patch is a function of no arguments that changes modules of the product.
+What a reader misunderstands is caught when the model is held against its runtime, so the patches of
+the readers take that check back as well.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 
-def not_mended() -> None:
-    """The product has no such mend yet: as it is, it is without it."""
+from tasks.core import ladder, marabou
+from tasks.core.ball_jobs import Job, LadderSolver
+from tasks.core.ladder import Answer
+from tasks.core.linear_relations import Written
+from tasks.core.specification import BoolArray, LinfBall, Property
+
+
+def marabou_unsat_is_a_proof() -> None:
+    """Whatever Marabou calls `unsat` is proved, as if it computed exactly."""
+    marabou.TOLERANCE = 0.0
+
+
+def constant_rows() -> None:
+    """Rows that do not vary are asked and scaled like the others, unless none varies."""
+    question: Any = marabou._Question
+    varying = question.varying.fget
+
+    def all_or_none(self: Any) -> BoolArray:
+        rows = varying(self)
+        return np.full(len(rows), rows.any())
+
+    question.varying = property(all_or_none)
+    question.span = property(
+        lambda self: np.maximum(self.upper - self.lower, np.finfo(np.float64).tiny)
+    )
+
+
+def overflow() -> None:
+    """Numbers of any size are believed."""
+    _everywhere("HUGE", np.inf)
+
+
+def underflow() -> None:
+    """Rounding errors are relative at any size."""
+    _everywhere("UNDERFLOW", 0.0)
+    _everywhere("TINY", 0.0)
+
+
+def carried_bounds() -> None:
+    """Of the classes that bounds proved, it is handed on that they did and not by how much."""
+
+    def call(self: LadderSolver, job: Job) -> Answer:
+        ball = LinfBall.around(job.image[None], job.epsilon)
+        whole = Property.robustness(ball, job.label, self.network.num_outputs)
+        left = np.flatnonzero(~(job.known > 0))
+        answer = ladder.decide(
+            self.network,
+            Property(tuple(whole.unsafe[index] for index in left)),
+            engine=job.engine,
+            timeout_seconds=self.timeout_seconds,
+            seed=self.seed,
+        )
+        return replace(answer, region=None if answer.region is None else int(left[answer.region]))
+
+    LadderSolver.__call__ = call
+
+
+def onnx_attributes() -> None:
+    """What no reader asks of a node is ignored, in every opset."""
+    from tasks.core import onnx_network
+    from tasks.core.onnx_node import Node
+
+    Node.unread = lambda self: {}
+    Node.check = lambda self: None
+    onnx_network._OPSETS = range(1, 100)
+    _without_load_check()
+
+
+def keras_types() -> None:
+    """Layers and activations are what they are called, and inputs what they look like."""
+    from tasks.core import keras_network
+
+    keras_network._is_of_keras = lambda thing: True
+    keras_network._check_layer = lambda layer: None
+    keras_network._check_arguments = lambda layer, arguments: None
+    keras_network._Walk._activated = lambda self, layer, tensor: (
+        self.lowering.relu(tensor) if layer.activation.__name__ == "relu" else tensor
+    )
+    _without_load_check()
+
+
+def vnnlib_rationals() -> None:
+    """Sums and products of a property are those of float64."""
+    from tasks.core import linear_relations
+
+    linear_relations._exact = lambda number: float(
+        number.nearest if isinstance(number, Written) else number
+    )
+    linear_relations._bits = lambda number: 0
+
+
+def deployed_error() -> None:
+    """Every proof is said to hold for the float32 model."""
+    from tasks.core import float32_error
+
+    float32_error.UNIT_ROUNDOFF = 0.0
 
 
 def rounding_errors() -> None:
     """Bounds without what rounding may have added to them."""
     _everywhere("gamma", lambda terms: 0.0)
+
+
+def _without_load_check() -> None:
+    _everywhere("check_agreement", lambda network, runtime, points: None)
 
 
 def _everywhere(name: str, value: Any) -> None:
@@ -28,15 +130,17 @@ def _everywhere(name: str, value: Any) -> None:
 
 
 MENDS: dict[str, Callable[[], None]] = {
-    "marabou_unsat_is_a_proof": not_mended,
-    "constant_rows": not_mended,
-    "overflow": not_mended,
-    "underflow": not_mended,
-    "carried_bounds": not_mended,
-    "onnx_attributes": not_mended,
-    "keras_types": not_mended,
-    "load_check": not_mended,
-    "vnnlib_rationals": not_mended,
-    "deployed_error": not_mended,
-    "rounding_errors": rounding_errors,
+    patch.__name__: patch
+    for patch in (
+        marabou_unsat_is_a_proof,
+        constant_rows,
+        overflow,
+        underflow,
+        carried_bounds,
+        onnx_attributes,
+        keras_types,
+        vnnlib_rationals,
+        deployed_error,
+        rounding_errors,
+    )
 }
