@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.core.property_verification import Instance, InstanceResult, make_solver
+from tasks.core.property_verification import Instance, InstanceResult, PropertySolver
 from tests.soundness import families_dense, families_edges, findings
 from tests.soundness.cases import Case
 from tests.soundness.findings import Finding
@@ -32,12 +32,13 @@ class _Job:
     """What a worker is sent."""
 
     instance: Instance
-    index: int = field(default=0)
+    index: int = 0
+    known: None = None
 
 
 @lru_cache(maxsize=1)
 def _solver() -> Any:
-    return make_solver("ladder", 0)
+    return PropertySolver("ladder", 0)
 
 
 def instances(rng: np.random.Generator, folder: Path) -> list[Finding]:
@@ -47,7 +48,9 @@ def instances(rng: np.random.Generator, folder: Path) -> list[Finding]:
         return [Finding("instances", "undecided", "the weights are no float32 numbers")]
     model = written_onnx(folder, case.network)
     prop = written_vnnlib(folder, case.property, case.network)
-    result = _solver()(_Job(Instance(model, prop, SECONDS)))
+    job = _Job(Instance(model, prop, SECONDS))
+    _solver().prepare(job)
+    result = _solver()(job)
     if result.verdict == "unsat":
         return [findings.proof(case, "instances", None)]
     if result.verdict == "sat":
