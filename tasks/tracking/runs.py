@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import shutil
 import subprocess
 import tempfile
 import time
@@ -175,12 +174,13 @@ class Run:
         self._client.set_terminated(self.ref.run_id, status)
 
 
-def log_file(run_id: str, path: Path, name: str) -> None:
-    """Logs a file on a run that is over, under the name given."""
+def log_text(run_id: str, text: str, name: str) -> None:
+    """Logs a text on a run that is over, as a file of the name given."""
     open_store()
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copyfile(path, Path(folder) / name)
-        MlflowClient().log_artifact(run_id, str(copy))
+        file = Path(folder) / name
+        file.write_text(text, encoding="utf-8")
+        MlflowClient().log_artifact(run_id, str(file))
 
 
 def mark_killed(tag: str, value: str) -> list[str]:
