@@ -115,8 +115,11 @@ def _unused(port: int) -> int:
 
 def _healthy(url: str) -> str | None:
     """None when the API answers, else why not."""
+    from prefect.settings import get_current_settings
+
     try:
-        answer = httpx.get(f"{url}/health", timeout=10)
+        headers = get_current_settings().client.custom_headers
+        answer = httpx.get(f"{url}/health", headers=headers, timeout=10)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return str(error) or type(error).__name__
     return None if answer.is_success else f"HTTP {answer.status_code}"

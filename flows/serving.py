@@ -16,6 +16,7 @@ from flows import guardian, prefect_server
 from flows.retraining import retrain_flow
 from tasks import console
 from tasks.core.errors import CertiflowError
+from tasks.core.uris import without_user_info
 from tasks.settings import Settings
 from tasks.tracking import open_store
 
@@ -39,13 +40,13 @@ def serve_retraining(settings: Settings, cron: str, port: int) -> None:
         api_url = prefect_server.start(port)()
         progress.advance()
     name = settings.slug
-    ui = api_url.removesuffix("/api")
+    shown = without_user_info(api_url)
     out = Console(highlight=False)
     for title, text in {
         "serving": f"retrain/{name}, cron '{cron}' (UTC), one run at a time; Ctrl-C ends it",
         "folder": str(Path.cwd()),
-        "Prefect": ui,
-        "run now": f"PREFECT_API_URL={api_url} prefect deployment run retrain/{name}",
+        "Prefect": shown.removesuffix("/api"),
+        "run now": f"PREFECT_API_URL={shown} prefect deployment run retrain/{name}",
     }.items():
         out.print(f"{title:<10}  {text}", soft_wrap=True, markup=False)
     with temporary_settings({PREFECT_API_URL: api_url}):

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks import console
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
+from tasks.core.uris import without_user_info
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
 from tasks.tracking.store import (
     LOCAL_UI,
@@ -220,7 +221,8 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
             yield run
     except BaseException as error:
         with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure
-            run.tags({"failure": " ".join(str(error).split())[:500] or type(error).__name__})
+            reason = " ".join(without_user_info(str(error)).split())[:500]
+            run.tags({"failure": reason or type(error).__name__})
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, STORE_ERRORS):
             raise CertiflowError(
@@ -268,7 +270,7 @@ def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Ru
             f"MLflow at {uri} does not answer ({first_line(error)}): start it, or unset "
             "MLFLOW_TRACKING_URI to use the project's own store"
         ) from error
-    host = uri if uri.startswith("http") else LOCAL_UI
+    host = uri.rstrip("/") if uri.startswith("http") else LOCAL_UI
     run_id = run.info.run_id
     url = f"{host}/#/experiments/{experiment}/runs/{run_id}"
     return Run(RunRef(run_id=run_id, name=name, folder=folder, url=url))
