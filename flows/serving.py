@@ -12,7 +12,7 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 from rich.console import Console
 
-from flows import guardian, prefect_server
+from flows import guardian, prefect_server, served
 from flows.retraining import retrain_flow
 from tasks import console
 from tasks.core.errors import CertiflowError
@@ -39,7 +39,8 @@ def serve_retraining(settings: Settings, cron: str, port: int) -> None:
     with console.stage("start", 1) as progress:
         api_url = prefect_server.start(port)()
         progress.advance()
-    name = settings.slug
+    name = served.deployment_name(settings)
+    served.announce(settings)
     shown = without_user_info(api_url)
     out = Console(highlight=False)
     for title, text in {
@@ -52,6 +53,7 @@ def serve_retraining(settings: Settings, cron: str, port: int) -> None:
     with temporary_settings({PREFECT_API_URL: api_url}):
         retrain_flow.serve(
             name=name,
+            description=f"Retrains in {Path.cwd()}",
             schedule=Cron(cron, timezone="UTC"),
             parameters={"settings": settings.model_dump(mode="json"), "force": False},
             global_limit=ONE_AT_A_TIME,

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -147,46 +143,3 @@ def test_a_store_of_another_schema_is_named_with_the_remedy(
     error = error_of(certiflow(tmp_path, environment, "compare"))
     assert "written by another version of MLflow" in error
     assert "mlflow db upgrade sqlite:///mlflow.db" in error
-
-
-def test_serve_offers_the_deployment_until_it_is_ended(
-    project: Path, environment: dict[str, str]
-) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(
-        [*CERTIFLOW, "serve", *SMOKE, "--cron", "0 2 1 1 *", "--port", str(port)],
-        cwd=project,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            deployment = served(f"{url}/api/deployments/name/retrain/digits-dense-16", process)
-            settings = httpx.get(f"{url}/ui-settings").json()
-        finally:
-            process.terminate()
-        process.wait(60)
-    assert deployment["schedules"][0]["schedule"]["cron"] == "0 2 1 1 *"
-    assert deployment["global_concurrency_limit"]["limit"] == 1
-    assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    schema = deployment["parameter_openapi_schema"]
-    assert schema["definitions"]["VerificationSettings"]["properties"]["samples"]["minimum"] == 1
-    assert settings["api_url"] == f"{url}/api"
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(url)
-
-
-def served(url: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """The answer, once there is one."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None
-        with suppress(httpx.HTTPError):
-            answer = httpx.get(url)
-            if answer.is_success:
-                return dict(answer.json())
-        time.sleep(0.3)
-    raise TimeoutError(url)
