@@ -16,7 +16,7 @@ from flows import guardian, prefect_server, served
 from flows.retraining import retrain_flow
 from tasks import console
 from tasks.core.errors import CertiflowError
-from tasks.core.uris import without_user_info
+from tasks.core.uris import without_passwords
 from tasks.settings import Settings
 from tasks.tracking import open_store
 
@@ -41,7 +41,7 @@ def serve_retraining(settings: Settings, cron: str, port: int) -> None:
         progress.advance()
     name = served.deployment_name(settings)
     served.announce(settings)
-    shown = without_user_info(api_url)
+    shown = without_passwords(api_url)
     out = Console(highlight=False)
     for title, text in {
         "serving": f"retrain/{name}, cron '{cron}' (UTC), one run at a time; Ctrl-C ends it",

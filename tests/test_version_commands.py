@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.command import CERTIFLOW, certiflow, clean_environment, error_of, with_settings
+from tests.devices import device, is_device
 
 SMOKE = ["--conf", "conf/smoke.yaml"]
 # Every point to the solver, one at a time: long enough to be killed in its midst.
@@ -99,6 +101,30 @@ def test_report_says_where_the_page_is(project: Path, environment: dict[str, str
     page = project / result.stdout.split()[1]
     assert page.name == "report.html"
     assert page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["compare", "--csv"], ["compare", "--json"], ["report", "1", "--output"]],
+)
+def test_files_of_options_may_be_devices_pipes_and_links(
+    options: list[str], project: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    node, link, pipe = device(tmp_path, "null"), tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("target")
+    os.mkfifo(pipe)
+    for path in (node, link):
+        result = certiflow(project, environment, *options, str(path))
+        assert result.returncode == 0, result.stderr
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        assert certiflow(project, environment, *options, str(pipe)).returncode == 0
+        received = reader.communicate()[0]
+    assert is_device(node)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    for text in (received, (tmp_path / "target").read_text()):
+        assert "digits" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"null", "link", "target", "pipe"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Errors a user can cause, each one line that names the value, the expectation and the remedy."""
 
-from tasks.core.uris import without_user_info
+from tasks.core.uris import without_passwords
 
 
 class CertiflowError(Exception):
@@ -10,7 +10,7 @@ class CertiflowError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(without_user_info(message))
+        super().__init__(without_passwords(message))
 
 
 class ContradictionError(CertiflowError):

@@ -1,4 +1,4 @@
-"""URIs without their user info: a password in one must not leave the process."""
+"""URIs without user info and passwords: these must not leave the process."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ USER_INFO = re.compile(
     re.VERBOSE,
 )
 
+PARAMETER = re.compile(
+    r"""([?&][\w-]*(?:password|passwd|pwd|token|secret|signature)=)[^&#\s"<>]*""", re.IGNORECASE
+)
+
 
 @dataclass(frozen=True)
 class Credentials:
@@ -26,9 +30,12 @@ class Credentials:
     password: str
 
 
-def without_user_info(text: str) -> str:
-    """The text, a URI or one that quotes some, without the user and password of any URI in it."""
-    return USER_INFO.sub("", text)
+def without_passwords(text: str) -> str:
+    """The text, a URI or one that quotes some, without the user info of any URI in it.
+
+    A password or token among a URI's parameters becomes dots.
+    """
+    return PARAMETER.sub(r"\1...", USER_INFO.sub("", text))
 
 
 def parted(uri: str) -> tuple[str, Credentials | None]:
@@ -36,7 +43,7 @@ def parted(uri: str) -> tuple[str, Credentials | None]:
     try:
         user_info, found, _ = urlsplit(uri).netloc.rpartition("@")
     except ValueError:  # brackets that do not close: who uses the URI will say so
-        return without_user_info(uri), None
+        return uri, None
     user, _, password = user_info.partition(":")
     credentials = Credentials(unquote(user), unquote(password)) if found else None
-    return without_user_info(uri), credentials
+    return USER_INFO.sub("", uri), credentials

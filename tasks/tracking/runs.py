@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks import console
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
-from tasks.core.uris import without_user_info
+from tasks.core.uris import without_passwords
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
 from tasks.tracking.store import (
     LOCAL_UI,
@@ -221,7 +221,7 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
             yield run
     except BaseException as error:
         with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure
-            reason = " ".join(without_user_info(str(error)).split())[:500]
+            reason = " ".join(without_passwords(str(error)).split())[:500]
             run.tags({"failure": reason or type(error).__name__})
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, STORE_ERRORS):

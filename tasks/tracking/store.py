@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.errors import CertiflowError
-from tasks.core.uris import parted, without_user_info
+from tasks.core.uris import parted, without_passwords
 
 SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
@@ -162,5 +162,5 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    text = without_user_info(str(error)).strip()
+    text = without_passwords(str(error)).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__
