@@ -31,13 +31,16 @@ class _Told(io.FileIO):
 
 def tell_failures() -> None:
     """Makes every later print raise `CertiflowError` when it cannot be written."""
-    if sys.stdout is None:  # closed by who started us: prints are dropped
+    if not isinstance(sys.stdout, io.TextIOWrapper):  # closed by who started us
         return
+    told = _Told(DESCRIPTOR, "wb", closefd=False)
+    unbuffered = sys.stdout.write_through  # python -u
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Told(DESCRIPTOR, "wb", closefd=False)),
+        told if unbuffered else io.BufferedWriter(told),
         encoding=sys.stdout.encoding,
         errors=sys.stdout.errors,
-        line_buffering=sys.stdout.isatty(),
+        line_buffering=sys.stdout.line_buffering,
+        write_through=unbuffered,
     )
 
 

@@ -89,15 +89,16 @@ def test_pipes_get_the_result(project: Path, environment: dict[str, str]) -> Non
     assert (project / "pipe").is_fifo()
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [ONE, ["compare", "--help"], ["--help"]])
 def test_full_standard_output_is_one_line(
-    project: Path, environment: dict[str, str], arguments: list[str]
+    project: Path, environment: dict[str, str], arguments: list[str], unbuffered: str
 ) -> None:
     with device(project, "full").open("wb") as full:
         result = subprocess.run(
             [*CERTIFLOW, *arguments],
             cwd=project,
-            env=environment,
+            env=environment | {"PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -113,6 +114,7 @@ def test_full_standard_output_is_one_line(
 def test_standard_output_that_nobody_reads_is_no_traceback(
     project: Path, environment: dict[str, str], redirection: str
 ) -> None:
-    result = shell(project, environment, f"$C {' '.join(ONE)} {redirection}")
+    held_back = environment | {"PYTHONUNBUFFERED": ""}
+    result = shell(project, held_back, f"$C {' '.join(ONE)} {redirection}")
     assert "Traceback" not in result.stderr
     assert "Exception ignored" not in result.stderr

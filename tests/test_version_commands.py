@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -37,8 +38,12 @@ def stored(project: Path) -> dict[str, str]:
     """When each verdict was stored, by its property."""
     if not (project / "verdicts.db").exists():
         return {}
-    with sqlite3.connect(project / "verdicts.db") as connection:
+    with (
+        suppress(sqlite3.OperationalError),  # no table yet
+        sqlite3.connect(project / "verdicts.db") as connection,
+    ):
         return dict(connection.execute("SELECT property || network, created FROM verdicts"))
+    return {}
 
 
 # The tests of this file follow one story: each goes on where the one before ended.
