@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flows import environment, version_cli
+from flows import environment, standard_output, version_cli
 from flows.options import (
     Configuration,
     Data,
@@ -23,7 +23,7 @@ from flows.options import (
     Verbose,
     Workers,
 )
-from flows.session import check_writable, prefect_api
+from flows.session import check_outputs, prefect_api, write_json
 from tasks.core.errors import CertiflowError
 
 INTERRUPTED = 130  # as shells count SIGINT
@@ -59,14 +59,12 @@ def run(
     from flows.configuration import load_settings_aloud
 
     settings = load_settings_aloud(conf, overrides or [])
-    if json is not None:
-        check_writable("--json", json)
+    check_outputs(json=json)
     with prefect_api(verbose=verbose):
         from flows.robustness import robustness_flow
 
         summary = robustness_flow(settings, fresh)
-    if json is not None:
-        json.write_text(summary.model_dump_json(indent=2))
+    write_json(json, summary)
 
     from flows.summary import show
 
@@ -120,9 +118,7 @@ def verify(
     if (epsilon is None) != (data is None):
         raise typer.BadParameter("--data and --epsilon go together")
     environment.prepare(verbose=verbose)
-    for option, path in (("--json", json), ("--results", results)):
-        if path is not None:
-            check_writable(option, path)
+    check_outputs(json=json, results=results)
 
     from flows import verify_command
 
@@ -211,8 +207,7 @@ def reluplex(
 ) -> None:
     """The local robustness of ACAS Xu 1_1 in the Reluplex paper (CAV 2017), beside its table."""
     environment.prepare(verbose=False)
-    if json is not None:
-        check_writable("--json", json)
+    check_outputs(json=json)
 
     from flows import reproduce_command, verify_command
 
@@ -247,8 +242,7 @@ def _ask(
     json: Path | None,
     verbose: bool,
 ) -> None:
-    if json is not None:
-        check_writable("--json", json)
+    check_outputs(json=json)
     with prefect_api(verbose=verbose):
         from flows import model_command
 
@@ -260,17 +254,22 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    standard_output.tell_failures()
     try:
-        app()
+        try:
+            app()
+        finally:
+            standard_output.flush()
     except CertiflowError as error:
         print(f"error: {error}", file=sys.stderr)
+        standard_output.give_up()
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("Interrupted; what was done so far is kept.", file=sys.stderr)
         raise
     except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        standard_output.give_up()
         sys.exit(1)
 
 

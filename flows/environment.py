@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import warnings
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from tasks.core.uris import parted
 
 OFFLINE = {
     "DO_NOT_TRACK": "true",
@@ -39,9 +43,26 @@ def prepare(*, verbose: bool, prefect_level: str = "CRITICAL") -> None:
     quiet = QUIET | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": prefect_level}
     for name, value in (OFFLINE if verbose else OFFLINE | quiet).items():
         os.environ.setdefault(name, value)
+    _hide_prefect_password()
     if not verbose:
         warnings.filterwarnings("ignore")
         logging.raiseExceptions = False  # a log line that Prefect's server did not take
+
+
+def _hide_prefect_password() -> None:
+    """Moves user and password out of Prefect's URL into the header that they mean.
+
+    Prefect's messages quote the URL. The setting for basic authentication would not do: a proxy
+    wants the header with websockets as well.
+    """
+    url, credentials = parted(os.environ.get("PREFECT_API_URL", ""))
+    if credentials is None:
+        return
+    token = b64encode(f"{credentials.user}:{credentials.password}".encode()).decode()
+    headers = json.loads(os.environ.get("PREFECT_CLIENT_CUSTOM_HEADERS", "{}"))
+    headers["Authorization"] = f"Basic {token}"
+    os.environ["PREFECT_CLIENT_CUSTOM_HEADERS"] = json.dumps(headers)
+    os.environ["PREFECT_API_URL"] = url
 
 
 def load_keras(*, verbose: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from flows.configuration import describe
 from flows.model_robustness import ModelSummary, model_flow
+from flows.session import write_json
 from flows.summary import short, show_verdicts
 from flows.verify_command import model_path
 from tasks.core.errors import CertiflowError
@@ -36,8 +36,7 @@ def ask(
     if not file.is_file():
         raise CertiflowError(f"{model}: no such model file; give an ONNX, Keras or .nnet file")
     summary = model_flow(settings, file, fresh)
-    if json_file is not None:
-        json_file.write_text(json.dumps(summary.model_dump(mode="json"), indent=2) + "\n")
+    write_json(json_file, summary)
     _show(summary)
 
 

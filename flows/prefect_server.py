@@ -30,7 +30,8 @@ STOP_SECONDS = 10.0
 def start(port: int | None = None) -> Callable[[], str]:
     """Starts a server on loopback for this process's life, unless an API is configured.
 
-    With a `port` it has its services, which start scheduled runs, and its UI.
+    With a `port` it has its services, which start scheduled runs, and its UI. It answers this
+    machine's programs and its own pages only: see `flows.guarded_server`.
 
     Returns a function that waits until the API answers and gives its URL, so that the caller can
     import its libraries meanwhile. The server ends when the interpreter exits: after Prefect's own
@@ -45,21 +46,20 @@ def start(port: int | None = None) -> Callable[[], str]:
     configured = settings.api.url
     if configured:
         return lambda: _answering(configured)
-    extras = ["--no-services", "--no-ui"] if port is None else []
+    extras = ["--no-services"] if port is None else []
     port = _free_port() if port is None else _unused(port)
     url = f"http://127.0.0.1:{port}/api"
     lock = _alone(settings.home)
     log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server runs
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "prefect", "server", "start", *extras),
-            *("--host", "127.0.0.1", "--port", str(port)),
+            *(sys.executable, "-m", "flows.guarded_server", *extras),
+            *("--port", str(port)),
         ],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        # The UI would otherwise ask Prefect's usual port.
-        env={**os.environ, ROLE: "server", "PREFECT_SERVER_UI_API_URL": url},
+        env={**os.environ, ROLE: "server"},
         start_new_session=True,  # Ctrl-C must not end it before the run is marked
     )
     atexit.register(_stop, server)
@@ -115,8 +115,11 @@ def _unused(port: int) -> int:
 
 def _healthy(url: str) -> str | None:
     """None when the API answers, else why not."""
+    from prefect.settings import get_current_settings
+
     try:
-        answer = httpx.get(f"{url}/health", timeout=10)
+        headers = get_current_settings().client.custom_headers
+        answer = httpx.get(f"{url}/health", headers=headers, timeout=10)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return str(error) or type(error).__name__
     return None if answer.is_success else f"HTTP {answer.status_code}"

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flows.verify_command import Effort, verified, write_json
+from flows.session import write_json
+from flows.verify_command import Effort, verified
 from tasks import console
 from tasks.core.property_verification import Instance, InstanceResult
 from tasks.core.reluplex import Cell, cells, load_network
@@ -25,9 +26,8 @@ def reluplex(timeout: float, effort: Effort, json_file: Path | None) -> None:
     table = cells()
     instances = [Instance(model, cell.property(model), timeout) for cell in table]
     results = verified(instances, effort)
-    if json_file is not None:
-        pairs = zip(table, results, strict=True)
-        write_json(json_file, [asdict(cell) | asdict(found) for cell, found in pairs])
+    pairs = zip(table, results, strict=True)
+    write_json(json_file, [asdict(cell) | asdict(found) for cell, found in pairs])
     _show(table, results)
 
 

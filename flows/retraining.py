@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
-from flows import environment
+from flows import environment, served
 from flows.robustness import assess, run_tags
 from tasks import console, tracking
 from tasks.data import download
@@ -74,8 +74,10 @@ def retrain_flow(settings: Settings, force: bool = False) -> RetrainSummary:
     kept as they come, so that the flow goes on where a killed one was.
 
     Raises:
-        CertiflowError: one line saying what could not be done.
+        CertiflowError: one line saying what could not be done; a run started through Prefect's
+            API asks for more than it was served with.
     """
+    served.check_run(settings)
     logger = get_run_logger()
     environment.prepare(verbose=False)
     environment.load_keras(verbose=False)

@@ -12,10 +12,11 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 from rich.console import Console
 
-from flows import guardian, prefect_server
+from flows import guardian, prefect_server, served
 from flows.retraining import retrain_flow
 from tasks import console
 from tasks.core.errors import CertiflowError
+from tasks.core.uris import without_passwords
 from tasks.settings import Settings
 from tasks.tracking import open_store
 
@@ -38,19 +39,21 @@ def serve_retraining(settings: Settings, cron: str, port: int) -> None:
     with console.stage("start", 1) as progress:
         api_url = prefect_server.start(port)()
         progress.advance()
-    name = settings.slug
-    ui = api_url.removesuffix("/api")
+    name = served.deployment_name(settings)
+    served.announce(settings)
+    shown = without_passwords(api_url)
     out = Console(highlight=False)
     for title, text in {
         "serving": f"retrain/{name}, cron '{cron}' (UTC), one run at a time; Ctrl-C ends it",
         "folder": str(Path.cwd()),
-        "Prefect": ui,
-        "run now": f"PREFECT_API_URL={api_url} prefect deployment run retrain/{name}",
+        "Prefect": shown.removesuffix("/api"),
+        "run now": f"PREFECT_API_URL={shown} prefect deployment run retrain/{name}",
     }.items():
         out.print(f"{title:<10}  {text}", soft_wrap=True, markup=False)
     with temporary_settings({PREFECT_API_URL: api_url}):
         retrain_flow.serve(
             name=name,
+            description=f"Retrains in {Path.cwd()}",
             schedule=Cron(cron, timezone="UTC"),
             parameters={"settings": settings.model_dump(mode="json"), "force": False},
             global_limit=ONE_AT_A_TIME,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+from pydantic_core import to_json
 
 from flows import environment
 from tasks.core.errors import CertiflowError
+from tasks.core.files import check_writable, output_file
 
 
 @contextmanager
@@ -42,13 +45,29 @@ def prefect_api(*, verbose: bool) -> Iterator[None]:
         ) from error
 
 
-def check_writable(option: str, path: Path) -> None:
-    """Before minutes of work, not after them."""
-    existed = path.exists()
-    try:
-        with path.open("a"):
-            pass
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise CertiflowError(f"{option} {path}: {error.strerror}: choose another file") from error
+def check_outputs(**paths: Path | None) -> None:
+    """Whether the files that options name can be written: before minutes of work, not after them.
+
+    Raises:
+        CertiflowError: names the option whose file cannot.
+    """
+    for option, path in paths.items():
+        if path is None:
+            continue
+        try:
+            check_writable(path)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            message = f"--{option} {path}: {reason}: choose another file"
+            raise CertiflowError(message) from error
+
+
+def write_json(path: Path | None, values: Any) -> None:
+    """Writes the machine-readable result where `--json` asks for it, if it does.
+
+    What JSON has no word for, such as infinity, is null.
+    """
+    if path is None:
+        return
+    with output_file(path) as temporary:
+        temporary.write_bytes(to_json(values, indent=2, inf_nan_mode="null") + b"\n")

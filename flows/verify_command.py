@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.session import write_json
 from tasks import console
 from tasks.core.errors import CertiflowError
-from tasks.core.files import written_atomically
+from tasks.core.files import output_file
 from tasks.core.ladder import Engine
 from tasks.core.metrics import WORDS
 from tasks.core.numerals import float_of
@@ -51,8 +50,7 @@ def verify_one(
 ) -> None:
     """Prints the verdict and, for `sat`, the counterexample; raises what an `error` says."""
     (result,) = stored_or_verified([Instance(model_path(model), prop, timeout)], effort)
-    if json_file is not None:
-        write_json(json_file, asdict(result))
+    write_json(json_file, asdict(result))
     if result.verdict == "error":
         raise CertiflowError(result.reason)
     print(result.verdict)
@@ -77,12 +75,11 @@ def verify_csv(instances: Path, results: Path, effort: Effort, json_file: Path |
         if result.verdict == "error":
             console.warn(f"{network}, {prop}: {result.reason}")
     _write_results(results, texts, found)
-    if json_file is not None:
-        named = [
-            {"network": network, "property": prop} | asdict(result)
-            for (network, prop), result in zip(texts, found, strict=True)
-        ]
-        write_json(json_file, named)
+    named = [
+        {"network": network, "property": prop} | asdict(result)
+        for (network, prop), result in zip(texts, found, strict=True)
+    ]
+    write_json(json_file, named)
     Console(highlight=False).print(_summary(found))
 
 
@@ -168,18 +165,13 @@ def _instance(folder: Path, row: tuple[str, str, float]) -> Instance:
 def _write_results(
     path: Path, texts: Sequence[tuple[str, str]], results: Sequence[InstanceResult]
 ) -> None:
-    with written_atomically(path) as temporary, temporary.open("w", newline="") as stream:
+    with output_file(path) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         for names, result in zip(texts, results, strict=True):
             decided_by = result.decided_by or ""
             row = [*names, result.verdict, decided_by, f"{result.seconds:.3f}"]
             writer.writerow([*row, WORDS[result.deployed]])
-
-
-def write_json(path: Path, content: Any) -> None:
-    with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _summary(results: Sequence[InstanceResult]) -> Table:

@@ -9,7 +9,7 @@ import typer
 
 from flows import environment
 from flows.options import Configuration, Fresh, Json, Overrides, Verbose
-from flows.session import check_writable, prefect_api
+from flows.session import check_outputs, prefect_api
 
 Runs = Annotated[
     list[str] | None,
@@ -38,9 +38,7 @@ def compare(
 ) -> None:
     """Model versions side by side, best first, with what differs from the champion."""
     environment.prepare(verbose=verbose)
-    for option, path in (("--json", json), ("--csv", csv)):
-        if path is not None:
-            check_writable(option, path)
+    check_outputs(json=json, csv=csv)
 
     from flows import version_commands
 
@@ -60,8 +58,7 @@ def study(
     from flows.configuration import load_study
 
     asked = load_study(file, overrides or [])
-    if json is not None:
-        check_writable("--json", json)
+    check_outputs(json=json)
     with prefect_api(verbose=verbose):
         from flows import version_commands
 
@@ -80,9 +77,7 @@ def report(
 ) -> None:
     """One self-contained HTML page on one or several versions, logged on the newest run."""
     environment.prepare(verbose=verbose)
-    for option, path in (("--json", json), ("--output", output)):
-        if path is not None:
-            check_writable(option, path)
+    check_outputs(json=json, output=output)
 
     from flows import version_commands
 
@@ -100,8 +95,7 @@ def promote(
     if force != bool(reason and reason.strip()):
         raise typer.BadParameter("--force and --reason go together: a forced decision says why")
     environment.prepare(verbose=verbose)
-    if json is not None:
-        check_writable("--json", json)
+    check_outputs(json=json)
     with prefect_api(verbose=verbose):
         from flows import version_commands
 
@@ -120,8 +114,7 @@ def rollback(
     if not reason.strip():
         raise typer.BadParameter("--reason is empty: say why")
     environment.prepare(verbose=verbose)
-    if json is not None:
-        check_writable("--json", json)
+    check_outputs(json=json)
     with prefect_api(verbose=verbose):
         from flows import version_commands
 
@@ -143,8 +136,7 @@ def retrain(
     from flows.configuration import load_settings_aloud
 
     settings = load_settings_aloud(conf, overrides or [])
-    if json is not None:
-        check_writable("--json", json)
+    check_outputs(json=json)
     with prefect_api(verbose=verbose):
         from flows import version_commands
 

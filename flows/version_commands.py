@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from pydantic import BaseModel
 from rich.console import Console
 
 from flows.comparison_table import comparison_table
+from flows.session import write_json
 from flows.summary import short, show
 from tasks import comparison
 from tasks.core.errors import CertiflowError
-from tasks.core.files import written_atomically
+from tasks.core.files import output_file
 from tasks.tracking import answered
 
 if TYPE_CHECKING:
@@ -32,11 +31,10 @@ def compare(
 ) -> None:
     """Prints a table for each dataset; writes them where asked."""
     compared = comparison.compare(comparison.collect(words, experiment), epsilon)
-    if json_file is not None:
-        _write_json(json_file, [each.model_dump(mode="json") for each in compared])
+    write_json(json_file, compared)
     if csv_file is not None:
         records = [record for each in compared for record in comparison.as_records(each)]
-        with written_atomically(csv_file) as temporary:
+        with output_file(csv_file) as temporary:
             pd.DataFrame(records).to_csv(temporary, index=False)
     console = Console(highlight=False)
     for each in compared:
@@ -54,8 +52,7 @@ def study(asked: Study, fresh: bool, json_file: Path | None) -> None:
     from flows.study import study_flow
 
     found = study_flow(asked, fresh)
-    if json_file is not None:
-        _write_json(json_file, found.model_dump(mode="json"))
+    write_json(json_file, found)
     console = Console(highlight=False)
     for part in comparison_table(found.comparison):
         console.print(part)
@@ -74,8 +71,7 @@ def report(
     from tasks import page
 
     written = page.write(comparison.collect(words, ""), epsilon, output)
-    if json_file is not None:
-        _write_json(json_file, written.model_dump(mode="json"))
+    write_json(json_file, written)
     console = Console(highlight=False)
     console.print(f"page        {short(str(written.path))}", soft_wrap=True, markup=False)
     console.print(f"logged on   {written.run_name}", soft_wrap=True, markup=False)
@@ -103,8 +99,7 @@ def retrain(settings: Settings, force: bool, json_file: Path | None) -> None:
     from flows.retraining import retrain_flow
 
     found = retrain_flow(settings, force)
-    if json_file is not None:
-        _write_json(json_file, found.model_dump(mode="json"))
+    write_json(json_file, found)
     if found.summary is not None:
         show(found.summary)
     console = Console(highlight=False)
@@ -114,17 +109,10 @@ def retrain(settings: Settings, force: bool, json_file: Path | None) -> None:
 
 
 def _show_decision(decision: Decision, json_file: Path | None) -> None:
-    if json_file is not None:
-        _write_json(json_file, decision.model_dump(mode="json"))
+    write_json(json_file, decision)
     console = Console(highlight=False)
     console.print(
         f"{decision.model} version {decision.version} {decision.decision}: {decision.reason}",
         soft_wrap=True,
         markup=False,
     )
-
-
-def _write_json(path: Path, values: Any) -> None:
-    if isinstance(values, BaseModel):
-        values = values.model_dump(mode="json")
-    path.write_text(json.dumps(values, indent=2) + "\n")

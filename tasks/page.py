@@ -21,12 +21,12 @@ from tasks.comparison import Comparison, Contender, Row
 from tasks.core import version_figures
 from tasks.core.comparison import MEASURES
 from tasks.core.errors import CertiflowError
-from tasks.core.files import written_atomically
+from tasks.core.files import output_file
 from tasks.core.paired import BOOTSTRAP, MCNEMAR
 from tasks.core.verdicts import Verdict
 from tasks.core.version_figures import svg
 from tasks.settings import TrackingSettings, decimal
-from tasks.tracking import DECISION, RegisteredModel, log_file, model_name
+from tasks.tracking import DECISION, RegisteredModel, log_text, model_name
 
 NAME = "report.html"
 HARDEST = 6
@@ -74,9 +74,10 @@ def write(
     newest = contenders[0].run
     folder = Path(newest.params.get("tracking.output", TrackingSettings().output))
     path = (path or folder / newest.name / NAME).absolute()
-    with written_atomically(path) as temporary:
-        temporary.write_text(_render(contenders, compared[0]), encoding="utf-8")
-    log_file(newest.run_id, path, NAME)
+    text = _render(contenders, compared[0])
+    with output_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    log_text(newest.run_id, text, NAME)
     return Page(path=path, run_id=newest.run_id, run_name=newest.name)
 
 

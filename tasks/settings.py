@@ -16,6 +16,7 @@ from tasks.core.datasets import SOURCES
 from tasks.core.files import sha256_of
 from tasks.core.ladder import Engine
 from tasks.core.training_settings import TrainingSettings
+from tasks.core.uris import without_passwords
 
 DATASETS = (*SOURCES, "digits")
 
@@ -53,6 +54,18 @@ WITHOUT_EFFECT: dict[str, Any] = {
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_passwords(cls, values: Any) -> Any:
+        """Settings are stored where others read them: in MLflow, Prefect and config.yaml."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, str) and without_passwords(value) != value:
+                raise ValueError(
+                    f"{key} is {without_passwords(value)!r} with a user name or password before "
+                    "its host: settings are stored where others read them: leave these out"
+                )
+        return values
 
 
 class DataSettings(_Section):

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import mlflow
 import mlflow.tensorflow
 import numpy as np
@@ -30,6 +23,7 @@ from tasks.core.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
 from tasks.report import Summary
 from tests.flow_project import flow_project, smoke
+from tests.local_servers import mlflow_server
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -251,27 +245,9 @@ def without_mirrors() -> dict[str, Any]:
 
 
 @pytest.fixture
-def server(project: Path, tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server on loopback, which is stricter than the SQLite store."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--backend-store-uri", "sqlite:///server.db"),
-        *("--artifacts-destination", "./artifacts"),
-    ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet) as process:  # type: ignore[call-overload]
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/health").is_success:
-                    break
-            time.sleep(0.2)
-        yield url
-        process.terminate()
+def server(tmp_path: Path) -> Iterator[str]:
+    with mlflow_server(tmp_path) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_everything_is_accepted_by_a_server(server: str, project: Path) -> None:

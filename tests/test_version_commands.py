@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from tests.command import CERTIFLOW, certiflow, clean_environment, error_of, with_settings
+from tests.devices import device, is_device
 
 SMOKE = ["--conf", "conf/smoke.yaml"]
 # Every point to the solver, one at a time: long enough to be killed in its midst.
@@ -39,8 +38,12 @@ def stored(project: Path) -> dict[str, str]:
     """When each verdict was stored, by its property."""
     if not (project / "verdicts.db").exists():
         return {}
-    with sqlite3.connect(project / "verdicts.db") as connection:
+    with (
+        suppress(sqlite3.OperationalError),  # no table yet
+        sqlite3.connect(project / "verdicts.db") as connection,
+    ):
         return dict(connection.execute("SELECT property || network, created FROM verdicts"))
+    return {}
 
 
 # The tests of this file follow one story: each goes on where the one before ended.
@@ -106,6 +109,30 @@ def test_report_says_where_the_page_is(project: Path, environment: dict[str, str
 
 
 @pytest.mark.parametrize(
+    "options",
+    [["compare", "--csv"], ["compare", "--json"], ["report", "1", "--output"]],
+)
+def test_files_of_options_may_be_devices_pipes_and_links(
+    options: list[str], project: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    node, link, pipe = device(tmp_path, "null"), tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("target")
+    os.mkfifo(pipe)
+    for path in (node, link):
+        result = certiflow(project, environment, *options, str(path))
+        assert result.returncode == 0, result.stderr
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        assert certiflow(project, environment, *options, str(pipe)).returncode == 0
+        received = reader.communicate()[0]
+    assert is_device(node)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    for text in (received, (tmp_path / "target").read_text()):
+        assert "digits" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"null", "link", "target", "pipe"}
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["promote", "--version", "1", "--force"], "--reason"),
@@ -147,46 +174,3 @@ def test_a_store_of_another_schema_is_named_with_the_remedy(
     error = error_of(certiflow(tmp_path, environment, "compare"))
     assert "written by another version of MLflow" in error
     assert "mlflow db upgrade sqlite:///mlflow.db" in error
-
-
-def test_serve_offers_the_deployment_until_it_is_ended(
-    project: Path, environment: dict[str, str]
-) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(
-        [*CERTIFLOW, "serve", *SMOKE, "--cron", "0 2 1 1 *", "--port", str(port)],
-        cwd=project,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            deployment = served(f"{url}/api/deployments/name/retrain/digits-dense-16", process)
-            settings = httpx.get(f"{url}/ui-settings").json()
-        finally:
-            process.terminate()
-        process.wait(60)
-    assert deployment["schedules"][0]["schedule"]["cron"] == "0 2 1 1 *"
-    assert deployment["global_concurrency_limit"]["limit"] == 1
-    assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    schema = deployment["parameter_openapi_schema"]
-    assert schema["definitions"]["VerificationSettings"]["properties"]["samples"]["minimum"] == 1
-    assert settings["api_url"] == f"{url}/api"
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(url)
-
-
-def served(url: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """The answer, once there is one."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None
-        with suppress(httpx.HTTPError):
-            answer = httpx.get(url)
-            if answer.is_success:
-                return dict(answer.json())
-        time.sleep(0.3)
-    raise TimeoutError(url)

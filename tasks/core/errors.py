@@ -1,8 +1,16 @@
 """Errors a user can cause, each one line that names the value, the expectation and the remedy."""
 
+from tasks.core.uris import without_passwords
+
 
 class CertiflowError(Exception):
-    """Shown to the user as one line, without a traceback; the command then exits with 1."""
+    """Shown to the user as one line, without a traceback; the command then exits with 1.
+
+    The message may quote URIs and other libraries' messages: it never holds a URI's password.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_passwords(message))
 
 
 class ContradictionError(CertiflowError):

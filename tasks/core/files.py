@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import CertiflowError
+
+MAX_LINKS = 40  # as many as Linux follows
 
 
 class ArtifactRef(BaseModel):
@@ -45,15 +50,101 @@ def sha256_of(content: bytes) -> str:
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffix, moved into place when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    """A temporary path with `path`'s suffix, whose file becomes `path` when the block succeeds.
+
+    A symbolic link stays, and what it points to is written. Only a regular file is replaced: a
+    device, a pipe or a descriptor (`/dev/stdout`, `/dev/fd/3`) gets the bytes.
+    """
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / f"content{path.suffix}"
+            yield temporary
+            _send(temporary, path)
+        return
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(target, path.suffix) as temporary:
+        yield temporary
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """`written_atomically` for a file that the user named.
+
+    Raises:
+        CertiflowError: it cannot be written: the disk is full, a pipe's reader has gone.
+    """
+    try:
+        with written_atomically(path) as temporary:
+            yield temporary
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CertiflowError(f"{path}: {reason}: choose another file") from error
+
+
+def check_writable(path: Path) -> None:
+    """Does all that `output_file` does but the writing, and leaves everything as it was.
+
+    Nothing is opened that is not a regular file: a pipe would wait for its reader.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+    if _is_stream(path):
+        path.stat()  # a descriptor that is not open
+        if not os.access(path, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    with _beside(target, path.suffix) as temporary:
+        temporary.touch()
+
+
+@contextmanager
+def _beside(target: Path, suffix: str) -> Iterator[Path]:
+    """A path in `target`'s folder, where nothing is left behind."""
+    temporary = target.with_name(f".{uuid.uuid4().hex}{suffix}")
     try:
         yield temporary
-        temporary.replace(path)
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether `path` is there, and is a device, a pipe, a socket or a descriptor."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return _descriptor(path) is not None
+    regular = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return not regular or _descriptor(path) is not None
+
+
+def _send(content: Path, stream: Path) -> None:
+    """Copies a file's bytes into a stream; into a descriptor from where it stands."""
+    descriptor = _descriptor(stream)
+    # Opened by its name, a file that is standard output would be overwritten from its start.
+    opened: Path | int = stream if descriptor is None else os.dup(descriptor)
+    with content.open("rb") as source, open(opened, "wb") as sink:
+        shutil.copyfileobj(source, sink)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of this process's descriptor that `path` names, through links or directly."""
+    for _ in range(MAX_LINKS):
+        folder = Path(os.path.realpath(path.parent))
+        if folder == Path(f"/proc/{os.getpid()}/fd") and path.name.isdigit():
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = folder / path.readlink()
+    return None
 
 
 def temporary_folder(prefix: str) -> Path:

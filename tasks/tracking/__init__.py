@@ -27,7 +27,7 @@ from tasks.tracking.runs import (
     Run,
     RunRef,
     git_commit,
-    log_file,
+    log_text,
     mark_killed,
     tracked_run,
 )
@@ -55,7 +55,7 @@ __all__ = [
     "find_version",
     "git_commit",
     "local_store_locked",
-    "log_file",
+    "log_text",
     "mark_killed",
     "model_name",
     "open_store",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import shutil
 import subprocess
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks import console
 from tasks.core.datasets import Dataset
 from tasks.core.errors import CertiflowError
+from tasks.core.uris import without_passwords
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
 from tasks.tracking.store import (
     LOCAL_UI,
@@ -175,12 +175,13 @@ class Run:
         self._client.set_terminated(self.ref.run_id, status)
 
 
-def log_file(run_id: str, path: Path, name: str) -> None:
-    """Logs a file on a run that is over, under the name given."""
+def log_text(run_id: str, text: str, name: str) -> None:
+    """Logs a text on a run that is over, as a file of the name given."""
     open_store()
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copyfile(path, Path(folder) / name)
-        MlflowClient().log_artifact(run_id, str(copy))
+        file = Path(folder) / name
+        file.write_text(text, encoding="utf-8")
+        MlflowClient().log_artifact(run_id, str(file))
 
 
 def mark_killed(tag: str, value: str) -> list[str]:
@@ -220,7 +221,8 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
             yield run
     except BaseException as error:
         with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure
-            run.tags({"failure": " ".join(str(error).split())[:500] or type(error).__name__})
+            reason = " ".join(without_passwords(str(error)).split())[:500]
+            run.tags({"failure": reason or type(error).__name__})
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, STORE_ERRORS):
             raise CertiflowError(
@@ -268,7 +270,7 @@ def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Ru
             f"MLflow at {uri} does not answer ({first_line(error)}): start it, or unset "
             "MLFLOW_TRACKING_URI to use the project's own store"
         ) from error
-    host = uri if uri.startswith("http") else LOCAL_UI
+    host = uri.rstrip("/") if uri.startswith("http") else LOCAL_UI
     run_id = run.info.run_id
     url = f"{host}/#/experiments/{experiment}/runs/{run_id}"
     return Run(RunRef(run_id=run_id, name=name, folder=folder, url=url))

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.errors import CertiflowError
+from tasks.core.uris import parted, without_passwords
 
 SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
@@ -30,6 +31,7 @@ STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable,
 def open_store() -> None:
     """Points MLflow at the project's own store, unless told otherwise, and initialises it once.
 
+    A server's URL is without user and password afterwards, wherever it is shown or stored.
     Two processes that initialise one SQLite store at the same time would break it.
 
     Raises:
@@ -39,11 +41,21 @@ def open_store() -> None:
     """
     if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
         mlflow.set_tracking_uri(LOCAL_STORE)
+    _hide_password()
     database = local_database()
     if database is not None:
         _initialise(database)
     elif mlflow.get_tracking_uri().startswith("http"):
         _probe(mlflow.get_tracking_uri())
+
+
+def _hide_password() -> None:
+    """Moves user and password out of a server's URL, to where MLflow looks for them as well."""
+    uri, credentials = parted(mlflow.get_tracking_uri())
+    if credentials is not None and uri.startswith("http"):
+        os.environ["MLFLOW_TRACKING_USERNAME"] = credentials.user
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = credentials.password
+        mlflow.set_tracking_uri(uri)
 
 
 def local_database() -> Path | None:
@@ -115,15 +127,19 @@ def serve_ui(port: int) -> None:
             f"MLFLOW_TRACKING_URI is a server: open {mlflow.get_tracking_uri()}, or unset it to "
             "see the project's own store"
         )
+    with answered("ui"):  # the server itself would end in a traceback
+        MlflowClient().search_experiments(max_results=1)
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise CertiflowError(f"port {port} is in use: choose another one, make ui PORT=5001")
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", mlflow.get_tracking_uri(), "--workers", "1"),
+        *("--workers", "1"),
         *("--artifacts-destination", LOCAL_ARTIFACTS.absolute().as_uri()),
     ]
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    # A command line is seen by everybody on the machine, and this URI may hold a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = mlflow.get_tracking_uri()
     print(f"MLflow's UI on http://127.0.0.1:{port} in some seconds; Ctrl-C ends it", flush=True)
     os.execv(sys.executable, command)
 
@@ -146,5 +162,5 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    text = str(error).strip()
+    text = without_passwords(str(error)).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__
