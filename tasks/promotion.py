@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import numpy as np
 from prefect import get_client, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks import console, descriptions
 from tasks.core.errors import CertiflowError
-from tasks.core.gate import GateEvidence, Judgement, judge
+from tasks.core.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.verdicts import Verdict
 from tasks.data import DatasetRef, load
 from tasks.settings import Settings
@@ -181,13 +180,7 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
     logits = model.runtime.logits(data.test_images.reshape(-1, *model.input_shape))
     return GateEvidence(
         clean=logits.argmax(axis=1) == data.test_labels,
-        certified=np.array(
-            [
-                result.verdict is Verdict.ROBUST
-                and (bool(result.deployed) or not settings.promotion.deployed)
-                for result in found
-            ]
-        ),
+        certified=proved(found, deployed=settings.promotion.deployed),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.paired import Difference, least_significant_fall, share_difference
+from tasks.core.verdicts import Verdict, VerificationResult
 
 Mask = NDArray[np.bool_]
 
@@ -18,7 +20,8 @@ class GateEvidence:
 
     Attributes:
         clean: right on each image of the whole test set, (n,).
-        certified: right, and proved robust at the reference radius, on each sampled point, (m,).
+        certified: right, and proved robust at the reference radius, on each sampled point, (m,);
+            see `proved`.
     """
 
     clean: Mask
@@ -34,6 +37,16 @@ class Judgement:
     clean: Difference
     certified: Difference
     unnoticed: int  # so many points might have been lost without being noticed
+
+
+def proved(results: Sequence[VerificationResult], *, deployed: bool) -> Mask:
+    """Which points are proved robust; if `deployed`, also for the float32 model as it is served."""
+    return np.array(
+        [
+            result.verdict is Verdict.ROBUST and (not deployed or result.deployed is True)
+            for result in results
+        ]
+    )
 
 
 def judge(

@@ -26,8 +26,9 @@ SUPPORTED = (
 def relu_network(model: keras.Model) -> ReluNetwork:
     """The same function as a Sequential or functional `model` in float64, over flattened inputs.
 
-    The weights are the model's float32 weights, exactly. Raises `CertiflowError` naming the layer
-    when one cannot be expressed with affine maps and ReLUs.
+    The weights are the model's float32 weights; where batch normalisation or consecutive affine
+    layers become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
+    naming the layer when one cannot be expressed with affine maps and ReLUs.
     """
     source, output = _ends(model)
     walk = _Walk(model, source)

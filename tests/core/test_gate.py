@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.core.gate import GateEvidence, Judgement, judge
+from tasks.core.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.paired import least_significant_fall
+from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 
 POINTS, IMAGES = 100, 1000
 
@@ -57,3 +58,21 @@ def test_a_gain_is_accepted_and_told() -> None:
     found = judged(evidence(990, 80), evidence(980, 50))
     assert found.accepted
     assert "certified accuracy by +30.00% on the same 100 points (beyond" in found.reason
+
+
+def test_proofs_that_count() -> None:
+    """All of them, or those that hold for the float32 model; what is not robust never does."""
+    results = [
+        VerificationResult(index, 0, 0.1, verdict, DecidedBy.CROWN, 0.0, deployed=deployed)
+        for index, (verdict, deployed) in enumerate(
+            [
+                (Verdict.ROBUST, True),
+                (Verdict.ROBUST, False),
+                (Verdict.ROBUST, None),
+                (Verdict.FALSIFIED, None),
+                (Verdict.UNKNOWN, None),
+            ]
+        )
+    ]
+    assert proved(results, deployed=False).tolist() == [True, True, True, False, False]
+    assert proved(results, deployed=True).tolist() == [True, False, False, False, False]
