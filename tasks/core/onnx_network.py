@@ -96,9 +96,10 @@ class OnnxRuntime:
 def read_onnx(path: Path) -> OnnxNetwork:
     """The same function as the file's graph in float64, with a dynamic batch fixed to 1.
 
-    The weights are the file's float32 weights; where batch normalisation or consecutive affine nodes
-    become one map, the float64 numbers nearest to their products. Raises `CertiflowError` naming the
-    file and the node, initializer or input that cannot be expressed with affine maps and ReLUs.
+    The weights are the file's float32 weights; where batch normalisation or consecutive affine
+    nodes become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
+    naming the file and the node, initializer or input that cannot be expressed with affine maps and
+    ReLUs.
     """
     model = _model(path)
     try:
