@@ -15,7 +15,6 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from tasks.core.choices import Choices, joined
 from tasks.core.dual_bounds import DualProblem, Optimised, SignArray, Subproblems
 from tasks.core.falsification import padded_rows, reaches
 from tasks.core.network import Affine, ReluNetwork
+from tasks.core.outcome import Goal, Search, worst_first
 from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
 from tasks.core.tightening import tightened_hidden
 
@@ -34,26 +34,6 @@ FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
 STEPS = 10
 LAST_STEPS = 300  # where nothing is left to split
-SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
-
-
-@dataclass(frozen=True, eq=False)
-class Search:
-    """How a search ended.
-
-    Attributes:
-        proved: whether every subproblem was closed: no region is reached.
-        candidate: a point whose float64 outputs reach a region, shape (inputs,), or None.
-        lower: the least proved bound over all open and closed subproblems.
-        subproblems: how many were bounded.
-        reason: why it ended with neither.
-    """
-
-    proved: bool
-    candidate: FloatArray | None
-    lower: float
-    subproblems: int
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +49,7 @@ class _Node:
 
 
 class PhaseSearch:
-    """The search over one box and the regions that share it.
-
-    A bound above 0 excludes a region. Above `goal` it is not worth more work; one between them is
-    raised with a few more subproblems, unless some point shows that `goal` is out of reach.
-    """
+    """The search over one box and the regions that share it; see `Goal` for what `goal` bounds."""
 
     def __init__(
         self,
@@ -83,15 +59,13 @@ class PhaseSearch:
         hidden: Sequence[Bounds],
         goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions, self.goal = network, box, regions, goal
+        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
         self.problem = DualProblem(network, box, hidden)
         self.rows, self.offsets = padded_rows(regions)
         self.root_lower = np.full(len(regions), -np.inf)
         self.heap: list[tuple[float, int, _Node]] = []
         self.order = itertools.count()  # ties go first in, first out
         self.subproblems = 0
-        self.most = np.inf  # subproblems, once all regions are excluded
-        self.least_seen = np.inf  # excess of any region at any point
         self.stuck = 0
         self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
@@ -101,20 +75,16 @@ class PhaseSearch:
         if self.subproblems == 0:
             self.bound_roots(deadline)
         most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
-        while self._worth_more() and time.monotonic() < deadline:
+        while (
+            self.candidate is None
+            and self.goal.worth_more(self.heap, self.subproblems)
+            and time.monotonic() < deadline
+        ):
             nodes = [entry[-1] for entry in worst_first(self.heap, most)]
             nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
             if nodes:
                 self._bound_children(nodes, units, deadline)
         return self._summary()
-
-    def _worth_more(self) -> bool:
-        if not self.heap or self.candidate is not None:
-            return False
-        if self.heap[0][0] > 0:
-            self.most = min(self.most, 1.1 * self.subproblems + SPARE)
-            return self.subproblems < self.most and self.least_seen > self.goal
-        return True
 
     def _summary(self) -> Search:
         open_lower = min((entry[0] for entry in self.heap), default=np.inf)
@@ -140,7 +110,7 @@ class PhaseSearch:
             problems = self._problems(regions, signs, bounds)
             choices = self.problem.initial_choices(problems)
             found = self.problem.optimise(
-                problems, choices, ROOT_STEPS, stop_above=self.goal, deadline=deadline
+                problems, choices, ROOT_STEPS, stop_above=self.goal.bound, deadline=deadline
             )
             self.root_lower[regions] = found.lower
             self._file(problems, found, regions, np.full(len(regions), -np.inf))
@@ -164,7 +134,7 @@ class PhaseSearch:
         self.subproblems += len(regions)
         self._try_points(found, problems, regions)
         for row, lower in enumerate(np.fmax(found.lower, known).tolist()):
-            if lower > self.goal:
+            if lower > self.goal.bound:
                 self.closed_lower = min(self.closed_lower, lower)
                 continue
             at = slice(row, row + 1)
@@ -183,7 +153,7 @@ class PhaseSearch:
         outputs = self.network(points)
         excess = ((problems.rows @ outputs[:, :, None])[..., 0] + problems.offsets).max(axis=1)
         deepest = int(excess.argmin())
-        self.least_seen = min(self.least_seen, float(excess[deepest]))
+        self.goal.least_seen = min(self.goal.least_seen, float(excess[deepest]))
         if reaches(self.network, self.regions[regions[deepest]], points[deepest]):
             self.candidate = points[deepest]
 
@@ -293,7 +263,7 @@ class PhaseSearch:
         problems = self._problems(regions, signs, bounds)
         start = joined([node.choices for node in nodes])[twice]
         found = self.problem.optimise(
-            problems, start, STEPS, stop_above=self.goal, deadline=deadline
+            problems, start, STEPS, stop_above=self.goal.bound, deadline=deadline
         )
         known = np.array([node.lower for node in nodes])[twice]
         self._file(problems, found, regions, known)
@@ -316,18 +286,6 @@ def optimised_root(
     search = PhaseSearch(network, box, regions, tightened, goal)
     search.bound_roots(deadline)
     return search
-
-
-Entry = TypeVar("Entry", bound=tuple[Any, ...])
-
-
-def worst_first(heap: list[Entry], most: int) -> list[Entry]:
-    """Takes the entries of least bound; of those that exclude their regions only when all do."""
-    all_excluded = heap[0][0] > 0
-    taken: list[Entry] = []
-    while heap and len(taken) < most and (all_excluded or not heap[0][0] > 0):
-        taken.append(heapq.heappop(heap))
-    return taken
 
 
 def _clipped(bounds: Bounds, signs: SignArray) -> Bounds:

@@ -43,6 +43,7 @@ SOURCES = (
     "onnx_network",
     "onnx_node",
     "onnx_operators",
+    "outcome",
     "property_verification",
     "radius_search",
     "replay",

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.bounds import Bounds, rounding_scales
-from tasks.core.branch_and_bound import SPARE, Search, worst_first
 from tasks.core.falsification import reaches
 from tasks.core.network import ReluNetwork
+from tasks.core.outcome import Goal, Search, worst_first
 from tasks.core.specification import BoolArray, FloatArray, IntArray, LinfBall, UnsafeRegion
 
 BATCH = 256
@@ -27,7 +27,7 @@ PhaseArray = NDArray[np.int8]
 
 
 class InputSearch:
-    """The search over one box and the regions that share it; `goal` as in `PhaseSearch`."""
+    """The search over one box and the regions that share it; see `Goal` for what `goal` bounds."""
 
     def __init__(
         self,
@@ -37,14 +37,12 @@ class InputSearch:
         hidden: Sequence[Bounds],
         goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions, self.goal = network, box, regions, goal
+        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
         self.padded = _Padded(network, box, regions, hidden)
         # (bound, order, box's lower and upper, phases, open regions, input to split)
         self.heap: list[tuple[float, int, LinfBall, PhaseArray, BoolArray, int]] = []
         self.order = itertools.count()
         self.boxes = 0
-        self.most = np.inf  # boxes, once all regions are excluded
-        self.least_seen = np.inf  # excess of any region at any point
         self.stuck = 0
         self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
@@ -54,7 +52,11 @@ class InputSearch:
         if self.boxes == 0:
             alive = np.ones((1, len(self.regions)), dtype=bool)
             self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf))
-        while self._worth_more() and time.monotonic() < deadline:
+        while (
+            self.candidate is None
+            and self.goal.worth_more(self.heap, self.boxes)
+            and time.monotonic() < deadline
+        ):
             self._bound(*self._halves())
         open_lower = min((entry[0] for entry in self.heap), default=np.inf)
         proved = open_lower > 0 and self.candidate is None and not self.stuck
@@ -63,14 +65,6 @@ class InputSearch:
             reason += f", {self.stuck} too thin to split"
         lower = float(min(open_lower, self.closed_lower))
         return Search(proved, self.candidate, lower, self.boxes, reason)
-
-    def _worth_more(self) -> bool:
-        if not self.heap or self.candidate is not None:
-            return False
-        if self.heap[0][0] > 0:
-            self.most = min(self.most, 1.1 * self.boxes + SPARE)
-            return self.boxes < self.most and self.least_seen > self.goal
-        return True
 
     def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray, FloatArray]:
         """Both halves of the boxes with the least bounds, and these."""
@@ -97,7 +91,7 @@ class InputSearch:
 
         `alive` marks regions open in the parent box, `known` bounds their excess there.
         """
-        lower, closed, split, points = self.padded.bounds(boxes, phases, alive, self.goal)
+        lower, closed, split, points = self.padded.bounds(boxes, phases, alive, self.goal.bound)
         lower = np.fmax(lower, known)
         self.boxes += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
@@ -117,7 +111,7 @@ class InputSearch:
         for region in self.regions:
             excess = region.excess(outputs)
             deepest = int(excess.argmin())
-            self.least_seen = min(self.least_seen, float(excess[deepest]))
+            self.goal.least_seen = min(self.goal.least_seen, float(excess[deepest]))
             if reaches(self.network, region, points[deepest]):
                 self.candidate = points[deepest]
 

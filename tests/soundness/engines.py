@@ -18,12 +18,13 @@ from tasks.core.bounds import (
     linear_lower_bounds,
     preactivation_bounds,
 )
-from tasks.core.branch_and_bound import PhaseSearch, Search, optimised_root
+from tasks.core.branch_and_bound import PhaseSearch, optimised_root
 from tasks.core.errors import CertiflowError
 from tasks.core.input_splitting import InputSearch
 from tasks.core.ladder import Engine, decide
 from tasks.core.models import NumpyRuntime
 from tasks.core.network import ReluNetwork
+from tasks.core.outcome import Search
 from tasks.core.radius_search import Job as RadiusJob
 from tasks.core.radius_search import Question, RadiusSolver
 from tasks.core.specification import LinfBall, Property, UnsafeRegion
