@@ -31,6 +31,7 @@ CARRIERS = {
     "reluplex",
     "reporting",
     "solver_process",
+    "uris",
     "verdict_store",
     "worker_pool",
 }
