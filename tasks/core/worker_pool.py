@@ -163,7 +163,7 @@ class WorkerPool(Generic[Job, Answer]):
                 wait([worker.connection for worker in self.workers], timeout=POLL_SECONDS)
                 for worker in list(self.workers):
                     end: _End[Answer] | None = _poll(worker, self.memory_limit_bytes)
-                    ended = worker.current
+                    ended, stage = worker.current, worker.stage
                     if end is not None:
                         worker.current = None
                         if end.ending is not Ending.DONE:
@@ -178,9 +178,7 @@ class WorkerPool(Generic[Job, Answer]):
                         continue
                     unfinished -= 1
                     reason = _reason(ended, end)
-                    yield Outcome(
-                        ended.job, end.ending, end.answer, reason, end.seconds, worker.stage
-                    )
+                    yield Outcome(ended.job, end.ending, end.answer, reason, end.seconds, stage)
         finally:
             for worker in [w for w in self.workers if not w.is_idle]:
                 self._stop(worker)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tasks.core import reporting, worker_pool
 from tasks.core.errors import CertiflowError
 from tasks.core.worker_pool import Ending, Outcome, run_jobs
 
@@ -46,6 +47,25 @@ def make_solver(offset: int) -> Callable[[str | int], int]:
         return int(job) + offset
 
     return solve
+
+
+class Preparing:
+    """A solver that loads something before each job: it takes as long as `load` seconds."""
+
+    def __init__(self, load: float) -> None:
+        self.load = load
+
+    def prepare(self, job: str) -> None:
+        if job == "cannot load":
+            raise ValueError("no such file")
+        time.sleep(self.load)
+
+    def __call__(self, job: str) -> str:
+        reporting.entered("first")
+        reporting.entered("second")
+        if job == "hang":
+            time.sleep(600)
+        return job
 
 
 def broken_solver() -> Callable[[int], int]:
@@ -258,6 +278,40 @@ def test_workers_use_one_thread_and_the_parent_keeps_its_own(
     assert all(pool.endswith(": 1") for pool in pools), pools
     assert os.environ["NUMBA_NUM_THREADS"] == "2"
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def prepared(jobs: Sequence[str], load: float) -> dict[str, Outcome[str, str]]:
+    results = run_jobs(
+        Preparing,
+        (load,),
+        jobs,
+        num_workers=1,
+        timeout_seconds=lambda job: 0.5,
+        memory_limit_bytes=500 * MEGABYTE,
+    )
+    return {outcome.job: outcome for outcome in results}
+
+
+def test_preparing_is_not_counted() -> None:
+    found = prepared(["one", "cannot load", "hang"], load=1.0)
+    assert found["one"].answer == "one"
+    assert found["one"].seconds < 0.5
+    assert found["cannot load"].ending is Ending.FAILED
+    assert found["cannot load"].reason == "ValueError: no such file"
+    assert found["hang"].ending is Ending.TIMEOUT
+    assert 0.5 <= found["hang"].seconds < 1.5
+
+
+def test_preparing_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "PREPARE_SECONDS", 1.0)
+    (outcome,) = prepared(["one"], load=600.0).values()
+    assert (outcome.ending, outcome.stage) == (Ending.FAILED, "")
+    assert outcome.reason == "the model was not loaded within 1 s"
+
+
+def test_outcomes_tell_the_last_stage() -> None:
+    found = prepared(["one", "hang"], load=0.0)
+    assert {outcome.stage for outcome in found.values()} == {"second"}
 
 
 def test_no_process_is_left_behind() -> None:
