@@ -90,7 +90,7 @@ def speed(classifier: Classifier, sample: Sample, console: Console) -> None:
 def overhead(classifier: Classifier, sample: Sample, console: Console) -> None:
     """What travels, pickled, and the seconds of jobs that cost nothing."""
     network = relu_network(classifier.model)
-    nothing = np.zeros(network.num_outputs - 1, dtype=bool)
+    nothing = np.full(network.num_outputs - 1, -np.inf)
     job = job_for(sample, np.intp(0), EPSILON, nothing, "ladder")
     console.print(f"sent once: {len(pickle.dumps(network))} bytes")
     console.print(f"sent per job: {len(pickle.dumps(job))} bytes")
