@@ -55,6 +55,10 @@ class OnnxRuntime:
 
     path: Path
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens the file itself."""
+        return {"path": self.path}
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one point, without a batch axis."""

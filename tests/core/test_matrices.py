@@ -199,11 +199,11 @@ def test_networks_in_blocks_are_sent_small_and_known_by_their_digest() -> None:
     assert isinstance(second, BlockMatrix)
     (part,) = second.parts
     part.weights[3, 2, 1] = np.nextafter(part.weights[3, 2, 1], 2)
-    assert ReluNetwork(network.layers).sha256 != again.sha256
+    assert replace(network).sha256 != again.sha256
     part.weights[3, 2, 1] = again.layers[1].matrix.parts[0].weights[3, 2, 1]
-    assert ReluNetwork(network.layers).sha256 == again.sha256
+    assert replace(network).sha256 == again.sha256
     part.columns[3, :2] = part.columns[3, 1::-1]
-    assert ReluNetwork(network.layers).sha256 != again.sha256
+    assert replace(network).sha256 != again.sha256
 
 
 @pytest.mark.usefixtures("in_blocks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,3 +92,13 @@ def test_reading_does_not_need_tensorflow(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == []
+
+
+def test_models_can_be_sent_to_other_processes(tmp_path: Path) -> None:
+    """Also when their runtimes have been opened, as loading does."""
+    for path in (_onnx(tmp_path), _nnet(tmp_path)):
+        model = load(path)
+        sent = pickle.loads(pickle.dumps(model))
+        points = np.random.default_rng(0).random((3, *model.input_shape)).astype(np.float32)
+        np.testing.assert_array_equal(sent.runtime.logits(points), model.runtime.logits(points))
+        assert sent.network.sha256 == model.network.sha256
