@@ -61,7 +61,8 @@ def robustness_curve(
         "x",
         color="black",
         markersize=5,
-        label="the same, proved of the float32 model as served",
+        zorder=5,  # on the diamonds
+        label="of the verified, proved of the float32 model",
     )
     axes.set(
         xlabel="epsilon (L∞ radius, pixels in [0, 1])",
