@@ -69,7 +69,8 @@ def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
 
 def _verdicts(verification: list[dict[str, Any]]) -> Table:
     points = sum(int(verification[0][column]) for column in VERDICT_COLUMNS)
-    table = Table(title=f"Verification, {points} sampled points", title_justify="left")
+    title = f"Verification, {points} sampled points"
+    table = Table(title=title, title_justify="left", pad_edge=False)  # it fits 80 columns
     for column in ("epsilon", *VERDICT_COLUMNS, "proved", "deployed"):
         table.add_column(column, justify="right")
     for row in verification:

@@ -187,6 +187,7 @@ class _BoxLadder:
         self.units = [np.arange(len(layer.bias)) for layer in network.layers[:-1]]
         self.search: PhaseSearch | InputSearch | None = None
         self.rests_on_marabou = False
+        self.near: list[FloatArray] = []  # points on the border, for the deployed model to judge
         self.reason = ""
 
     def run(self, engine: Engine, with_marabou: bool, prove_again: bool) -> Answer:
@@ -218,8 +219,10 @@ class _BoxLadder:
         """One stage after the other; the last one's answer where all leave something open."""
         for stage, bound in stages:
             point = bound()
-            if point is not None:  # reaches a region, evaluated alone
-                return self._falsified(point, stage)
+            if point is not None:
+                if self._is_reached(point):
+                    return self._falsified(point, stage)
+                self.near.append(point)
             if (self.lower > 0).all():
                 return self._robust(stage)
         return self._open(stages[-1][0])
@@ -232,6 +235,10 @@ class _BoxLadder:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+    @property
+    def _candidates(self) -> FloatArray:
+        return np.array(self.near).reshape(-1, self.network.num_inputs)
 
     @property
     def _left(self) -> list[int]:
@@ -379,7 +386,7 @@ class _BoxLadder:
         return Answer(
             answer.verdict,
             DecidedBy.MARABOU,
-            answer.candidates,
+            np.concatenate([answer.candidates, self._candidates]),
             None if answer.region is None else left[answer.region],
             reason="; ".join(part for part in reasons if part),
         )
@@ -394,14 +401,20 @@ class _BoxLadder:
             deployed=bool((self.lower > self._float32_errors()).all()),
         )
 
+    def _is_reached(self, point: FloatArray) -> bool:
+        """Whether the point reaches a region, evaluated alone by the whole network.
+
+        Without the dead units sums may round otherwise, which decides ties.
+        """
+        return any(falsification.reaches(self.whole, region, point) for region in self.regions)
+
     def _falsified(self, point: FloatArray, stage: DecidedBy) -> Answer:
         outputs = self.whole(point[None])
         excess = [float(region.excess(outputs)[0]) for region in self.regions]
         return Answer(Verdict.FALSIFIED, stage, point[None], int(np.argmin(excess)))
 
     def _open(self, stage: DecidedBy) -> Answer:
-        nothing = np.empty((0, self.network.num_inputs))
         late = stage is DecidedBy.BRANCH_AND_BOUND and time.monotonic() >= self.deadline
         verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
         reason = self.reason or "bounds are too loose"
-        return Answer(verdict, stage, nothing, self._left[0], reason=reason)
+        return Answer(verdict, stage, self._candidates, self._left[0], reason=reason)

@@ -384,3 +384,17 @@ def test_every_stage_keeps_the_deadline_on_a_convolutional_network() -> None:
         answer = decide(network, prop, timeout_seconds=limit, with_marabou=False)
         assert answer.verdict is Verdict.TIMEOUT
         assert time.monotonic() - started < limit + 15.0  # a busy machine; alone it is 0.4
+
+
+def test_point_that_the_whole_network_does_not_reach_is_a_candidate_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without its dead units a network rounds otherwise: ties are for the deployed model."""
+    network, ball = hand_computed(), box([-0.5, -0.45], [1.0, 0.5])
+    point = np.array([0.0, 0.0])
+    monkeypatch.setattr(falsification, "search", lambda *arguments, **settings: point)
+    prop = Property.robustness(ball, 0, 2)
+    assert prop.unsafe[0].excess(network(point[None]))[0] > 0
+    answer = decide(network, prop, engine="bounds", timeout_seconds=5)
+    assert answer.verdict is Verdict.UNKNOWN
+    np.testing.assert_array_equal(answer.candidates, [point, point])  # of both attacks
