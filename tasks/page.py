@@ -33,6 +33,7 @@ HARDEST = 6
 UNKNOWN = "-"
 HEADINGS = {
     "certified_accuracy": "certified",
+    "certified_deployed_accuracy": "deployed",
     "median_radius": "median radius",
     "pgd_accuracy": "under PGD",
     "fgsm_accuracy": "under FGSM",
@@ -92,7 +93,7 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
         title=f"{compared.dataset}: how robust, and what of that is proved",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         epsilon=decimal(compared.epsilon),
-        headings=[*HEADINGS.values(), "deployed", "parameters", "train s", "verify s"],
+        headings=[*HEADINGS.values(), "parameters", "train s", "verify s"],
         rows=[_row(row) for row in compared.rows],
         reading=_reading(compared),
         curves=svg(version_figures.curves(evidence, compared.epsilon)),
@@ -107,8 +108,9 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
 def _row(row: Row) -> dict[str, Any]:
     cells = [_cell(row, measure) for measure in MEASURES]
     deployed = row.certified_deployed_accuracy
+    text = UNKNOWN if deployed is None else f"{deployed:.2%}"
+    cells.insert(1, {"text": text, "difference": ""})  # beside certified accuracy
     costs = (
-        UNKNOWN if deployed is None else f"{deployed:.2%}",
         f"{row.costs['parameters']:,.0f}",
         f"{row.costs['train_seconds']:.1f}",
         f"{row.costs['verification_seconds']:.1f}",
