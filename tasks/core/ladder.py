@@ -2,9 +2,8 @@
 
 Each stage takes what the one before left open; the plain bounds go first, since they cost
 milliseconds and spare the attack what they exclude. Attacks only reach unsafe regions, bounds only
-exclude them; what neither settles within the time is `unknown` or `timeout`. What Marabou excludes
-counts where an error analysis carries it (see `marabou`); else branch and bound has the time that
-is left to prove it as well.
+exclude them; what neither settles within the time is `unknown` or `timeout`. Marabou finds points,
+and witnesses that there is none (see `marabou`): the time that is left then goes to a proof.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Answer:
         margin: with `robust`, the proved lower bound on the least excess over all regions.
         deployed: with `robust`, whether every region's bound exceeds the error of the network's
             float32 forward pass, so that it holds for the model as it is served.
-        witness: `confirmed` with a proof that Marabou's `unsat` alone would not have been.
+        witness: `confirmed` with a proof of what Marabou had called `unsat` before.
         candidates: points, shape (n, inputs), to be replayed on the deployed model, best first.
         stage_seconds: by stage: attack, interval, crown, alpha_crown, branch_and_bound, marabou.
     """
@@ -87,7 +86,7 @@ def decide(
     """Whether `prop` holds: sound; complete but for time, near-boundary cases and the engine.
 
     `known`, (regions,), are sound lower bounds on the least excess of each region, -inf where none
-    is known. A proof that rests on Marabou is as sound as the error analysis in `marabou`.
+    is known. No proof rests on Marabou.
 
     The time limit is kept by every stage but Marabou's own, which can overshoot by any amount: run
     this in a process that can be ended from outside, or `with_marabou=False`, which ends the ladder
@@ -186,7 +185,6 @@ class _BoxLadder:
         self.whole_hidden: list[Bounds] = []
         self.units = [np.arange(len(layer.bias)) for layer in network.layers[:-1]]
         self.search: PhaseSearch | InputSearch | None = None
-        self.rests_on_marabou = False
         self.near: list[FloatArray] = []  # points on the border, for the deployed model to judge
         self.reason = ""
 
@@ -372,9 +370,8 @@ class _BoxLadder:
                 hidden=self.hidden,
             )
         self.lower[left] = np.maximum(self.lower[left], answer.margins)
-        self.rests_on_marabou = bool((answer.margins > 0).any())
-        if answer.verdict is Verdict.ROBUST:
-            return self._robust(DecidedBy.MARABOU)
+        if answer.verdict is Verdict.ROBUST:  # by constant rows: linear bounds show them
+            return self._robust(DecidedBy.CROWN)
         reasons = [self.reason, answer.reason]
         if answer.reason == WITNESSED_ONLY:
             reasons = [WITNESSED_ONLY]
@@ -392,10 +389,9 @@ class _BoxLadder:
         )
 
     def _robust(self, stage: DecidedBy) -> Answer:
-        """Of the stages that the proof rests on, the one furthest down the ladder."""
         return Answer(
             Verdict.ROBUST,
-            DecidedBy.MARABOU if self.rests_on_marabou else stage,
+            stage,
             np.empty((0, self.network.num_inputs)),
             margin=float(self.lower.min()),
             deployed=bool((self.lower > self._float32_errors()).all()),

@@ -16,12 +16,12 @@ make that rare here:
    replay stops short of the boundary, the question is asked once more with the margin on the other
    side, for a point clearly beyond.
 
-Still an `unsat` is a proof only where an error analysis carries it. Let every scaled variable be
-off by `TOLERANCE`, on its own and by what those that it is computed from are off, times the
-absolute coefficients: where units have a small positive part, that grows by a factor in each layer.
-If the asked row is then off by less than half of the margin, a true counterexample would have
-satisfied what Marabou was asked in spite of its tolerances. Otherwise Marabou is a witness, and the
-answer is `unknown`, for the reason `WITNESSED_ONLY`.
+Still an `unsat` is no proof. Tolerances that are small in each variable can be large together:
+where units have a small positive part they grow by a factor in each layer, and a variable that is
+fixed restricts those that it was computed from, which no bound on the way forwards sees. An error
+analysis that let every scaled variable be off by 1e-5, and what is computed from it by as much times
+the absolute coefficients, let two false ones through in some ten thousand. So Marabou is a witness
+here: the answer is `unknown`, for the reason `WITNESSED_ONLY`, and whoever asked proves it again.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ from tasks.core.network import ReluNetwork
 from tasks.core.specification import BoolArray, FloatArray, LinfBall, UnsafeRegion
 from tasks.core.verdicts import Verdict, combine
 
-TOLERANCE = 1e-5  # Marabou's greatest, of bounds that it takes for equal
 QUERY_MARGIN = 1e-3  # of the margin's range; a hundred times Marabou's bound tolerance
-GREATEST_MARGIN = 1e-2  # up to here the margin is raised so that the error analysis carries
 BARELY_UNSTABLE = 1e-3  # of a neuron's range; a hundred times Marabou's bound tolerance
 POLISH_STEPS = 100
 NEAR_BOUNDARY = "near_boundary"
@@ -60,10 +58,10 @@ class MarabouAnswer:
 
     Attributes:
         verdict: `falsified` only when a point of the box reaches a region strictly in float64,
-            `robust` only when every region is excluded and the error analysis carries that.
+            `robust` only when rows that are constant over the box exclude every region.
         region: the place of the region reached, or of the first that stayed open.
-        margins: for each region what is proved of its excess, at least; -inf where nothing is.
-        reason: why there is no verdict; `WITNESSED_ONLY` when only the error analysis is missing.
+        margins: for each region what its constant rows prove of its excess; -inf where nothing.
+        reason: why there is no verdict; `WITNESSED_ONLY` when Marabou finds no region reached.
         candidates: points, shape (n, inputs), to be replayed on the deployed model, best first.
     """
 
@@ -82,7 +80,7 @@ def decide(
     timeout_seconds: float,
     hidden: Sequence[Bounds] | None = None,
 ) -> MarabouAnswer:
-    """Whether no region of `box` (one box) is reached: sound as far as the error analysis is.
+    """Whether a region of `box` (one box) is reached; that none is, Marabou can only witness.
 
     One query per region, most threatening (lowest bound) first; the first strict counterexample
     ends it. `hidden` may give sound bounds on the hidden layers that are already known.
@@ -168,11 +166,7 @@ def _decide_region(
     asked = question[question.varying]
     if len(asked.lower) == 0:
         return _replayed(network, box, question, (box.lower[0] + box.upper[0]) / 2)
-    errors = query.row_errors(asked)
-    least = np.maximum(QUERY_MARGIN * asked.span, 4 * asked.error)
-    carrying = np.maximum(least, 2 * errors)
-    carries = bool((carrying <= np.maximum(least, GREATEST_MARGIN * asked.span)).all())
-    limits = carrying if carries else least
+    limits = np.maximum(QUERY_MARGIN * asked.span, 4 * asked.error)
     code, inputs = _ask(query, asked, limits, deadline)
     if code == "sat":
         answer = _replayed(network, box, question, inputs)
@@ -180,8 +174,6 @@ def _decide_region(
             code, inputs = _ask(query, asked, -limits, deadline)
             answer = _replayed(network, box, question, inputs) if code == "sat" else answer
         return answer
-    if code == "unsat" and carries:
-        return _RegionAnswer(Verdict.ROBUST, "", float((limits - errors).min()), None)
     verdict, reason = WITHOUT_PROOF.get(code, (Verdict.ERROR, f"solver answered {code}"))
     return _RegionAnswer(verdict, reason, None, None)
 
@@ -237,8 +229,7 @@ def _summary(answers: dict[int, _RegionAnswer], num_regions: int, num_inputs: in
 class _Query:
     """A query in Marabou's variables, and the activations as affine functions of them.
 
-    `coefficients` (units, variables) and `constants` (units,) describe the layer reached so far;
-    `errors` says by how much each variable may be off.
+    `coefficients` (units, variables) and `constants` (units,) describe the layer reached so far.
     """
 
     coefficients: FloatArray
@@ -248,7 +239,6 @@ class _Query:
     center: FloatArray
     radius: FloatArray
     free_inputs: NDArray[np.intp]
-    errors: list[float]
     equations: list[tuple[FloatArray, float, int]] = field(default_factory=list)
     relus: list[tuple[int, int]] = field(default_factory=list)
     slacks: list[int] = field(default_factory=list)  # marked as inputs, else Marabou fails
@@ -267,7 +257,6 @@ class _Query:
             center=center,
             radius=radius,
             free_inputs=free,
-            errors=[TOLERANCE] * len(free),
         )
         for layer, linear, bounds in zip(network.layers[1:], network.linear, hidden, strict=True):
             query._apply_relu(bounds.lower[0], bounds.upper[0], linear)
@@ -295,12 +284,10 @@ class _Query:
     def _add_exact_relus(
         self, units: NDArray[np.intp], lower: FloatArray, upper: FloatArray
     ) -> None:
-        errors = np.abs(self.coefficients[units]) @ np.array(self.errors)
-        for unit, error in zip(units, errors, strict=True):
+        for unit in units:
             scale = upper[unit] - lower[unit]
-            off = error / scale + TOLERANCE
-            before = self._new_variable(lower[unit] / scale, upper[unit] / scale, off)
-            after = self._new_variable(0.0, upper[unit] / scale, off + TOLERANCE)
+            before = self._new_variable(lower[unit] / scale, upper[unit] / scale)
+            after = self._new_variable(0.0, upper[unit] / scale)
             row = self.coefficients[unit] / scale
             self.equations.append((row.copy(), -self.constants[unit] / scale, before))
             self.relus.append((before, after))
@@ -311,26 +298,19 @@ class _Query:
             self.coefficients[unit, after] = upper[unit] - lower[unit]
 
     def _add_slack(self, unit: int, size: float) -> None:
-        variable = self._new_variable(0.0, 1.0, TOLERANCE)
+        variable = self._new_variable(0.0, 1.0)
         self.slacks.append(variable)
         self._widen()
         self.coefficients[unit, variable] = size
 
-    def _new_variable(self, lower: float, upper: float, error: float) -> int:
+    def _new_variable(self, lower: float, upper: float) -> int:
         self.lower.append(float(lower))
         self.upper.append(float(upper))
-        self.errors.append(float(error))
         return len(self.lower) - 1
 
     def _widen(self) -> None:
         missing = len(self.lower) - self.coefficients.shape[1]
         self.coefficients = np.pad(self.coefficients, ((0, 0), (0, missing)))
-
-    def row_errors(self, question: _Question) -> FloatArray:
-        """By how much each row, scaled by its span like a variable, may be off, times the span."""
-        rows = np.abs(question.region.rows @ self.coefficients)
-        errors: FloatArray = rows @ np.array(self.errors) + TOLERANCE * question.span
-        return errors
 
     def ask_at_most(
         self, question: _Question, limits: FloatArray, timeout_seconds: float
