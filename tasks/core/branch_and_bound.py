@@ -14,7 +14,8 @@ import heapq
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,58 +161,85 @@ class PhaseSearch:
     def _without_stuck(
         self, nodes: list[_Node], units: NDArray[np.intp], deadline: float
     ) -> tuple[list[_Node], NDArray[np.intp]]:
-        """Nodes with no unit left to split are bounded once more, with many steps, or stay open."""
+        """Nodes with no unit left to split are bounded once more, or stay open.
+
+        By the multipliers of linear programming, then by many steps of ascent.
+        """
         keep = [row for row, unit in enumerate(units) if unit >= 0]
         for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
             problems = self._problems([node.region], node.signs[None], node.bounds)
-            found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
-            lower = float(np.fmax(found.lower[0], node.lower))
+            point, choices = self._programmed(node)
+            lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
+            if not lower > 0:
+                found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
+                lower = float(np.fmax(lower, found.lower[0]))
             self.closed_lower = min(self.closed_lower, lower)
             if lower > 0:
                 continue
             self.stuck += 1
-            point = self._least_point(node)
             if point is not None and reaches(self.network, self.regions[node.region], point):
                 self.candidate = point
         return [nodes[row] for row in keep], units[keep]
 
-    def _least_point(self, node: _Node) -> FloatArray | None:
-        """Where the greatest row is least, by linear programming: with no unit left all is affine.
+    def _programmed(self, node: _Node) -> tuple[FloatArray | None, Choices]:
+        """With no unit left all is affine: where the greatest row is least, and the dual choices.
 
-        A candidate only; None where HiGHS finds none.
+        The point is a candidate only, None where HiGHS finds none; the choices are as good as its
+        marginals. Where no point satisfies the splits, a multiple of the multipliers that show it
+        is larger than anything the rows can be.
         """
-        from scipy.optimize import linprog
+        region = self.regions[node.region]
+        current, held, limits = self._affine(node)
+        weights = region.rows @ current.weight
+        offsets = region.rows @ current.bias + region.offsets
+        split = np.flatnonzero(node.signs)
+        rows = len(region.rows)
+        multipliers = np.zeros((1, self.problem.num_units), dtype=np.float32)
+        shares = np.zeros_like(node.choices.weights)
+        least = self._least(np.vstack([weights, held]), np.append(-offsets, limits), rows)
+        if least is not None and least.success:
+            shares[0, :rows] = -least.ineqlin.marginals[:rows]
+            multipliers[0, split] = -least.ineqlin.marginals[rows:]
+            point = np.clip(least.x[:-1], self.box.lower[0], self.box.upper[0])
+            return point, replace(node.choices, multipliers=multipliers, weights=shares)
+        apart = self._least(held, limits, len(held)) if len(held) else None
+        if apart is not None and apart.success and apart.fun > 0:
+            size = np.abs(weights) @ np.abs([self.box.lower[0], self.box.upper[0]]).max(axis=0)
+            most = float((size + np.abs(offsets)).max())
+            multipliers[0, split] = -apart.ineqlin.marginals * (2 * most / apart.fun)
+            return None, replace(node.choices, multipliers=multipliers)
+        return None, node.choices
 
-        region, layers = self.regions[node.region], self.network.layers
-        current, splits = layers[0], []
+    def _affine(self, node: _Node) -> tuple[Affine, FloatArray, FloatArray]:
+        """The outputs as a map of the inputs, and the splits as rows `held @ x <= limits`."""
+        layers = self.network.layers
+        current = layers[0]
+        held, limits = [np.zeros((0, self.network.num_inputs))], [np.zeros(0)]
         for at, linear, layer in zip(
             self.problem.layers, self.network.linear, layers[1:], strict=True
         ):
             signs = node.signs[at].astype(np.float64)
-            split = signs != 0
-            weight = current.weight
-            splits.append((-signs[split, None] * weight[split], (signs * current.bias)[split]))
+            split, weight = signs != 0, current.weight
+            held.append(-signs[split, None] * weight[split])
+            limits.append((signs * current.bias)[split])
             active = linear | (node.bounds.lower[0, at] >= 0)
             current = layer.after(Affine(weight * active[:, None], current.bias * active))
-        weights = region.rows @ current.weight
-        limits = -(region.rows @ current.bias + region.offsets)
-        below = [np.append(row, -1.0) for row in weights]  # row @ x - greatest <= limit
-        held = [np.append(row, 0.0) for rows, _ in splits for row in rows]
+        return current, np.concatenate(held), np.concatenate(limits)
+
+    def _least(self, rows: FloatArray, limits: FloatArray, count: int) -> Any:
+        """HiGHS on the least t with `rows @ x - t <= limits` in the first `count`, else without t.
+
+        None where the numbers are not finite.
+        """
+        from scipy.optimize import linprog
+
+        greatest = np.where(np.arange(len(rows)) < count, -1.0, 0.0)
+        left = np.hstack([rows, greatest[:, None]])
+        if not (np.isfinite(left).all() and np.isfinite(limits).all()):
+            return None
         inputs = np.stack([self.box.lower[0], self.box.upper[0]], axis=1)
-        left = np.array([*below, *held])
-        right = np.concatenate([limits, *(bounds for _, bounds in splits)])
-        if not (np.isfinite(left).all() and np.isfinite(right).all()):
-            return None
-        result = linprog(
-            np.append(np.zeros(len(inputs)), 1.0),
-            A_ub=left,
-            b_ub=right,
-            bounds=[*inputs.tolist(), (None, None)],
-        )
-        if not result.success:
-            return None
-        point: FloatArray = np.clip(result.x[:-1], self.box.lower[0], self.box.upper[0])
-        return point
+        objective = np.append(np.zeros(len(inputs)), 1.0)
+        return linprog(objective, left, limits, bounds=[*inputs.tolist(), (None, None)])
 
     def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:
         """The unit to split, for each node; -1 where none is left."""

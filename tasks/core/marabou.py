@@ -19,9 +19,10 @@ make that rare here:
 Still an `unsat` is no proof. Tolerances that are small in each variable can be large together:
 where units have a small positive part they grow by a factor in each layer, and a variable that is
 fixed restricts those that it was computed from, which no bound on the way forwards sees. An error
-analysis that let every scaled variable be off by 1e-5, and what is computed from it by as much times
-the absolute coefficients, let two false ones through in some ten thousand. So Marabou is a witness
-here: the answer is `unknown`, for the reason `WITNESSED_ONLY`, and whoever asked proves it again.
+analysis that let every scaled variable be off by 1e-5, and what is computed from it by as much
+times the absolute coefficients, let two false ones through in some ten thousand. So Marabou is a
+witness: the answer is `unknown`, for the reason `WITNESSED_ONLY`, and whoever asked proves it
+again.
 """
 
 from __future__ import annotations
