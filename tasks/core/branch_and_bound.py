@@ -163,10 +163,14 @@ class PhaseSearch:
     ) -> tuple[list[_Node], NDArray[np.intp]]:
         """Nodes with no unit left to split are bounded once more, or stay open.
 
-        By the multipliers of linear programming, then by many steps of ascent.
+        By the multipliers of linear programming, then by many steps of ascent. Those that the
+        deadline leaves are queued again.
         """
         keep = [row for row, unit in enumerate(units) if unit >= 0]
         for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
+            if time.monotonic() > deadline:
+                heapq.heappush(self.heap, (node.lower, next(self.order), node))
+                continue
             problems = self._problems([node.region], node.signs[None], node.bounds)
             point, choices = self._programmed(node)
             lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
