@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +86,16 @@ def wait_until_trained(process: subprocess.Popen[str], project: Path) -> None:
         time.sleep(0.02)
 
 
+@contextmanager
+def halted(process: subprocess.Popen[str]) -> Iterator[None]:
+    """The process stands still inside, so that it cannot finish before what is done to it."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 def runs(client: MlflowClient) -> list[Run]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, order_by=["attributes.start_time ASC"]))
@@ -96,7 +107,8 @@ def project(folder: Folder, shared: dict[str, str], stores: SharedStores) -> Pat
     project = folder("project")
     with started(project, shared, *RUN) as process:
         wait_until_trained(process, project)
-        stores.mlflow.stop()
+        with halted(process):
+            stores.mlflow.stop()
         stores.mlflow.start()
         _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
@@ -189,7 +201,8 @@ def test_mlflow_that_stays_away_is_one_line(
     project, impatient = folder("outage"), {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     with started(project, shared | impatient, *RUN) as process:
         wait_until_trained(process, project)
-        stores.mlflow.stop()
+        with halted(process):
+            stores.mlflow.stop()
         try:
             _, said = process.communicate(timeout=200)
         finally:
