@@ -79,7 +79,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  echo "error: $$python has no venv module: install it (Debian: python3.11-venv)" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -c 'from tasks.core.ladder import warm_up; warm_up()'
+	@$(BIN)/python -c 'from tasks.core.search.ladder import warm_up; warm_up()'
 	@touch $@
 
 $(VENV)/.bench: $(STAMP) requirements-bench.lock

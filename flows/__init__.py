@@ -1,1 +1,1 @@
-"""Flows that wire the tasks together, and the `certiflow` command line."""
+"""Flows that wire the tasks together; `command` and `processes` are what surrounds them."""

@@ -11,7 +11,7 @@ from prefect import flow, runtime
 from pydantic import BaseModel, ConfigDict
 
 from tasks import descriptions, tracking
-from tasks.core import metrics
+from tasks.core.evidence import metrics
 from tasks.core.files import ArtifactRef
 from tasks.data import download, load
 from tasks.radius import global_robustness, radius

@@ -7,7 +7,8 @@ from prefect import flow
 from flows.configuration import recorded_settings
 from tasks.core.errors import CertiflowError
 from tasks.data import download
-from tasks.promotion import Decision, force, gate, roll_back
+from tasks.promotion import force, gate, roll_back
+from tasks.records import Decision
 from tasks.settings import DATASETS
 from tasks.tracking import PREFIX, find_version, read_run, registered_models
 

@@ -11,14 +11,15 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
-from flows import environment, served
+from flows import served
+from flows.processes import environment
 from flows.robustness import assess, run_tags
 from tasks import console, tracking
 from tasks.data import download
-from tasks.data_check import DataCheck, check_data
+from tasks.data_check import check_data
 from tasks.page import page
-from tasks.promotion import Decision, gate
-from tasks.report import Summary
+from tasks.promotion import gate
+from tasks.records import DataCheck, Decision, Summary
 from tasks.settings import Settings
 
 FAILURE_EVENT = "certiflow.retrain.failed"

@@ -9,13 +9,14 @@ from prefect import flow, get_client, runtime
 
 from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
-from tasks.core.download import DatasetUnavailableError
+from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, download, load
 from tasks.data_check import write_profile
 from tasks.masking import masking
 from tasks.radius import radius
-from tasks.report import Summary, report
+from tasks.records import Summary
+from tasks.report import report
 from tasks.settings import Settings, decimal
 from tasks.train import train
 from tasks.verify import verify

@@ -12,7 +12,8 @@ from prefect.types.entrypoint import EntrypointType
 from pydantic import ValidationError
 from rich.console import Console
 
-from flows import guardian, prefect_server, served
+from flows import served
+from flows.processes import guardian, prefect_server
 from flows.retraining import retrain_flow
 from tasks import console
 from tasks.core.errors import CertiflowError

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.robustness import robustness_flow
 from tasks import console, descriptions, tracking
-from tasks.comparison import Comparison
 from tasks.core.errors import CertiflowError
+from tasks.records import Comparison
 from tasks.settings import Study
 from tasks.study import conclude
 

@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
-from tasks.core import metrics
+from tasks.core.evidence import metrics
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
 from tasks.settings import AttackSettings
@@ -20,9 +20,9 @@ from tasks.tracking import Run, RunRef
 from tasks.train import ModelRef, load_classifier
 
 if TYPE_CHECKING:
-    from tasks.core.attacks import Classifier
-    from tasks.core.datasets import Dataset
-    from tasks.core.figures import AdversarialExamples
+    from tasks.core.data.datasets import Dataset
+    from tasks.core.evidence.figures import AdversarialExamples
+    from tasks.core.models.runtimes import Classifier
 
 EXAMPLE_COUNT = 6
 EXAMPLE_RADII = 5
@@ -33,13 +33,14 @@ def fgsm(
     dataset: DatasetRef, model: ModelRef, settings: AttackSettings, run: RunRef
 ) -> ArtifactRef:
     """FGSM at every radius on every test image: `predictions` (epsilons, n) and `clean` (n,)."""
-    from tasks.core import attacks, figures
+    from tasks.core.attacks import gradient
+    from tasks.core.evidence import figures
 
     data, log, started = load(dataset), Run(run), monotonic()
     classifier = load_classifier(model, settings.batch_size)
     clean = classifier.predictions(data.test_images)
     with console.stage("fgsm", len(data.test_labels)) as progress:
-        predictions, vanished = attacks.fgsm(
+        predictions, vanished = gradient.fgsm(
             classifier,
             data.test_images,
             data.test_labels,
@@ -81,7 +82,7 @@ def pgd(
     run: RunRef,
 ) -> ArtifactRef:
     """PGD on what FGSM and smaller radii left unbroken: `broken` (epsilons, n), theirs included."""
-    from tasks.core import attacks
+    from tasks.core.attacks import gradient
 
     data, log, started = load(dataset), Run(run), monotonic()
     classifier = load_classifier(model, settings.batch_size)
@@ -95,7 +96,7 @@ def pgd(
             broken[index] = wrong[index] | (broken[index - 1] if index else False)
             left = np.flatnonzero(right & ~broken[index])
             if epsilon > 0:
-                attacked = attacks.pgd(
+                attacked = gradient.pgd(
                     classifier,
                     data.test_images[left],
                     data.test_labels[left],
@@ -127,9 +128,9 @@ def bounds(
     Saves `certified` (epsilons, n): the clean prediction is right and every margin's lower bound is
     positive.
     """
-    from tasks.core import bounds as core
-    from tasks.core.keras_network import relu_network
-    from tasks.core.specification import LinfBall
+    from tasks.core.bounds import linear as core
+    from tasks.core.networks.keras_network import relu_network
+    from tasks.core.properties.specification import LinfBall
 
     data, log, started = load(dataset), Run(run), monotonic()
     network = relu_network(load_classifier(model).model)
@@ -214,8 +215,8 @@ def _examples(
     """The first test image of each of the first classes, clean and at radii across the grid."""
     import tensorflow as tf
 
-    from tasks.core import attacks
-    from tasks.core.figures import AdversarialExamples
+    from tasks.core.attacks import gradient
+    from tasks.core.evidence.figures import AdversarialExamples
 
     rows = np.array(
         [np.flatnonzero(data.test_labels == label)[0] for label in range(data.num_classes)]
@@ -225,7 +226,7 @@ def _examples(
     spread = np.unique(np.linspace(0, len(radii) - 1, EXAMPLE_RADII).round().astype(int))
     epsilons = [0.0, *(radii[index] for index in spread if radii)]
     points = np.stack(
-        [attacks.fgsm_points(classifier, images, labels, eps).points for eps in epsilons]
+        [gradient.fgsm_points(classifier, images, labels, eps).points for eps in epsilons]
     )
     logits = np.stack([classifier.logits(batch) for batch in points])
     return AdversarialExamples(

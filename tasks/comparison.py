@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core.comparison import Evidence, differences, rank
 from tasks.core.errors import CertiflowError
-from tasks.core.paired import Difference
+from tasks.core.evidence.comparison import Evidence, differences, rank
+from tasks.core.evidence.paired import Difference
+from tasks.records import SIGNIFICANCE, Comparison, Row
 from tasks.tracking import (
     CHAMPION,
     VERSION_TAG,
@@ -23,8 +23,6 @@ from tasks.tracking import (
     model_name,
     registered_runs,
 )
-
-SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,37 +44,6 @@ class Contender:
         if self.version is None:
             return self.run.name
         return " ".join([f"v{self.version}", *self.aliases])
-
-
-class Row(BaseModel):
-    """A line of the comparison; `differences` are to the champion, on the same points."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: int | None
-    aliases: tuple[str, ...]
-    run_id: str
-    run_name: str
-    architecture: str
-    measures: dict[str, float | None]
-    certified_deployed_accuracy: float | None
-    costs: dict[str, float]
-    differences: dict[str, Difference]
-
-
-class Comparison(BaseModel):
-    """The versions of one dataset, best first.
-
-    `epsilon` is the reference radius: asked for, or the champion's, or the newest run's.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset: str
-    epsilon: float
-    champion: int | None
-    significance: float = SIGNIFICANCE
-    rows: list[Row]
 
 
 def collect(words: Sequence[str], experiment: str) -> list[Contender]:

@@ -12,9 +12,9 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core import datasets, own_data
-from tasks.core.datasets import Dataset
-from tasks.core.download import DatasetUnavailableError, fetch
+from tasks.core.data import datasets, own_data
+from tasks.core.data.datasets import Dataset
+from tasks.core.data.download import DatasetUnavailableError, fetch
 from tasks.core.errors import CertiflowError
 
 

@@ -5,55 +5,20 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from tasks import console
-from tasks.core import drift
-from tasks.core.datasets import Dataset
-from tasks.core.drift import DataProfile, Drift
+from tasks.core.data import drift
+from tasks.core.data.datasets import Dataset
+from tasks.core.data.drift import DataProfile
 from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
 from tasks.data import DatasetRef, load
+from tasks.records import DataCheck
 from tasks.settings import Settings
 from tasks.tracking import DECISION, RegisteredModel, Run, Version, model_name, read_run
 
 PROFILE = "data_profile.json"
-
-
-class DataCheck(BaseModel):
-    """What a retraining knows before it trains.
-
-    Attributes:
-        champion: the version in service, if any.
-        changed: the data are not those that the champion was trained on.
-        drift: population stability indices against the champion's training data, by part of the
-            profile; None without a champion or its profile.
-        judged: the version that was trained on these data with these settings and judged already.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset: str
-    sha256: str
-    champion: int | None
-    changed: bool
-    drift: Drift | None
-    judged: int | None
-
-    @property
-    def sentence(self) -> str:
-        """The finding in one line."""
-        if self.champion is None:
-            return f"{self.dataset}: no champion yet to compare the data with"
-        if not self.changed:
-            return f"{self.dataset}: the data are those of champion {self.champion}"
-        if self.drift is None:
-            return f"{self.dataset}: new data; champion {self.champion} has no profile of its own"
-        parts = ", ".join(f"{name} {value:.3f}" for name, value in self.drift.parts().items())
-        return (
-            f"{self.dataset}: new data, drift from champion {self.champion}'s: {self.drift.word} "
-            f"(stability index: {parts})"
-        )
 
 
 @task(name="check data", cache_policy=NO_CACHE)

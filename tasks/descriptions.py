@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.settings import ModelSettings, Settings, decimal
 
 if TYPE_CHECKING:
-    from tasks.comparison import Comparison
-    from tasks.promotion import Decision
-    from tasks.report import Summary
+    from tasks.records import Comparison, Decision, Summary
 
 VERDICTS = ("robust", "falsified", "unknown", "timeout", "error")
 

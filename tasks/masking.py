@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
-from tasks.core.datasets import stratified_sample
+from tasks.core.data.datasets import stratified_sample
 from tasks.data import DatasetRef, load
 from tasks.tracking import Run, RunRef
 from tasks.train import ModelRef, load_classifier
@@ -17,18 +17,18 @@ IMAGES = 500  # of the test set, stratified
 @task(name="masking", cache_policy=NO_CACHE)
 def masking(dataset: DatasetRef, model: ModelRef, epsilon: float, seed: int, run: RunRef) -> None:
     """Checks for gradient masking at `epsilon`; what fails is a warning on the run."""
-    from tasks.core import gradient_masking
+    from tasks.core.attacks import masking
 
     data, log = load(dataset), Run(run)
     rows = stratified_sample(data.test_labels, min(IMAGES, len(data.test_labels)), seed)
     with console.stage("masking", len(rows)) as progress:
-        evidence = gradient_masking.measure(
+        evidence = masking.measure(
             load_classifier(model), data.test_images[rows], data.test_labels[rows], epsilon, seed
         )
         if evidence is None:
             progress.advance(len(rows), "nothing to attack: no image is labelled right")
             return
-        signs = gradient_masking.signs_of_masking(evidence)
+        signs = masking.signs_of_masking(evidence)
         progress.advance(len(rows), f"{len(signs)} signs of gradient masking at {epsilon:g}")
     log.metrics(
         {

@@ -17,14 +17,15 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from tasks import comparison
-from tasks.comparison import Comparison, Contender, Row
-from tasks.core import version_figures
-from tasks.core.comparison import MEASURES
+from tasks.comparison import Contender
 from tasks.core.errors import CertiflowError
+from tasks.core.evidence import version_figures
+from tasks.core.evidence.comparison import MEASURES
+from tasks.core.evidence.paired import BOOTSTRAP, MCNEMAR
+from tasks.core.evidence.version_figures import svg
 from tasks.core.files import output_file
-from tasks.core.paired import BOOTSTRAP, MCNEMAR
 from tasks.core.verdicts import Verdict
-from tasks.core.version_figures import svg
+from tasks.records import Comparison, Row
 from tasks.settings import TrackingSettings, decimal
 from tasks.tracking import DECISION, RegisteredModel, log_text, model_name
 

@@ -6,7 +6,6 @@ import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
 
 from prefect import get_client, task
 from prefect.artifacts import create_markdown_artifact
@@ -14,16 +13,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists
-from pydantic import BaseModel, ConfigDict
 
 from tasks import console, descriptions
 from tasks.core.errors import CertiflowError
-from tasks.core.gate import GateEvidence, Judgement, judge, proved
+from tasks.core.evidence.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.verdicts import Verdict
 from tasks.data import DatasetRef, load
+from tasks.records import Decision, Word
 from tasks.settings import Settings
 from tasks.tracking import (
-    DECISION,
     RegisteredModel,
     Version,
     downloaded_model,
@@ -32,36 +30,7 @@ from tasks.tracking import (
 )
 from tasks.verify import sample_for, verdicts
 
-Word = Literal["promoted", "refused", "forced", "rolled back", "restored"]
 DECIDING_SECONDS = 120
-
-
-class Decision(BaseModel):
-    """What was decided on a version, and the numbers it rests on (empty without a comparison).
-
-    `against` is the champion it was compared with, or took the place of.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    model: str
-    version: int
-    decision: Word
-    reason: str
-    against: int | None
-    numbers: dict[str, int | float] = {}
-    by: str
-    at: str
-
-    @property
-    def tags(self) -> dict[str, Any]:
-        """As tags of the version."""
-        values = {"reason": self.reason, "against": self.against, "by": self.by, "at": self.at}
-        return {DECISION: self.decision} | {
-            f"promotion.{key}": value
-            for key, value in (values | self.numbers).items()
-            if value is not None
-        }
 
 
 @task(name="gate", cache_policy=NO_CACHE)
@@ -156,10 +125,10 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
 
     Marabou is not asked to witness proofs again: each version's own run did that.
     """
-    from tasks.core import models
+    from tasks.core.models import loading
 
     data = load(dataset)
-    model = models.load(downloaded_model(f"models:/{version}"))
+    model = loading.load(downloaded_model(f"models:/{version}"))
     count = min(settings.promotion.samples, len(data.test_labels))
     sample = sample_for(model, data, count, seed)
     found = verdicts(

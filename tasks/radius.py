@@ -17,8 +17,8 @@ from tasks.tracking import Run, RunRef
 from tasks.verify import STORE, sample_for
 
 if TYPE_CHECKING:
-    from tasks.core.critical_radius import Bracket
-    from tasks.core.global_robustness import ClassResult
+    from tasks.core.verification.critical_radius import Bracket
+    from tasks.core.verification.global_robustness import ClassResult
 
 
 @task(name="radius", cache_policy=NO_CACHE)
@@ -31,11 +31,13 @@ def radius(
     fresh: bool = False,
 ) -> ArtifactRef:
     """A bracket around every sampled point's critical radius: the table, logged with its figure."""
-    from tasks.core import critical_radius, models, radius_figures
-    from tasks.core.radius_search import Question
-    from tasks.core.verdict_store import VerdictStore
+    from tasks.core.evidence import radii, radius_figures
+    from tasks.core.execution.verdict_store import VerdictStore
+    from tasks.core.models import loading
+    from tasks.core.verification import critical_radius
+    from tasks.core.verification.radius_search import Question
 
-    loaded, log = models.load(model.verified_path()), Run(run)
+    loaded, log = loading.load(model.verified_path()), Run(run)
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
     question = Question(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
@@ -56,7 +58,7 @@ def radius(
             fresh=fresh,
             on_result=on_result,
         )
-    table = critical_radius.radius_table(brackets)
+    table = radii.radius_table(brackets)
     figure = run.folder / "figures" / "critical_radius.png"
     radius_figures.radius_curves(
         table, settings.max_epsilon, f"Critical radius, {settings.samples} points", figure
@@ -67,7 +69,7 @@ def radius(
 
 
 def _log_brackets(log: Run, brackets: list[Bracket], table: pd.DataFrame) -> None:
-    from tasks.core.critical_radius import radius_summary
+    from tasks.core.evidence.radii import radius_summary
 
     summary = radius_summary(table)
     log.metrics(
@@ -108,13 +110,13 @@ def global_robustness(
     fresh: bool = False,
 ) -> ArtifactRef:
     """How much each class's score can change within delta, over a domain: the table."""
-    from tasks.core import global_robustness as core
-    from tasks.core import models
-    from tasks.core.difference_search import Question
-    from tasks.core.specification import LinfBall
-    from tasks.core.verdict_store import VerdictStore
+    from tasks.core.execution.verdict_store import VerdictStore
+    from tasks.core.models import loading
+    from tasks.core.properties.specification import LinfBall
+    from tasks.core.verification import global_robustness as core
+    from tasks.core.verification.difference_search import Question
 
-    loaded, log, data = models.load(model.verified_path()), Run(run), load(dataset)
+    loaded, log, data = loading.load(model.verified_path()), Run(run), load(dataset)
     sample_for(loaded, data, 1, seed)  # the shapes must fit
     mean = data.train_images.mean(axis=0, dtype=np.float64)
     question = Question(

@@ -9,14 +9,14 @@ import pandas as pd
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
 from tasks import console, descriptions
 from tasks.attack import epsilon_grid, test_points
-from tasks.core import figures, metrics
-from tasks.core.critical_radius import radius_summary
+from tasks.core.evidence import figures, metrics
+from tasks.core.evidence.radii import radius_summary
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef
+from tasks.records import Summary
 from tasks.settings import Settings, decimal
 from tasks.tracking import VERSION_TAG, Run, RunRef, model_name
 from tasks.train import ModelRef
@@ -25,31 +25,6 @@ REFERENCE_EPSILON = 0.1
 # The internship project that certiflow grew from: a dense network on MNIST, FGSM at epsilon 0.1 on
 # the first 1,000 test images.
 REFERENCE = {"clean accuracy": 0.9771, "under FGSM at 0.1, first 1,000": 0.0620}
-
-
-class Summary(BaseModel):
-    """What a run found; `--json` writes it, the last screen shows it.
-
-    `median_radius` is the median critical radius, [proved, falsified]; None where it was not asked.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    run_id: str
-    run_name: str
-    url: str
-    dataset: str
-    dataset_requested: str
-    architecture: str
-    model_version: str
-    clean_accuracy: float
-    epsilon_grid: list[dict[str, float]]
-    verification: list[dict[str, float]]
-    median_radius: tuple[float, float] | None
-    warnings: list[str]
-    reference: dict[str, tuple[float, float]]  # name: (theirs, ours)
-    figure: str
-    folder: str
 
 
 @task(name="report", cache_policy=NO_CACHE)

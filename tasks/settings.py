@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tasks.core import own_data
-from tasks.core.datasets import SOURCES
+from tasks.core.data import own_data
+from tasks.core.data.sources import SOURCES
 from tasks.core.files import sha256_of
-from tasks.core.ladder import Engine
-from tasks.core.training_settings import TrainingSettings
+from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
+from tasks.core.verdicts import Engine
 
 DATASETS = (*SOURCES, "digits")
 

@@ -9,9 +9,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import comparison, console
-from tasks.comparison import Comparison
-from tasks.core import figures, version_figures
+from tasks.core.evidence import figures, version_figures
 from tasks.core.files import written_atomically
+from tasks.records import Comparison
 from tasks.tracking import Run, RunRef
 
 

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict
 from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef, sha256_of, written_atomically
-from tasks.core.training_settings import TrainingSettings
+from tasks.core.training.training_settings import TrainingSettings
 from tasks.data import DatasetRef, load
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
-    from tasks.core.attacks import Classifier
-    from tasks.core.training import EpochMetrics
+    from tasks.core.models.runtimes import Classifier
+    from tasks.core.training.loop import EpochMetrics
 
 CHECKPOINTS = Path("checkpoints")  # of this project folder
 CHECKPOINT_VERSION = "2"  # changes whenever a training's weights could: old states are not used
@@ -44,8 +44,8 @@ def train(
     A training of the same settings, data and seed that was interrupted goes on from its last
     epoch, unless `fresh`.
     """
-    from tasks.core import training
-    from tasks.core.attacks import Classifier
+    from tasks.core.models.runtimes import Classifier
+    from tasks.core.training import loop
 
     data, log = load(dataset), Run(run)
     checkpoint = _checkpoint(dataset, settings, seed)
@@ -59,7 +59,7 @@ def train(
             log.metrics({f"train/{name}": value for name, value in metrics.items()}, step=epoch)
             progress.advance(note=_note(metrics))
 
-        trained = training.train(data, settings, seed, checkpoint=checkpoint, on_epoch=on_epoch)
+        trained = loop.train(data, settings, seed, checkpoint=checkpoint, on_epoch=on_epoch)
     if trained.warning:
         log.alert("training", trained.warning)
     predictions = Classifier(trained.model).predictions(data.test_images)
@@ -107,7 +107,7 @@ def load_classifier(model: ModelRef, batch_size: int = 1000) -> Classifier:
     """The model from its file, checked by digest, without compiled training state or lambdas."""
     import keras
 
-    from tasks.core.attacks import Classifier
+    from tasks.core.models.runtimes import Classifier
 
     path = model.file.verified_path()
     loaded = keras.models.load_model(path, compile=False, safe_mode=True)

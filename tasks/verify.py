@@ -13,20 +13,20 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
-from tasks.core import figures, metrics
-from tasks.core.datasets import stratified_sample
+from tasks.core.data.datasets import stratified_sample
 from tasks.core.errors import CertiflowError
+from tasks.core.evidence import figures, metrics
+from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.files import ArtifactRef, written_atomically
-from tasks.core.verdict_store import VerdictStore
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.data import DatasetRef, load
 from tasks.settings import AttackSettings, VerificationSettings, decimal
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
-    from tasks.core.ball_sample import Sample
-    from tasks.core.datasets import Dataset
-    from tasks.core.models import LoadedModel
+    from tasks.core.data.datasets import Dataset
+    from tasks.core.models.loading import LoadedModel
+    from tasks.core.verification.ball_sample import Sample
 
 STORE = Path("verdicts.db")  # of this project folder, shared by all commands
 
@@ -45,10 +45,10 @@ def verify(
 
     `model` is a Keras, ONNX or `.nnet` file; `fresh` ignores verdicts stored before.
     """
-    from tasks.core import models
+    from tasks.core.models import loading
 
     log, started = Run(run), monotonic()
-    loaded = models.load(model.verified_path())
+    loaded = loading.load(model.verified_path())
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
     results = verdicts(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
     log.metrics({"verification/seconds": monotonic() - started})
@@ -71,8 +71,8 @@ def verdicts(
 
     Of the settings, `samples` and `epsilons` are not looked at.
     """
-    from tasks.core import verification
-    from tasks.core.ball_sample import AttackStrength, SolverLimits
+    from tasks.core.verification import local_robustness
+    from tasks.core.verification.ball_sample import AttackStrength, SolverLimits
 
     counts: Counter[Verdict] = Counter()
     with console.stage(title, len(sample.labels) * len(epsilons)) as progress:
@@ -82,7 +82,7 @@ def verdicts(
             progress.advance(note=" · ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]))
 
         with VerdictStore(STORE) as store:
-            return verification.verify(
+            return local_robustness.verify(
                 model.runtime,
                 model.network,
                 sample,
@@ -108,7 +108,7 @@ def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Samp
     Raises:
         CertiflowError: the model's inputs or outputs do not fit the dataset.
     """
-    from tasks.core.ball_sample import Sample
+    from tasks.core.verification.ball_sample import Sample
 
     network, shape = model.network, model.input_shape
     if network.num_inputs != np.prod(data.image_shape) or network.num_outputs != data.num_classes:

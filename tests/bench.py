@@ -16,17 +16,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flows import environment
+from flows.processes import environment
 
 environment.prepare(verbose=False)
 
 import keras  # noqa: E402
 
-from tasks.core import attacks, datasets, training  # noqa: E402
-from tasks.core.attacks import Classifier  # noqa: E402
-from tasks.core.datasets import Dataset  # noqa: E402
-from tasks.core.download import DatasetUnavailableError, fetch  # noqa: E402
-from tasks.core.training_settings import TrainingSettings  # noqa: E402
+from tasks.core.attacks import gradient  # noqa: E402
+from tasks.core.data import datasets  # noqa: E402
+from tasks.core.data.datasets import Dataset  # noqa: E402
+from tasks.core.data.download import DatasetUnavailableError, fetch  # noqa: E402
+from tasks.core.models.runtimes import Classifier  # noqa: E402
+from tasks.core.training import loop  # noqa: E402
+from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 REPEATS = 5
@@ -37,7 +39,7 @@ Attack = Callable[[Classifier, Dataset], list[float]]
 
 def ours(classifier: Classifier, data: Dataset) -> list[float]:
     """One gradient per image, used at every radius."""
-    predictions, _ = attacks.fgsm(classifier, data.test_images, data.test_labels, EPSILONS)
+    predictions, _ = gradient.fgsm(classifier, data.test_images, data.test_labels, EPSILONS)
     return (predictions == data.test_labels).mean(axis=1).tolist()
 
 
@@ -46,7 +48,7 @@ def plain_loop(classifier: Classifier, data: Dataset) -> list[float]:
     return [
         float(
             1
-            - attacks.fgsm_points_batched(
+            - gradient.fgsm_points_batched(
                 classifier, data.test_images, data.test_labels, epsilon
             ).broken.mean()
         )
@@ -131,7 +133,7 @@ def main() -> None:
     """Prints the table: median seconds, the ratio to ours, and the accuracies."""
     data = bench_data()
     settings = TrainingSettings(epochs=1, batch_size=128, validation_fraction=0.0)
-    trained: Any = training.train(data, settings, seed=0)
+    trained: Any = loop.train(data, settings, seed=0)
     classifier = Classifier(trained.model)
     table = Table(title=f"FGSM, {len(data.test_labels)} images of {data.name}, 8 radii")
     for column in ("", "seconds (median)", "ratio", "accuracy at 0.1"):

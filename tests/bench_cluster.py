@@ -18,14 +18,16 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tasks.core import metrics, training, verification
-from tasks.core.attacks import Classifier
-from tasks.core.ball_jobs import job_for
-from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
-from tasks.core.cluster import run_on_cluster
-from tasks.core.datasets import Dataset
-from tasks.core.keras_network import relu_network
-from tasks.core.training_settings import TrainingSettings
+from tasks.core.data.datasets import Dataset
+from tasks.core.evidence import metrics
+from tasks.core.execution.cluster import run_on_cluster
+from tasks.core.models.runtimes import Classifier
+from tasks.core.networks.keras_network import relu_network
+from tasks.core.training import loop
+from tasks.core.training.training_settings import TrainingSettings
+from tasks.core.verification import local_robustness
+from tasks.core.verification.ball_jobs import job_for
+from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
 from tests.dask_cluster import Cluster
 from tests.solvers import assassin
 
@@ -56,7 +58,7 @@ def stage(
 ) -> tuple[float, pd.DataFrame]:
     """The verification stage's seconds, and its table without them."""
     started = perf_counter()
-    results = verification.verify(
+    results = local_robustness.verify(
         classifier,
         relu_network(classifier.model),
         sample,
@@ -118,7 +120,7 @@ def overhead(classifier: Classifier, sample: Sample, console: Console) -> None:
 def run(data: Dataset) -> None:
     """Prints the figures and the table."""
     console = Console()
-    trained = training.train(data, TrainingSettings(), seed=0)
+    trained = loop.train(data, TrainingSettings(), seed=0)
     classifier, rows = Classifier(trained.model), np.arange(POINTS)
     sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
     overhead(classifier, sample, console)

@@ -11,14 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.core import training, verification
-from tasks.core.architectures import Architecture, describe
-from tasks.core.attacks import Classifier
-from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
-from tasks.core.datasets import Dataset
-from tasks.core.keras_network import relu_network
-from tasks.core.training_settings import TrainingSettings
+from tasks.core.data.datasets import Dataset
+from tasks.core.models.runtimes import Classifier
+from tasks.core.networks.keras_network import relu_network
+from tasks.core.training import loop
+from tasks.core.training.architectures import Architecture, describe
+from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verdicts import DecidedBy, Verdict
+from tasks.core.verification import local_robustness
+from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
 
 NETWORKS: tuple[tuple[Architecture, tuple[int, ...]], ...] = (
     ("dense", (128,)),
@@ -51,7 +52,7 @@ def costs(data: Dataset, console: Console) -> None:
         classifier = _trained(data, architecture, hidden)
         for epsilon in EPSILONS:
             started = perf_counter()
-            results = verification.verify(
+            results = local_robustness.verify(
                 classifier,
                 relu_network(classifier.model),
                 sample,
@@ -78,7 +79,7 @@ def costs(data: Dataset, console: Console) -> None:
 
 def _trained(data: Dataset, architecture: Architecture, hidden: tuple[int, ...]) -> Classifier:
     settings = TrainingSettings(architecture=architecture, hidden=hidden)
-    trained = training.train(data, settings, seed=0)
+    trained = loop.train(data, settings, seed=0)
     return Classifier(trained.model)
 
 

@@ -19,18 +19,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.core import training, verification
-from tasks.core.attacks import Classifier
-from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
-from tasks.core.bounds import margin_lower_bounds, preactivation_bounds
-from tasks.core.datasets import Dataset
-from tasks.core.download import MIRROR_VARIABLE
-from tasks.core.keras_network import relu_network
-from tasks.core.ladder import Engine
-from tasks.core.property_verification import Instance, verify_instances
-from tasks.core.specification import LinfBall
-from tasks.core.training_settings import TrainingSettings
-from tasks.core.verdicts import Verdict, VerificationResult
+from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
+from tasks.core.data.datasets import Dataset
+from tasks.core.data.download import MIRROR_VARIABLE
+from tasks.core.models.runtimes import Classifier
+from tasks.core.networks.keras_network import relu_network
+from tasks.core.properties.specification import LinfBall
+from tasks.core.training import loop
+from tasks.core.training.training_settings import TrainingSettings
+from tasks.core.verdicts import Engine, Verdict, VerificationResult
+from tasks.core.verification import local_robustness
+from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.properties import Instance, verify_instances
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 POINTS, EPSILON, POINT_SECONDS = 100, 0.05, 10.0
@@ -109,7 +109,7 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
     found: dict[Engine, list[VerificationResult]] = {}
     for engine in engines:
         started = perf_counter()
-        found[engine] = verification.verify(
+        found[engine] = local_robustness.verify(
             classifier,
             network,
             sample,
@@ -161,7 +161,7 @@ def run(data: Dataset) -> None:
     """Prints the tables, and the greatest memory of any process."""
     console = Console()
     vnncomp(console)
-    trained = training.train(data, TrainingSettings(), seed=0)
+    trained = loop.train(data, TrainingSettings(), seed=0)
     classifier = Classifier(trained.model)
     certified_accuracy(classifier, data, console)
     reference_points(classifier, data, console)

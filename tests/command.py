@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.guardian import INVOCATION
-from tasks.core.download import MIRROR_VARIABLE
+from flows.processes.guardian import INVOCATION
+from tasks.core.data.download import MIRROR_VARIABLE
 
 ROOT = Path(__file__).parents[1]
-CERTIFLOW = [sys.executable, "-m", "flows.cli"]
+CERTIFLOW = [sys.executable, "-m", "flows.command.cli"]
 SECONDS = 300
 
 

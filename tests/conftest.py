@@ -10,15 +10,17 @@ import keras
 import numpy as np
 import pytest
 
-from flows import environment
+from flows.processes import environment
 
 environment.prepare(verbose=False)
 
-from tasks.core import datasets, matrices, training  # noqa: E402  after the environment is quiet
-from tasks.core.attacks import Classifier  # noqa: E402
-from tasks.core.datasets import Dataset  # noqa: E402
-from tasks.core.download import MIRROR_VARIABLE  # noqa: E402
-from tasks.core.training_settings import TrainingSettings  # noqa: E402
+from tasks.core.data import datasets  # noqa: E402
+from tasks.core.data.datasets import Dataset  # noqa: E402
+from tasks.core.data.download import MIRROR_VARIABLE  # noqa: E402
+from tasks.core.models.runtimes import Classifier  # noqa: E402
+from tasks.core.networks import matrices  # noqa: E402
+from tasks.core.training import loop  # noqa: E402  after the environment is quiet
+from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +32,7 @@ def digits() -> Dataset:
 def classifier(digits: Dataset) -> Classifier:
     """A dense network of 32 units on the digits, a little trained."""
     settings = TrainingSettings(hidden=(32,), epochs=10, learning_rate=0.003)
-    trained = training.train(digits, settings, seed=0)
+    trained = loop.train(digits, settings, seed=0)
     return Classifier(trained.model)
 
 

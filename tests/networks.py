@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.core.lowering import Lowering, Tensor, convolved
-from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
-from tasks.core.windows import Window
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.lowering import Lowering, Tensor, convolved
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.windows import Window
+from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 
 Kind = Literal["dense", "convolutional", "residual"]
 KINDS: tuple[Kind, ...] = ("dense", "convolutional", "residual")

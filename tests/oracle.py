@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall, UnsafeRegion
 
 SLACK = 1e-3  # of the bounds in big-M: far from HiGHS's tolerance, at which it reports errors
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from maraboupy import MarabouCore
 
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall
 
 
 def ask(network: ReluNetwork, ball: LinfBall, row: FloatArray, timeout_seconds: int = 10) -> str:

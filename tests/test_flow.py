@@ -18,10 +18,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.configuration import load_settings
 from flows.robustness import robustness_flow
-from tasks.core.checkpoints import Checkpoint
-from tasks.core.download import MIRROR_VARIABLE
+from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
-from tasks.report import Summary
+from tasks.core.training.checkpoints import Checkpoint
+from tasks.records import Summary
 from tests.flow_project import flow_project, smoke
 from tests.local_servers import mlflow_server
 
@@ -148,7 +148,7 @@ def test_logged_model_predicts_like_the_trained_one(summary: Summary, run: Run) 
     info = mlflow.models.get_model_info(uri)
     assert info.signature is not None
     assert info.saved_input_example_info is not None
-    from tasks.core import datasets
+    from tasks.core.data import datasets
 
     digits = datasets.load("digits", Path("unused"))
     logits = mlflow.pyfunc.load_model(uri).predict(digits.test_images)
@@ -202,7 +202,7 @@ def test_failure_in_the_middle_keeps_model_and_attack(monkeypatch: pytest.Monkey
     def fail(*arguments: Any, **named: Any) -> None:
         raise CertiflowError("the solver is gone")
 
-    monkeypatch.setattr("tasks.core.verification.verify", fail)
+    monkeypatch.setattr("tasks.core.verification.local_robustness.verify", fail)
     with pytest.raises(CertiflowError, match="the solver is gone"):
         robustness_flow(smoke())
     failed = last_run()
@@ -215,7 +215,7 @@ def test_interruption_marks_the_run_killed(monkeypatch: pytest.MonkeyPatch) -> N
     def interrupt(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasks.core.verification.verify", interrupt)
+    monkeypatch.setattr("tasks.core.verification.local_robustness.verify", interrupt)
     with pytest.raises(KeyboardInterrupt):
         robustness_flow(smoke())
     assert last_run().info.status == "KILLED"
@@ -225,8 +225,8 @@ def test_fallback_is_loud_and_recorded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv(MIRROR_VARIABLE, tmp_path.as_uri())
-    monkeypatch.setattr("tasks.core.datasets.SOURCES", without_mirrors())
-    monkeypatch.setattr("tasks.core.download.SOURCES", without_mirrors())
+    monkeypatch.setattr("tasks.core.data.sources.SOURCES", without_mirrors())
+    monkeypatch.setattr("tasks.core.data.download.SOURCES", without_mirrors())
     settings = smoke("data.dataset=mnist", "data.fallback=digits", f"data.cache={tmp_path}/cache")
     summary = robustness_flow(settings)
     assert (summary.dataset, summary.dataset_requested) == ("digits", "mnist")
@@ -239,7 +239,7 @@ def test_fallback_is_loud_and_recorded(
 def without_mirrors() -> dict[str, Any]:
     from dataclasses import replace
 
-    from tasks.core.datasets import SOURCES
+    from tasks.core.data.sources import SOURCES
 
     return {name: replace(source, mirrors=()) for name, source in SOURCES.items()}
 

@@ -1,31 +1,42 @@
-"""Dependencies point one way: the numerics load neither Prefect nor MLflow."""
+"""Dependencies point one way: between packages, between modules, and away from the frameworks."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-CORE = sorted(path.stem for path in (ROOT / "tasks/core").glob("*.py") if path.stem != "__init__")
+from tests.imports import ROOT, imported_modules, imported_names
+
+CORE = ROOT / "tasks/core"
+# Each may import the ones before it; `.` is the modules that lie in the folder itself.
+PACKAGES = (
+    ".",
+    "data",
+    "properties",
+    "networks",
+    "bounds",
+    "models",
+    "attacks",
+    "search",
+    "execution",
+    "verification",
+    "training",
+    "evidence",
+)
+MODULES = sorted(path for path in CORE.rglob("*.py"))
 
 
-def imported(path: Path) -> set[str]:
-    """Names of the modules a file imports anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+def package(path: Path) -> str:
+    return str(path.parent.relative_to(CORE))
 
 
 def test_core_loads_neither_prefect_nor_mlflow_nor_tensorflow() -> None:
-    imports = "; ".join(f"import tasks.core.{name}" for name in CORE)
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES]
+    imports = "; ".join(f"import {name.removesuffix('.__init__')}" for name in names)
     check = (
         "import sys; print([m for m in ('prefect', 'mlflow', 'tensorflow') if m in sys.modules])"
     )
@@ -36,14 +47,15 @@ def test_core_loads_neither_prefect_nor_mlflow_nor_tensorflow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "only"), [("mlflow", "tasks/tracking/"), ("maraboupy", "tasks/core/marabou.py")]
+    ("library", "only"),
+    [("mlflow", "tasks/tracking/"), ("maraboupy", "tasks/core/search/marabou.py")],
 )
 def test_one_place_imports_it(library: str, only: str) -> None:
-    paths = [*(ROOT / "flows").glob("*.py"), *(ROOT / "tasks").rglob("*.py")]
+    paths = [*(ROOT / "flows").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
     users = {
         str(path.relative_to(ROOT))
         for path in paths
-        if any(name.split(".")[0] == library for name in imported(path))
+        if any(name.split(".")[0] == library for name in imported_names(path))
     }
     assert users
     assert all(user.startswith(only) for user in users)
@@ -51,10 +63,24 @@ def test_one_place_imports_it(library: str, only: str) -> None:
 
 def test_dependencies_point_from_flows_to_tasks_to_core() -> None:
     for path in (ROOT / "tasks").rglob("*.py"):
-        names = imported(path)
+        names = imported_names(path)
         assert not any(name.split(".")[0] == "flows" for name in names), path
-        if path.parent.name == "core":
+        if CORE in path.parents:
             outside = {
                 n for n in names if n.startswith("tasks.") and not n.startswith("tasks.core")
             }
             assert outside == set(), path
+
+
+def test_packages_of_the_core_import_those_before_them() -> None:
+    assert {package(path) for path in MODULES} == set(PACKAGES)
+    for path in MODULES:
+        allowed = PACKAGES[: PACKAGES.index(package(path)) + 1]
+        wrong = [m for m in imported_modules(path) if package(m) not in allowed]
+        assert wrong == [], path
+
+
+def test_no_circle_of_imports() -> None:
+    paths = [*(ROOT / "flows").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
+    graph = {path: imported_modules(path) - {path} for path in paths}
+    TopologicalSorter(graph).prepare()  # raises CycleError, naming the circle

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tasks.core.attacks import Classifier
-from tasks.core.datasets import Dataset
+from tasks.core.data.datasets import Dataset
+from tasks.core.models.runtimes import Classifier
 from tests.command import CERTIFLOW, certiflow, clean_environment, error_of
 from tests.test_verify_command import stored
 

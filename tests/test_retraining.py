@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flows.retraining import RetrainSummary, mark_failure, retrain_flow
 from tasks import tracking
-from tasks.core.datasets import Dataset
+from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.data import load_checked
 from tasks.settings import Settings

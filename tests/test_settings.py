@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from flows.configuration import load_settings
-from flows.environment import OFFLINE
+from flows.processes.environment import OFFLINE
 from tasks.core.errors import CertiflowError
 from tasks.settings import Settings, decimal
 

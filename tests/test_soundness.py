@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import Property, UnsafeRegion
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tests.networks import box, hand_computed, random_network
 from tests.oracle import least_excess as least_excess_by_programming
 from tests.soundness import failures
@@ -98,12 +98,12 @@ def test_float32_loses_what_cancels() -> None:
 
 
 def test_a_wrong_answer_can_be_repeated(tmp_path: Path) -> None:
-    from tasks.core import models
-    from tasks.core.vnnlib import read_property
+    from tasks.core.models import loading
+    from tasks.core.properties.vnnlib import read_property
 
     job = Job("plain", 3, "ladder")
     place = failures.write(tmp_path, job, proof(job.case(), "ladder", np.inf))
-    network = models.load(place / "m.onnx").network
+    network = loading.load(place / "m.onnx").network
     read = read_property(place / "p.vnnlib", network.num_inputs, network.num_outputs)
     known = job.case()
     for region, asked in zip(read.unsafe, known.property.unsafe, strict=True):

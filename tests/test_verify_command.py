@@ -16,8 +16,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from flows.verify_command import read_instances
-from tasks.core.download import MIRROR_VARIABLE
+from flows.command.verify_command import read_instances
+from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
 from tests.command import CERTIFLOW, ROOT, certiflow, clean_environment
 from tests.property_files import saved_distance, saved_property
@@ -250,7 +250,8 @@ def stored(project: Path) -> dict[tuple[str, str], tuple[float, str]]:
 
 def test_files_need_no_tensorflow_mlflow_or_prefect() -> None:
     code = (
-        "import sys, flows.cli, flows.verify_command, flows.reproduce_command; "
+        "import sys; "
+        "import flows.command.cli, flows.command.verify_command, flows.command.reproduce_command; "
         "print(sorted({'tensorflow', 'keras', 'mlflow', 'prefect'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -20,7 +20,7 @@ from flows.robustness import robustness_flow
 from tasks import comparison, promotion, tracking
 from tasks.core.errors import CertiflowError
 from tasks.core.verdicts import Verdict
-from tasks.report import Summary
+from tasks.records import Summary
 from tasks.tracking import RegisteredModel
 from tests.flow_project import flow_project, smoke
 

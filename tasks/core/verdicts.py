@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,12 @@ class DecidedBy(StrEnum):
         """The one that is answerable for what happens in a stage of the ladder; None outside."""
         return cls("crown" if stage == "alpha_crown" else stage) if stage else None
 
+
+Engine = Literal["ladder", "bounds", "marabou"]
+
+# Reasons of `unknown`.
+NEAR_BOUNDARY = "near_boundary"  # a counterexample that the deployed model does not confirm
+WITNESSED_ONLY = "witnessed by Marabou only"  # which computes with tolerances and proves nothing
 
 WEAKEST_FIRST = (
     Verdict.FALSIFIED,

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core.datasets import Dataset
+from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.uris import without_passwords
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal

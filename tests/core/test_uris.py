@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.download import DatasetUnavailableError
+from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.core.uris import Credentials, parted, without_passwords
 

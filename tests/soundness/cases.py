@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tests.soundness.exact import Plane, Reached, least_excess
 
 Float32Array = NDArray[np.float32]

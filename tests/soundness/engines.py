@@ -8,28 +8,28 @@ from fractions import Fraction
 
 import numpy as np
 
-from tasks.core import verification
-from tasks.core.ball_jobs import Job as BallJob
-from tasks.core.ball_jobs import LadderSolver
-from tasks.core.ball_sample import AttackStrength, Sample, SolverLimits
-from tasks.core.bounds import (
-    Bounds,
+from tasks.core.bounds.linear import (
     interval_lower_bounds,
     linear_lower_bounds,
     preactivation_bounds,
 )
-from tasks.core.branch_and_bound import PhaseSearch, optimised_root
+from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
-from tasks.core.input_splitting import InputSearch
-from tasks.core.ladder import Engine, decide
-from tasks.core.models import NumpyRuntime
-from tasks.core.network import ReluNetwork
-from tasks.core.outcome import Search
-from tasks.core.radius_search import Job as RadiusJob
-from tasks.core.radius_search import Question, RadiusSolver
-from tasks.core.specification import LinfBall, Property, UnsafeRegion
-from tasks.core.verdicts import Verdict, VerificationResult
-from tasks.core.worker_pool import Ending, Outcome
+from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.models.runtimes import NumpyRuntime
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.search.inputs import InputSearch
+from tasks.core.search.ladder import decide
+from tasks.core.search.outcome import Search
+from tasks.core.search.phases import PhaseSearch, optimised_root
+from tasks.core.verdicts import Engine, Verdict, VerificationResult
+from tasks.core.verification import local_robustness
+from tasks.core.verification.ball_jobs import Job as BallJob
+from tasks.core.verification.ball_jobs import LadderSolver
+from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.radius_search import Job as RadiusJob
+from tasks.core.verification.radius_search import Question, RadiusSolver
 from tests.soundness import findings
 from tests.soundness.cases import Case, Image
 from tests.soundness.exact import Plane, least_excess
@@ -183,8 +183,8 @@ def _verify(case: Case) -> list[Finding]:
     if image is None:
         return []
     sample = Sample(np.array([0]), image.pixels[None], np.array([image.label]))
-    verification.run_ladder = _run_here  # a process for each case would be all of its time
-    results = verification.verify(
+    local_robustness.run_ladder = _run_here  # a process for each case would be all of its time
+    results = local_robustness.verify(
         NumpyRuntime(case.network),
         case.network,
         sample,

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, UnsafeRegion
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall, UnsafeRegion
 
 Whole = NDArray[Any]  # of Python's integers
 Point = tuple[Fraction, ...]

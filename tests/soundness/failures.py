@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import ReluNetwork
 from tests.soundness.cases import Case
 from tests.soundness.families import READERS, Job
 from tests.soundness.findings import Finding

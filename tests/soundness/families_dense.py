@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tests.networks import random_network
 from tests.oracle import least_excess_at
 from tests.soundness.cases import (

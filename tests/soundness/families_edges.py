@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.core.network import Affine, ReluNetwork
-from tasks.core.specification import LinfBall, UnsafeRegion
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import LinfBall, UnsafeRegion
 from tests.soundness.cases import (
     Case,
     dense,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.core import models
 from tasks.core.errors import CertiflowError
-from tasks.core.vnnlib import read_property
+from tasks.core.models import loading
+from tasks.core.properties.vnnlib import read_property
 from tests.soundness.findings import Finding
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _same_as_keras(rng: np.random.Generator, path: Path) -> Finding:
     except Exception as error:  # what does not fit, and what TensorFlow has no kernel for
         return Finding("keras", "undecided", f"{what} cannot be: {type(error).__name__}")
     try:
-        network = models.load(path).network
+        network = loading.load(path).network
     except CertiflowError as error:
         return Finding("keras", "undecided", f"{what} refused: {error}")
     except Exception as error:

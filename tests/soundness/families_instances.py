@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.property_verification import Instance, InstanceResult, PropertySolver
+from tasks.core.verification.properties import Instance, InstanceResult, PropertySolver
 from tests.soundness import families_dense, families_edges, findings
 from tests.soundness.cases import Case
 from tests.soundness.findings import Finding

@@ -11,9 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from tasks.core.lowering import Lowering, Tensor, average_pooled, convolved
-from tasks.core.specification import FloatArray, LinfBall, Property, UnsafeRegion
-from tasks.core.windows import Window
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.lowering import Lowering, Tensor, average_pooled, convolved
+from tasks.core.networks.windows import Window
+from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tests.soundness.cases import Case
 from tests.soundness.exact import Reached
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.helper import make_node
 
-from tasks.core import models
 from tasks.core.errors import CertiflowError
+from tasks.core.models import loading
 from tests.model_files import saved_onnx
 from tests.soundness.findings import Finding
 
@@ -50,7 +50,7 @@ def onnx_operators(rng: np.random.Generator, folder: Path) -> list[Finding]:
     path = saved_onnx(folder, [node], graph.constants, shape=shape, opset=opset)
     points = rng.normal(size=(NUM_POINTS, *shape)).astype(np.float32)
     try:
-        network = models.load(path).network
+        network = loading.load(path).network
     except CertiflowError as error:
         return [Finding("onnx", "undecided", f"{graph.operator} refused: {error}")]
     what = f"{graph.operator}-{opset} {graph.attributes}"

@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, UnsafeRegion
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import UnsafeRegion
 from tests.soundness.cases import Case
 from tests.soundness.exact import excess_at, hidden_values, magnitude_at
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import FloatArray, UnsafeRegion
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import UnsafeRegion
 from tests.soundness.cases import Case, Float32Array
 from tests.soundness.findings import Finding
 

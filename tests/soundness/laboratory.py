@@ -11,8 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.core.ladder import warm_up
-from tasks.core.worker_pool import Ending, Outcome, WorkerPool
+from tasks.core.execution.worker_pool import Ending, Outcome, WorkerPool
+from tasks.core.search.ladder import warm_up
 from tests.soundness import failures
 from tests.soundness.families import Job, jobs_of_round
 from tests.soundness.findings import Finding

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core import ladder, marabou
-from tasks.core.ball_jobs import Job, LadderSolver
-from tasks.core.ladder import Answer
-from tasks.core.linear_relations import Written
-from tasks.core.specification import BoolArray, LinfBall, Property
-from tasks.core.verdicts import Verdict
+from tasks.core.arrays import BoolArray
+from tasks.core.properties.linear_relations import Written
+from tasks.core.properties.specification import LinfBall, Property
+from tasks.core.search import ladder, marabou
+from tasks.core.search.ladder import Answer
+from tasks.core.verdicts import WITNESSED_ONLY, Verdict
+from tasks.core.verification.ball_jobs import Job, LadderSolver
 
 
 def marabou_unsat_is_a_proof() -> None:
@@ -29,7 +30,7 @@ def marabou_unsat_is_a_proof() -> None:
 
     def believed(*question: Any) -> Any:
         answer = decided(*question)
-        if answer.reason != marabou.WITNESSED_ONLY:
+        if answer.reason != WITNESSED_ONLY:
             return answer
         return replace(answer, verdict=Verdict.ROBUST, reason="", margin=1e-300)
 
@@ -84,8 +85,8 @@ def carried_bounds() -> None:
 
 def onnx_attributes() -> None:
     """What no reader asks of a node is ignored, in every opset."""
-    from tasks.core import onnx_network
-    from tasks.core.onnx_node import Node
+    from tasks.core.networks import onnx_network
+    from tasks.core.networks.onnx_node import Node
 
     Node.unread = lambda self: {}
     Node.check = lambda self: None
@@ -95,7 +96,7 @@ def onnx_attributes() -> None:
 
 def keras_types() -> None:
     """Layers and activations are what they are called, and inputs what they look like."""
-    from tasks.core import keras_network
+    from tasks.core.networks import keras_network
 
     keras_network._is_of_keras = lambda thing: True
     keras_network._check_layer = lambda layer: None
@@ -108,7 +109,7 @@ def keras_types() -> None:
 
 def vnnlib_rationals() -> None:
     """Sums and products of a property are those of float64."""
-    from tasks.core import linear_relations
+    from tasks.core.properties import linear_relations
 
     linear_relations._exact = lambda number: float(
         number.nearest if isinstance(number, Written) else number

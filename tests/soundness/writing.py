@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from onnx.helper import make_node
 
-from tasks.core.network import ReluNetwork
-from tasks.core.specification import Property, UnsafeRegion
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tests.model_files import Constants, saved_onnx
 
 

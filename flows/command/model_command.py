@@ -1,0 +1,87 @@
+"""`certiflow verify --data`, `radius` and `global-robustness`: questions about a given model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from flows.command.summary import short, show_verdicts
+from flows.command.verify_command import model_path
+from flows.configuration import describe
+from flows.model_robustness import ModelSummary, model_flow
+from flows.processes.session import write_json
+from tasks.core.errors import CertiflowError
+from tasks.settings import ModelSettings
+from tasks.tracking import LOCAL_UI
+
+
+def ask(
+    model: str, data: str, seed: int, sections: dict[str, Any], fresh: bool, json_file: Path | None
+) -> None:
+    """Runs the flow for the `sections` of `ModelSettings` asked, and prints what it found.
+
+    Raises:
+        CertiflowError: a value out of range, named; no such model; what the flow raises.
+    """
+    values = {"model": model, "seed": seed, "data": {"dataset": data}} | sections
+    try:
+        settings = ModelSettings.model_validate(values)
+    except ValidationError as error:
+        raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
+    file = model_path(model).absolute()
+    if not file.is_file():
+        raise CertiflowError(f"{model}: no such model file; give an ONNX, Keras or .nnet file")
+    summary = model_flow(settings, file, fresh)
+    write_json(json_file, summary)
+    _show(summary)
+
+
+def _show(summary: ModelSummary) -> None:
+    console = Console(highlight=False)
+    console.print(f"[bold]{summary.dataset}[/]  {summary.model}")
+    if summary.verification:
+        show_verdicts(console, summary.verification)
+    if summary.radius:
+        console.print(_radii(summary.radius))
+    if summary.global_robustness:
+        console.print(_differences(summary.global_robustness))
+    console.print(f"files       {short(summary.folder)}", soft_wrap=True, markup=False)
+    look = f"make ui, then {summary.url}" if summary.url.startswith(LOCAL_UI) else summary.url
+    console.print(f"look        {look}", soft_wrap=True, markup=False)
+
+
+def _radii(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Critical radius by class", title_justify="left")
+    for column in ("class", "points", "proved (mean)", "falsified (mean)", "complete"):
+        table.add_column(column, justify="right")
+    labels = sorted({int(row["label"]) for row in rows})
+    for name, members in (
+        *((str(label), [row for row in rows if row["label"] == label]) for label in labels),
+        ("all", rows),
+    ):
+        count = len(members)
+        proved = sum(row["proved"] for row in members) / count
+        falsified = sum(row["falsified"] for row in members) / count
+        complete = sum(bool(row["complete"]) for row in members)
+        table.add_row(name, str(count), f"{proved:.4f}", f"{falsified:.4f}", str(complete))
+    return table
+
+
+def _differences(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="How much a score can change", title_justify="left")
+    for column in ("class", "verdict", "found", "proved below", "decided by", "seconds"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["label"]),
+            row["verdict"],
+            f"{row['largest_difference']:.4f}",
+            f"{row['epsilon_proved']:.4f}",
+            row["decided_by"],
+            f"{row['seconds']:.1f}",
+        )
+    return table

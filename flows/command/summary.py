@@ -1,0 +1,95 @@
+"""The last screen of a run: what was found, and where to look next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.descriptions import of_radius, witnessed_only
+from tasks.records import Summary
+from tasks.settings import decimal
+from tasks.tracking import LOCAL_UI
+
+VERDICT_COLUMNS = ("robust", "falsified", "unknown", "timeout", "error")
+
+
+def show(summary: Summary) -> None:
+    """Prints the tables to stdout."""
+    console = Console(highlight=False)
+    console.print()
+    console.print(
+        f"[bold]{summary.dataset} {summary.architecture}[/]  clean accuracy "
+        f"[bold]{summary.clean_accuracy:.2%}[/]"
+    )
+    if summary.dataset != summary.dataset_requested:
+        console.print(
+            f"[bold yellow]{summary.dataset_requested} could not be had: "
+            f"this is {summary.dataset}[/]"
+        )
+    for warning in summary.warnings:
+        console.print(f"WARNING  {warning}", style="bold yellow", markup=False)
+    console.print(_attacks(summary))
+    show_verdicts(console, summary.verification)
+    if summary.median_radius is not None:
+        console.print(f"Median critical radius: {of_radius(*summary.median_radius)}")
+    if summary.reference:
+        console.print(_reference(summary))
+    local = summary.url.startswith(LOCAL_UI)
+    where = {
+        "figure": short(summary.figure),
+        "files": short(summary.folder),
+        "MLflow run": summary.run_name,
+        "model": f"certiflow-{summary.dataset} version {summary.model_version}",
+        "look": f"make ui, then {summary.url}" if local else summary.url,
+    }
+    for name, value in where.items():
+        console.print(f"{name:<10}  {value}", soft_wrap=True, markup=False)
+
+
+def _attacks(summary: Summary) -> Table:
+    table = Table(title="Accuracy, whole test set", title_justify="left")
+    for column in ("epsilon", "under FGSM", "under PGD", "proved by bounds"):
+        table.add_column(column, justify="right")
+    for row in summary.epsilon_grid:
+        cells = (row[key] for key in ("fgsm_accuracy", "pgd_accuracy", "certified_accuracy"))
+        table.add_row(decimal(row["epsilon"]), *(f"{cell:.2%}" for cell in cells))
+    return table
+
+
+def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
+    """One row per radius: how many points got which verdict, and what is proved."""
+    console.print(_verdicts(verification))
+    for line in witnessed_only(verification):
+        console.print(line)
+
+
+def _verdicts(verification: list[dict[str, Any]]) -> Table:
+    points = sum(int(verification[0][column]) for column in VERDICT_COLUMNS)
+    title = f"Verification, {points} sampled points"
+    table = Table(title=title, title_justify="left", pad_edge=False)  # it fits 80 columns
+    for column in ("epsilon", *VERDICT_COLUMNS, "proved", "deployed"):
+        table.add_column(column, justify="right")
+    for row in verification:
+        counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
+        shares = (row["certified_accuracy"], row["certified_deployed_accuracy"])
+        table.add_row(decimal(row["epsilon"]), *counts, *(f"{share:.2%}" for share in shares))
+    return table
+
+
+def _reference(summary: Summary) -> Table:
+    table = Table(title="Beside the reference experiment", title_justify="left")
+    for column, justify in (("", "left"), ("reference", "right"), ("this run", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name, (theirs, ours) in summary.reference.items():
+        table.add_row(name, f"{theirs:.2%}", f"{ours:.2%}")
+    return table
+
+
+def short(path: str) -> str:
+    """Relative to this folder where it lies below it."""
+    relative = os.path.relpath(path, Path.cwd())
+    return path if relative.startswith("..") else relative

@@ -1,0 +1,168 @@
+"""The commands about model versions: compare, study, report, promote, rollback, retrain, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
+from flows.processes import environment
+from flows.processes.session import check_outputs, prefect_api
+
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Run ids, run names, or versions: certiflow-mnist/3, certiflow-mnist@champion, 3.",
+        metavar="[RUN]...",
+        show_default=False,
+    ),
+]
+Experiment = Annotated[str, typer.Option(help="Whose versions, when no run is named.")]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(help="Reference radius; the champion's by default.", min=0.0, max=1.0),
+]
+
+
+def compare(
+    runs: Runs = None,
+    experiment: Experiment = "certiflow",
+    epsilon: Epsilon = None,
+    json: Json = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the table to this file.", metavar="FILE")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Model versions side by side, best first, with what differs from the champion."""
+    environment.prepare(verbose=verbose)
+    check_outputs(json=json, csv=csv)
+
+    from flows.command import version_commands
+
+    version_commands.compare(runs or [], experiment, epsilon, json, csv)
+
+
+def study(
+    file: Annotated[Path, typer.Argument(help="A title and a list of settings files.")],
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run several configurations as one, and compare what came of them."""
+    environment.prepare(verbose=verbose)
+
+    from flows.configuration import load_study
+
+    asked = load_study(file, overrides or [])
+    check_outputs(json=json)
+    with prefect_api(verbose=verbose):
+        from flows.command import version_commands
+
+        version_commands.study(asked, fresh, json)
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(help="As for compare.", metavar="RUN...")],
+    epsilon: Epsilon = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where the page goes; the newest run's folder by default."),
+    ] = None,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """One self-contained HTML page on one or several versions, logged on the newest run."""
+    environment.prepare(verbose=verbose)
+    check_outputs(json=json, output=output)
+
+    from flows.command import version_commands
+
+    version_commands.report(runs, epsilon, output, json)
+
+
+def promote(
+    version: Annotated[str, typer.Option(help="Such as 3, or certiflow-mnist/3.")],
+    force: Annotated[bool, typer.Option("--force", help="Whatever the gate would say.")] = False,
+    reason: Annotated[str | None, typer.Option(help="With --force: why.")] = None,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Judge a version against the champion, and make it champion if it is no worse."""
+    if force != bool(reason and reason.strip()):
+        raise typer.BadParameter("--force and --reason go together: a forced decision says why")
+    environment.prepare(verbose=verbose)
+    check_outputs(json=json)
+    with prefect_api(verbose=verbose):
+        from flows.command import version_commands
+
+        version_commands.promote(version, reason, json)
+
+
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why the champion is taken back.")],
+    model: Annotated[
+        str | None, typer.Option(help="Such as certiflow-mnist, where several are registered.")
+    ] = None,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make the previous champion the champion again."""
+    if not reason.strip():
+        raise typer.BadParameter("--reason is empty: say why")
+    environment.prepare(verbose=verbose)
+    check_outputs(json=json)
+    with prefect_api(verbose=verbose):
+        from flows.command import version_commands
+
+        version_commands.rollback(reason, model, json)
+
+
+def retrain(
+    conf: Configuration = Path("conf/default.yaml"),
+    overrides: Overrides = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when data and settings are not new.")
+    ] = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Check the data, train, attack, verify, compare, judge and report: once, now."""
+    environment.prepare(verbose=verbose)
+
+    from flows.configuration import load_settings_aloud
+
+    settings = load_settings_aloud(conf, overrides or [])
+    check_outputs(json=json)
+    with prefect_api(verbose=verbose):
+        from flows.command import version_commands
+
+        version_commands.retrain(settings, force, json)
+
+
+def serve(
+    conf: Configuration = Path("conf/default.yaml"),
+    overrides: Overrides = None,
+    cron: Annotated[str, typer.Option(help="When, in cron's five fields, UTC.")] = "0 2 * * *",
+    port: Annotated[int, typer.Option(help="Of Prefect's server on 127.0.0.1.")] = 4200,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the scheduled retraining from this process, with Prefect's server and its UI."""
+    environment.prepare(verbose=verbose, prefect_level="INFO")  # what runs, and how it ends
+
+    from flows.configuration import load_settings_aloud
+
+    settings = load_settings_aloud(conf, overrides or [])
+
+    from flows.serving import serve_retraining
+
+    serve_retraining(settings, cron, port)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the program."""
+    for command in (compare, study, report, promote, rollback, retrain, serve):
+        app.command()(command)

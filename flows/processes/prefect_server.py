@@ -1,0 +1,152 @@
+"""A Prefect API for one command: the configured one, or a temporary server of our own.
+
+Prefect would start a temporary server itself, but as a child that a killed flow leaves behind with
+the terminal's output open, and that Ctrl-C ends before the interrupted run can be marked.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import IO
+
+import httpx
+from filelock import FileLock, Timeout
+
+from flows.processes.guardian import ROLE
+from tasks.core.errors import CertiflowError
+
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+
+
+def start(port: int | None = None) -> Callable[[], str]:
+    """Starts a server on loopback for this process's life, unless an API is configured.
+
+    With a `port` it has its services, which start scheduled runs, and its UI. It answers this
+    machine's programs and its own pages only: see `flows.processes.guarded_server`.
+
+    Returns a function that waits until the API answers and gives its URL, so that the caller can
+    import its libraries meanwhile. The server ends when the interpreter exits: after Prefect's own
+    threads, which send their last logs and events then.
+
+    Raises (the function):
+        CertiflowError: the configured API does not answer, or the server does not start.
+    """
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    configured = settings.api.url
+    if configured:
+        return lambda: _answering(configured)
+    extras = ["--no-services"] if port is None else []
+    port = _free_port() if port is None else _unused(port)
+    url = f"http://127.0.0.1:{port}/api"
+    lock = _alone(settings.home)
+    log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server runs
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "flows.processes.guarded_server", *extras),
+            *("--port", str(port)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, ROLE: "server"},
+        start_new_session=True,  # Ctrl-C must not end it before the run is marked
+    )
+    atexit.register(_stop, server)
+    return lambda: _started(server, url, log, lock)
+
+
+def _alone(home: Path) -> FileLock:
+    """Held until the server answers: two that migrate one SQLite database break each other.
+
+    Raises:
+        CertiflowError: Prefect's home is not writable, or another start takes too long.
+    """
+    lock = FileLock(home / ".certiflow-server.lock", timeout=START_SECONDS)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise CertiflowError(
+            f"{home}: another command has been starting a Prefect server for {START_SECONDS:g} s: "
+            "end it, or set PREFECT_HOME to another folder"
+        ) from error
+    except OSError as error:
+        raise CertiflowError(
+            f"{home}: {error.strerror}: make it writable, or set PREFECT_HOME to another folder"
+        ) from error
+    return lock
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _unused(port: int) -> int:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise CertiflowError(
+                f"port {port} is in use: if that is a Prefect server, set "
+                f"PREFECT_API_URL=http://127.0.0.1:{port}/api to use it; else choose another --port"
+            )
+    return port
+
+
+def _healthy(url: str) -> str | None:
+    """None when the API answers, else why not."""
+    from prefect.settings import get_current_settings
+
+    try:
+        headers = get_current_settings().client.custom_headers
+        answer = httpx.get(f"{url}/health", headers=headers, timeout=10)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return str(error) or type(error).__name__
+    return None if answer.is_success else f"HTTP {answer.status_code}"
+
+
+def _answering(url: str) -> str:
+    reason = _healthy(url)
+    if reason is not None:
+        raise CertiflowError(
+            f"Prefect's API at {url} does not answer ({reason}): start it, or unset "
+            "PREFECT_API_URL to use a temporary one"
+        )
+    return url
+
+
+def _started(server: subprocess.Popen[bytes], url: str, log: IO[bytes], lock: FileLock) -> str:
+    deadline = monotonic() + START_SECONDS
+    try:
+        while monotonic() < deadline and server.poll() is None:
+            if _healthy(url) is None:
+                return url
+            sleep(0.1)
+    finally:
+        lock.release()
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+    raise CertiflowError(
+        f"the Prefect server did not start ({lines[-1].strip()}): is PREFECT_HOME "
+        f"({os.environ.get('PREFECT_HOME', '~/.prefect')}) writable, with space left?"
+    )

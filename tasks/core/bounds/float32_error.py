@@ -1,0 +1,92 @@
+"""How far the deployed float32 model can be from the float64 network that proofs speak about.
+
+A sum of n products in floating point errs by at most gamma(n) = n u / (1 - n u), u = 2^-24, times
+the sum of the terms' magnitudes: in every order and parenthesisation, with or without fused
+multiply-add (Higham 2002, "Accuracy and Stability of Numerical Algorithms", eq. 3.5 and section
+4.2). Errors pass through a layer as |W| times themselves, and through a ReLU or a maximum
+undiminished. So a proof whose margin exceeds the error holds for the model as it is served, where
+others can be fooled (Szász, Bánhelyi and Jelasity 2025, "No Soundness in the Real World",
+arXiv:2506.01054).
+
+Numbers below 2^-126 may be flushed to zero, as TensorFlow does. What this does not cover are
+kernels that compute something else than these sums in IEEE-754 float32: Winograd's and Fourier
+convolutions, TF32, bfloat16 and float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray
+from tasks.core.bounds.relaxations import Bounds, activation_box
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import LinfBall
+
+UNIT_ROUNDOFF = 2.0**-24
+LEAST_NORMAL = 2.0**-126
+GREATEST = 2.0**126  # of any number on the way, far enough from overflow for every sum
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def output_error(network: ReluNetwork, read: Sequence[FloatArray]) -> FloatArray:
+    """Bounds on |float32 outputs - outputs|, shape (batch, outputs); infinite beyond float32.
+
+    `read[k]`, (batch, inputs of layer k): the greatest magnitudes, in exact arithmetic, of what
+    layer k reads. The float32 inputs themselves are exact.
+    """
+    before, lost = _last_errors(network, read)
+    last = network.roundings[-1].absolute_of(network.layers[-1])
+    error = last.matrix.forward(before) + lost
+    return np.where(np.isfinite(error), error, np.inf)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def row_error(
+    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
+) -> FloatArray:
+    """Bounds on |rows @ (float32 outputs - outputs)| over each box: (batch, m).
+
+    Args:
+        rows: shape (m, outputs), or (batch, m, outputs) with other rows for each box.
+        hidden: sound bounds on every hidden layer, (batch, units) each.
+    """
+    boxes = [ball, *map(activation_box, hidden, network.linear)]
+    read = [np.maximum(np.abs(box.lower), np.abs(box.upper)) for box in boxes]
+    before, lost = _last_errors(network, read)
+    # Through the last layer errors pass linearly: what rows have in common cancels.
+    shape = (*rows.shape[:-1], network.layers[-1].matrix.shape[1])
+    flat = network.layers[-1].matrix.backward(rows.reshape(-1, rows.shape[-1]))
+    weights = np.abs(flat).reshape(shape)
+    total = weights @ before[:, :, None] + np.abs(rows) @ lost[:, :, None]
+    error: FloatArray = total[..., 0] * (1 + 2.0**-40)  # for its own rounding
+    return np.where(np.isfinite(error), error, np.inf)
+
+
+def _last_errors(network: ReluNetwork, read: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Of what the last layer reads, and what it loses itself; not finite beyond float32."""
+    error, lost = np.zeros_like(read[0]), np.zeros_like(read[0])
+    absolute: Affine | None = None
+    for layer, roundings, values in zip(network.layers, network.roundings, read, strict=True):
+        if absolute is not None:
+            error = absolute.matrix.forward(error) + lost
+        absolute = roundings.absolute_of(layer)
+        reached = values + error
+        count = roundings.count + 1  # one more for the roundings of this very bound
+        share = min(count * UNIT_ROUNDOFF, 0.5)
+        # A step's sums flush at most `count` numbers, its inputs and weights as many as there are
+        # inputs; the steps after it enlarge that by `gain` at most.
+        most = roundings.gain * np.maximum(reached.max(axis=1, keepdims=True, initial=0), 1)
+        flushed = LEAST_NORMAL * (2 * count + values.shape[1]) * most
+        within = (most < GREATEST) & (share < 0.5)
+        lost = np.where(within, share / (1 - share) * absolute(reached) + flushed, np.inf)
+    return error, lost
+
+
+def point_error(network: ReluNetwork, points: FloatArray) -> FloatArray:
+    """`output_error` at points of shape (n, inputs)."""
+    read = [np.abs(points)]
+    for values, linear in zip(network.preactivations(points)[:-1], network.linear, strict=True):
+        read.append(np.abs(np.where(linear, values, np.maximum(values, 0))))
+    return output_error(network, read)

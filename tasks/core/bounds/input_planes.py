@@ -1,0 +1,196 @@
+"""Upper bounds on the first layer's ReLUs by planes over the inputs instead of chords.
+
+A chord bounds relu(w x + b) by a line in z = w x + b: every weight has the same slope. Over a box
+each weight may have its own: for every s in [0, 1]^n
+
+    relu(w x + b) <= sum_i s_i w_i x_i + t,
+    t = max over the box of relu(w x + b) - sum_i s_i w_i x_i
+      = max(max_x -sum_i s_i w_i x_i, b + max_x sum_i (1 - s_i) w_i x_i),
+
+since relu(z) is the greater of 0 and z. These planes are all there is to know of one unit: with
+z <= relu(z) and 0 they give the convex hull of its graph over the box (Anderson et al. 2020,
+"Strong mixed-integer programming formulations for trained neural networks"; used
+for dual bounds by De Palma et al. 2021, "Scaling the convex barrier with active sets"). Equal
+slopes u / (u - l) give the chord.
+
+A unit's best slopes are 1 where w_i x_i is below a threshold that its levels set and 0 above it
+(Anderson et al., the separation rule), x being the relaxation's minimiser. So the slopes are sought
+as `s_ji = clip(level_j - sign(w_ji) tilt_i, 0, 1)`, by dual averaging (Nesterov 2009): a subproblem
+keeps m + n numbers instead of m n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.arrays import IntArray
+from tasks.core.networks.matrices import DenseMatrix, Matrix
+from tasks.core.networks.network import Affine
+from tasks.core.properties.specification import LinfBall
+
+# As in `box_kernel`: sums may be reordered and products fused, which the rounding scales allow.
+compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+
+MAX_WEIGHTS = 2**20  # of a layer, within its units' spans: beyond, passes cost more than they gain
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The planes in use, weighted and summed for each subproblem.
+
+    `rows`, (batch, inputs), and `constants`, (batch,): the sum of `coefficient * plane` over the
+    units is `rows @ x + constants`. `tops`, (batch, units): each plane's value at the box's
+    centre; `sides`: 1 where the maximum that gives it lies at relu(z) = z, -1 at 0.
+    """
+
+    rows: NDArray[Any]
+    constants: NDArray[Any]
+    tops: NDArray[Any]
+    sides: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Each unit's weights from its first to its last that is not 0: a convolution's window.
+
+    Attributes:
+        weights: one after the other, with or without what lies outside the spans.
+        starts: where each unit's span starts in `weights`, (units,).
+        inputs: its first input and the one behind its last, (units, 2).
+    """
+
+    weights: NDArray[Any]
+    starts: IntArray
+    inputs: IntArray
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> Spans:
+        """The spans of W."""
+        if isinstance(matrix, DenseMatrix):
+            weights = matrix.weight
+            used = weights != 0
+            first, behind = used.argmax(axis=1), weights.shape[1] - used[:, ::-1].argmax(axis=1)
+            inputs = np.where(used.any(axis=1), [first, behind], 0).T
+            return cls(
+                weights.ravel(), np.arange(len(used)) * weights.shape[1] + inputs[:, 0], inputs
+            )
+        entries = matrix.sparse()
+        entries.eliminate_zeros()
+        entries.sort_indices()
+        ends, columns = entries.indptr, entries.indices
+        used = np.diff(ends) > 0
+        inputs = np.zeros((len(used), 2), dtype=np.int64)
+        inputs[used] = np.stack([columns[ends[:-1][used]], columns[ends[1:][used] - 1] + 1], axis=1)
+        lengths = inputs[:, 1] - inputs[:, 0]
+        starts = np.cumsum(lengths) - lengths
+        weights = np.zeros(lengths.sum())
+        weights[np.repeat(starts - inputs[:, 0], np.diff(ends)) + columns] = entries.data
+        return cls(weights, starts, inputs)
+
+    @property
+    def pay(self) -> bool:
+        """Whether the layer is small enough for planes."""
+        return int(np.diff(self.inputs, axis=1).sum()) <= MAX_WEIGHTS
+
+
+class InputPlanes:
+    """The planes of one affine layer over one box, in the precision of `dtype`."""
+
+    def __init__(
+        self, layer: Affine, spans: Spans, box: LinfBall, dtype: type[np.floating]
+    ) -> None:
+        center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
+        self.weights = spans.weights.astype(dtype, copy=False)
+        self.starts, self.inputs = spans.starts, spans.inputs
+        self.center, self.radius = center[0].astype(dtype), radius[0].astype(dtype)
+        peaks = layer(center) + layer.absolute.matrix.forward(radius)
+        self.peaks = peaks[0].astype(dtype)
+
+    def weighted(
+        self,
+        coefficients: NDArray[Any],
+        levels: NDArray[Any],
+        tilts: NDArray[Any],
+    ) -> Planes:
+        """The planes times `coefficients`, (batch, units), none positive; 0 leaves a unit out."""
+        rows = np.zeros(tilts.shape, dtype=self.weights.dtype)
+        tops, sides = (np.zeros(coefficients.shape, dtype=rows.dtype) for _ in range(2))
+        _weigh(
+            self.weights,
+            self.starts,
+            self.inputs,
+            self.radius,
+            self.peaks,
+            coefficients,
+            levels,
+            tilts,
+            rows,
+            tops,
+            sides,
+        )
+        constants = (coefficients * tops).sum(axis=1) - rows @ self.center
+        return Planes(rows, constants, tops, sides)
+
+    def values(
+        self,
+        planes: Planes,
+        used: NDArray[np.bool_],
+        levels: NDArray[Any],
+        tilts: NDArray[Any],
+        points: NDArray[Any],
+    ) -> NDArray[Any]:
+        """Each used plane at its subproblem's point (batch, inputs): (batch, units), else 0."""
+        result = planes.tops.copy()
+        offsets = points - self.center
+        _evaluate(self.weights, self.starts, self.inputs, used, levels, tilts, offsets, result)
+        return result
+
+
+@compiled
+def _slope(weight, level, tilt):  # type: ignore[no-untyped-def]
+    """In [0, 1]."""
+    return min(max(level - (tilt if weight >= 0 else -tilt), type(level)(0)), type(level)(1))
+
+
+# Inner loops run over slices from 0: only then does the compiler use vector instructions.
+
+
+@compiled
+def _weigh(weights, starts, inputs, radius, peaks, coefficients, levels, tilts, rows, tops, sides):  # type: ignore[no-untyped-def]
+    for problem in range(len(coefficients)):
+        for unit in range(len(starts)):
+            coefficient = coefficients[problem, unit]
+            if coefficient == 0:
+                continue
+            span = slice(inputs[unit, 0], inputs[unit, 1])
+            part = weights[starts[unit] : starts[unit] + inputs[unit, 1] - inputs[unit, 0]]
+            size, tilt = radius[span], tilts[problem, span]
+            row, level, reach = rows[problem, span], levels[problem, unit], type(coefficient)(0)
+            for place in range(len(part)):
+                product = part[place] * _slope(part[place], level, tilt[place])
+                row[place] += coefficient * product
+                reach += abs(product) * size[place]
+            rising = peaks[unit] - reach
+            off = reach >= rising  # not `max`, which may lose a NaN: such a top proves nothing
+            sides[problem, unit] = -1 if off else 1
+            tops[problem, unit] = reach if off else rising
+
+
+@compiled
+def _evaluate(weights, starts, inputs, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
+    for problem in range(len(used)):
+        for unit in range(len(starts)):
+            if not used[problem, unit]:
+                continue
+            span = slice(inputs[unit, 0], inputs[unit, 1])
+            part = weights[starts[unit] : starts[unit] + inputs[unit, 1] - inputs[unit, 0]]
+            tilt, offset = tilts[problem, span], offsets[problem, span]
+            level, total = levels[problem, unit], result[problem, unit]
+            for place in range(len(part)):
+                total += part[place] * _slope(part[place], level, tilt[place]) * offset[place]
+            result[problem, unit] = total

@@ -1,0 +1,116 @@
+"""What rounding can do to a bound that is computed in float64.
+
+Every bound holds in exact arithmetic for the float64 network. A dot product of n terms errs by at
+most gamma(n) = n·u / (1 - n·u) times the sum of the terms' magnitudes, in whatever order it is
+summed (Higham 2002, "Accuracy and Stability of Numerical Algorithms", eq. 3.5); n is taken from the
+shape of the layer's matrix, which no way of storing it exceeds (see `matrices`). The backward pass
+replaces one linear function of a layer's values by another, so what rounding changed in a step is
+at most gamma times `|coefficients|` times the greatest magnitudes of what they multiply; the sum
+over the steps is subtracted from the bound.
+
+At the ends of float64 errors are not relative. Below 2^-1022 a product loses up to 2^-1075 more:
+lost in coefficients, that is multiplied by values of at most `HUGE` < 2^499, so that 2^60
+operations lose less than 2^-515 < `UNDERFLOW`, which every bound gives up; lost in a scale of the
+rounding error, it is multiplied by coefficients of any size, so every scale is larger by `TINY`.
+Above, sums of finite numbers become infinite, and a chord's slope zero: where a weight or a value
+may reach `HUGE`, or a bound does, nothing is proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray
+from tasks.core.bounds.relaxations import Bounds, activation_box
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall
+
+UNIT_ROUNDOFF = 2.0**-53
+
+
+HUGE = 1e150  # of weights and values: the product of two is still a float64
+
+
+UNDERFLOW = 2.0**-500
+
+
+TINY = 2.0**-1000
+
+
+def gamma(terms: int) -> float:
+    """Relative rounding error of a sum of `terms` products, doubled.
+
+    The doubling covers that the error bound itself is computed in float64.
+    """
+    return 2 * terms * UNIT_ROUNDOFF / (1 - 2 * terms * UNIT_ROUNDOFF)
+
+
+@dataclass(frozen=True, eq=False)
+class RoundingScales:
+    """The greatest magnitudes that a backward pass multiplies, times their gamma.
+
+    `affine[k]`, (batch, outputs of layer k), belongs to the coefficients before layer k;
+    `relu[k]`, (batch, units of hidden layer k), to those around its activation; `inputs` to those
+    at the input box.
+    """
+
+    affine: list[FloatArray]
+    relu: list[FloatArray]
+    inputs: FloatArray
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def rounding_scales(
+    network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: LinfBall
+) -> RoundingScales:
+    """The scales for a backward pass from layer `depth`, `hidden` the bounds before it.
+
+    A step through W multiplies |coefficients| with |W| |h| + |b|, h the activations it reads; one
+    through a ReLU with |z|: slopes are at most 1, an intercept is at most |z|, and the chord's own
+    four roundings are relative to |z|. The constants of all layers pass through 2 (depth + 1) sums.
+    Infinite where a weight or a value may reach `HUGE`.
+    """
+    values, affine, relu = np.maximum(np.abs(ball.lower), np.abs(ball.upper)), [], []
+    inputs = _scaled(values, gamma(network.num_inputs + 8))
+    extra = 2 * (depth + 1) + 8
+    for index, layer in enumerate(network.layers[: depth + 1]):
+        width = sum(layer.matrix.shape)  # at most so many products a sum, forwards or backwards
+        reach = layer.absolute(values)
+        reach = reach if layer.magnitude < HUGE else np.full_like(reach, np.inf)
+        affine.append(_scaled(reach, gamma(width + extra)))
+        if index < depth:
+            bounds = hidden[index]
+            relu.append(_scaled(bounds.magnitude, gamma(len(layer.bias) + extra)))
+            values = np.where(network.linear[index], bounds.magnitude, np.maximum(bounds.upper, 0))
+    return RoundingScales(affine, relu, inputs)
+
+
+def _scaled(magnitudes: FloatArray, factor: float) -> FloatArray:
+    """The rounding error of numbers up to `magnitudes`; NaN is not below `HUGE` either."""
+    return np.where(magnitudes < HUGE, magnitudes * factor + TINY, np.inf)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def evaluation_error(
+    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
+) -> FloatArray:
+    """How far rounding can move `rows @ network(x)` for any x of a box: rows (m, outputs), (b, m).
+
+    Errors of one layer pass through the next as |W| times themselves; ReLU does not enlarge them.
+    Not finite where a value may reach `HUGE`.
+    """
+    depth = len(network.layers) - 1
+    scales = rounding_scales(network, depth, hidden, ball)
+    error = np.zeros((len(ball), network.num_inputs))
+    for layer, scale in zip(network.layers, scales.affine, strict=True):
+        error = layer.absolute.matrix.forward(error) + scale
+    last = hidden[-1] if depth else Bounds(ball.lower, ball.upper)
+    box = activation_box(last, network.linear[-1]) if depth else ball
+    values = np.maximum(np.abs(box.lower), np.abs(box.upper))
+    layer = network.layers[-1]
+    outputs = layer.absolute(values)
+    total: FloatArray = (error + gamma(network.num_outputs + 4) * outputs) @ np.abs(rows).T
+    return total + UNDERFLOW

@@ -1,0 +1,97 @@
+"""The datasets by name."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.arrays import IntArray
+from tasks.core.data.sources import SOURCES
+from tasks.core.errors import CertiflowError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images, float32 in [0, 1], shape (n, height, width), and labels, int64, shape (n,)."""
+
+    name: str
+    train_images: NDArray[np.float32]
+    train_labels: IntArray
+    test_images: NDArray[np.float32]
+    test_labels: IntArray
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.test_images.shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.train_labels.max()) + 1
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of all images and labels with their shapes."""
+        digest = hashlib.sha256()
+        parts = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        for array in parts:
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def load(name: str, cache: Path) -> Dataset:
+    """The dataset from its files in `cache / name`, checked; `digits` comes with scikit-learn.
+
+    Raises `CertiflowError` when a file is missing or is not what it must be.
+    """
+    if name == "digits":
+        return _load_digits()
+    source = SOURCES[name]
+    train_images, train_labels, test_images, test_labels = (
+        file.read(cache / name / file.name) for file in source.files
+    )
+    return Dataset(
+        name,
+        train_images.astype(np.float32) / np.float32(255),
+        train_labels.astype(np.int64),
+        test_images.astype(np.float32) / np.float32(255),
+        test_labels.astype(np.int64),
+    )
+
+
+def _load_digits() -> Dataset:
+    """1,797 digits of 8x8 pixels (UCI, Alpaydin and Kaynak 1998), a fifth for testing."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    images = bunch.images.astype(np.float32) / np.float32(16)
+    labels = bunch.target.astype(np.int64)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
+    )
+    return Dataset("digits", images[train], labels[train], images[test], labels[test])
+
+
+def stratified_sample(labels: IntArray, count: int, seed: int) -> IntArray:
+    """Ascending indices of `count` points, the classes' numbers as equal as they can be.
+
+    The same seed gives nested samples: a smaller count is part of a larger one.
+    """
+    if not 1 <= count <= len(labels):
+        raise CertiflowError(
+            f"verification.samples is {count}: expected 1 to {len(labels)}, the test set's size"
+        )
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = labels[order]
+    rank = np.empty(len(labels), dtype=np.int64)  # how many of its class come before a point
+    for label in np.unique(labels):
+        members = np.flatnonzero(shuffled == label)
+        rank[members] = np.arange(len(members))
+    chosen = np.lexsort((np.arange(len(labels)), rank))[:count]
+    return np.sort(order[chosen])

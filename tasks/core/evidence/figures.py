@@ -1,0 +1,167 @@
+"""The figures of a run; drawn without a display."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from tasks.core.arrays import Images, IntArray
+from tasks.core.files import written_atomically
+
+DPI = 120
+
+
+def robustness_curve(
+    grid: pd.DataFrame, verification: pd.DataFrame, title: str, path: Path
+) -> None:
+    """Accuracy against epsilon: what attacks leave (upper) and what is proved (lower)."""
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(grid["clean_accuracy"].iloc[0], color="0.6", linestyle=":", label="clean accuracy")
+    axes.plot(grid["epsilon"], grid["fgsm_accuracy"], "o-", color="tab:blue", label="under FGSM")
+    axes.plot(grid["epsilon"], grid["pgd_accuracy"], "s-", color="tab:orange", label="under PGD")
+    axes.plot(
+        grid["epsilon"],
+        grid["certified_accuracy"],
+        "v-",
+        color="tab:green",
+        label="proved by linear bounds",
+    )
+    axes.fill_between(
+        grid["epsilon"],
+        grid["certified_accuracy"],
+        grid["pgd_accuracy"],
+        color="tab:orange",
+        alpha=0.12,
+        label="neither broken nor proved by bounds",
+    )
+    points = int(verification.iloc[0][["robust", "falsified", "unknown", "timeout", "error"]].sum())
+    proved = verification["certified_accuracy"]
+    undecided = (verification["unbroken_accuracy"] - proved).clip(lower=0)
+    axes.errorbar(
+        verification["epsilon"],
+        proved,
+        yerr=[np.zeros(len(proved)), undecided],
+        fmt="D",
+        color="tab:purple",
+        markersize=5,
+        capsize=4,
+        label=f"verified, {points} points: proved, and up to unbroken",
+    )
+    axes.plot(
+        verification["epsilon"],
+        verification["certified_deployed_accuracy"],
+        "x",
+        color="black",
+        markersize=5,
+        zorder=5,  # on the diamonds
+        label="of the verified, proved of the float32 model",
+    )
+    axes.set(
+        xlabel="epsilon (L∞ radius, pixels in [0, 1])",
+        ylabel="accuracy",
+        ylim=(-0.02, 1.02),
+        title=title,
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    save(figure, path)
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialExamples:
+    """Images under attack: points (epsilons, n, …) with the model's labels and confidences.
+
+    The first epsilon is 0: the clean images.
+    """
+
+    epsilons: list[float]
+    labels: IntArray
+    points: Images
+    predictions: IntArray
+    confidences: NDArray[np.float32]
+
+
+def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
+    """A row per image: the clean image, then the change and the adversarial image per epsilon."""
+    count, columns = len(examples.labels), 2 * len(examples.epsilons) - 1
+    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 0.6), layout="constrained")
+    axes = figure.subplots(count, columns, squeeze=False)
+    for index, epsilon in enumerate(examples.epsilons):
+        for row in range(count):
+            point, label = examples.points[index, row], examples.labels[row]
+            panel = axes[row, 2 * index]
+            panel.imshow(point, cmap="gray", vmin=0, vmax=1)
+            predicted = examples.predictions[index, row]
+            panel.set_xlabel(
+                f"{predicted} ({examples.confidences[index, row]:.0%})",
+                fontsize=9,
+                color="tab:green" if predicted == label else "tab:red",
+            )
+            if epsilon > 0:
+                change = point - examples.points[0, row]
+                axes[row, 2 * index - 1].imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
+        axes[0, 2 * index].set_title(f"ε = {epsilon:g}" if epsilon > 0 else "clean", fontsize=10)
+        if epsilon > 0:
+            axes[0, 2 * index - 1].set_title("change", fontsize=9)
+    for row, label in enumerate(examples.labels):
+        axes[row, 0].set_ylabel(f"label {label}", fontsize=9)
+    for panel in axes.flat:
+        panel.set(xticks=[], yticks=[])
+    figure.suptitle("FGSM: predicted label and confidence (green: right, red: wrong)", fontsize=11)
+    save(figure, path)
+
+
+DECIDED_COLORS = {
+    "interval robust": "#c7e9c0",
+    "crown robust": "#74c476",
+    "branch_and_bound robust": "#238b45",
+    "marabou robust": "#00441b",
+    "clean falsified": "#fdd0a2",
+    "attack falsified": "#fd8d3c",
+    "branch_and_bound falsified": "#d94801",
+    "marabou falsified": "#7f2704",
+    "marabou witnessed": "#bcbddc",
+}
+
+
+def decided_label(name: str) -> str:
+    """A key of `DECIDED_COLORS` in words."""
+    words = name.replace("_", " ").replace(" witnessed", ": witnessed, not proved")
+    return words.replace(" robust", ": proved").replace(" falsified", ": broken")
+
+
+def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) -> None:
+    """A bar per radius: which stage decided how many points, proofs below, the undecided on top."""
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    places, bottom = np.arange(len(counts)), np.zeros(len(counts))
+    for name, color in DECIDED_COLORS.items():
+        if name in counts:
+            axes.bar(places, counts[name], bottom=bottom, color=color, label=decided_label(name))
+            bottom += counts[name].to_numpy()
+    left = num_points - bottom
+    if left.any():
+        axes.bar(places, left, bottom=bottom, color="0.85", hatch="//", label="undecided")
+    axes.set(
+        xticks=places,
+        xticklabels=[f"{epsilon:g}" for epsilon in counts.index],
+        xlabel="epsilon (L∞ radius, pixels in [0, 1])",
+        ylabel="points",
+        title=title,
+    )
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(fontsize=8, loc="outside right upper")
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As an image of the kind that the path's suffix names."""
+    with written_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)

@@ -1,0 +1,120 @@
+"""Figures that lay several versions over each other; drawn without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tasks.core.evidence.comparison import Evidence
+from tasks.core.evidence.figures import DECIDED_COLORS, decided_label
+from tasks.core.evidence.metrics import decided_by_counts, verification_summary
+from tasks.core.evidence.radius_figures import radius_shares
+
+SIZE = (6.0, 4.2)  # inches: its text can still be read at a phone's width
+EPSILON = "epsilon (L∞ radius, pixels in [0, 1])"
+
+
+def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
+    """Accuracy against epsilon: between what is proved and what attacks leave, a band a version.
+
+    Lines and bands are over the whole test set (linear bounds, PGD), the bars over the verified
+    sample (the whole ladder, up to what nothing broke); the reference radius is dotted.
+    """
+    figure, axes = _figure()
+    for place, (name, evidence) in enumerate(versions.items()):
+        color, points = f"C{place}", evidence.points
+        radii = points["epsilons"]
+        proved, attacked = points["certified"].mean(axis=1), points["pgd"].mean(axis=1)
+        axes.fill_between(radii, proved, attacked, color=color, alpha=0.15)
+        axes.plot(radii, attacked, "s-", color=color, markersize=4, label=f"{name}: under PGD")
+        axes.plot(radii, proved, "v--", color=color, markersize=4, label=f"{name}: proved")
+        summary = verification_summary(evidence.verification)
+        sampled, unbroken = summary["certified_accuracy"], summary["unbroken_accuracy"]
+        axes.errorbar(
+            summary["epsilon"],
+            sampled,
+            yerr=[np.zeros(len(sampled)), (unbroken - sampled).clip(lower=0)],
+            fmt="D",
+            color=color,
+            markersize=5,
+            markerfacecolor="white",
+            capsize=3,
+        )
+    axes.errorbar([], [], fmt="D", color="0.4", markerfacecolor="white", label="verified sample")
+    axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
+    axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
+    _finish(axes)
+    return figure
+
+
+def stages(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
+    """Which stage decided how many of the sampled points at the radius: a bar a version."""
+    tables = {}
+    for name, evidence in versions.items():
+        table = evidence.verification
+        tables[name] = table[np.isclose(table["epsilon"], epsilon)]
+    counts = {name: decided_by_counts(table) for name, table in tables.items() if len(table)}
+    figure, axes = _figure()
+    left = pd.Series(0.0, index=list(tables))
+    for what, color in DECIDED_COLORS.items():
+        widths = pd.Series(
+            {
+                name: counts[name][what].sum() if what in counts.get(name, ()) else 0
+                for name in tables
+            }
+        )
+        if widths.any():
+            axes.barh(widths.index, widths, left=left, color=color, label=decided_label(what))
+        left += widths
+    undecided = pd.Series({name: len(table) for name, table in tables.items()}) - left
+    if undecided.any():
+        axes.barh(
+            undecided.index, undecided, left=left, color="0.85", hatch="//", label="undecided"
+        )
+    axes.set(xlabel="points")
+    axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    return figure
+
+
+def radii(versions: Mapping[str, Evidence]) -> Figure | None:
+    """Share of points proved up to each radius, and not broken below it; None without brackets."""
+    known = {name: each.radii for name, each in versions.items() if each.radii is not None}
+    if not known:
+        return None
+    figure, axes = _figure()
+    top = max(float(table["proved"].max()) for table in known.values()) * 1.1 or 0.01
+    for place, (name, table) in enumerate(known.items()):
+        edges, proved, unbroken = radius_shares(table, top)
+        axes.fill_between(edges, proved, unbroken, step="pre", color=f"C{place}", alpha=0.2)
+        axes.step(edges, proved, where="pre", color=f"C{place}", label=name)
+    axes.set(xlabel=EPSILON, ylabel="share of points", xlim=(0, top), ylim=(-0.02, 1.02))
+    _finish(axes)
+    return figure
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def svg(figure: Figure) -> str:
+    """The drawing alone, to be put into a page: text stays text, and nothing is fetched."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "certiflow"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

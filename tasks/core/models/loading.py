@@ -1,0 +1,85 @@
+"""Models in files: the float64 network that proofs speak about, and the float32 one in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import CertiflowError
+from tasks.core.models.agreement import check_agreement, seeded_points
+from tasks.core.models.runtimes import NumpyRuntime, Runtime
+from tasks.core.networks.network import ReluNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """One model twice: for proofs, and for the last word on counterexamples."""
+
+    network: ReluNetwork
+    runtime: Runtime
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one point, without a batch axis."""
+        return self.runtime.input_shape
+
+
+def load(path: Path) -> LoadedModel:
+    """The model of an ONNX, `.nnet` or Keras file, its runtime opened and held against its network.
+
+    Raises `CertiflowError` naming the file when it cannot be read, holds what cannot be verified,
+    or when its runtime refuses it or computes something else than was read.
+    """
+    loader = _LOADERS.get(path.suffix.lower())
+    if loader is None:
+        raise CertiflowError(
+            f"{path}: unknown kind of model '{path.suffix}'; expected {', '.join(_LOADERS)}"
+        )
+    if not path.is_file():
+        raise CertiflowError(f"{path}: no such file; give the path of a model")
+    model = loader(path)
+    try:
+        check_agreement(model.network, model.runtime, seeded_points(model.network.num_inputs))
+    except CertiflowError as error:
+        raise CertiflowError(f"{path}: {error}") from error
+    return model
+
+
+def _load_onnx(path: Path) -> LoadedModel:
+    from tasks.core.models.runtimes import OnnxRuntime
+    from tasks.core.networks.onnx_network import read_onnx
+
+    return LoadedModel(read_onnx(path).network, OnnxRuntime(path))
+
+
+def _load_nnet(path: Path) -> LoadedModel:
+    from tasks.core.networks.nnet_network import read_nnet
+
+    network = read_nnet(path).network
+    return LoadedModel(network, NumpyRuntime(network))
+
+
+def _load_keras(path: Path) -> LoadedModel:
+    import keras
+
+    from tasks.core.models.runtimes import Classifier
+    from tasks.core.networks.keras_network import relu_network
+
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a broken archive, an unknown class and a lambda share no class
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CertiflowError(f"{path}: Keras cannot load this model: {reason}") from error
+    try:
+        network = relu_network(model)
+    except CertiflowError as error:
+        raise CertiflowError(f"{path}: {error}") from error
+    return LoadedModel(network, Classifier(model))
+
+
+_LOADERS: dict[str, Callable[[Path], LoadedModel]] = {
+    ".onnx": _load_onnx,
+    ".nnet": _load_nnet,
+    ".keras": _load_keras,
+}

@@ -1,0 +1,215 @@
+"""Models as they are deployed: what has the last word on every counterexample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.arrays import Float32Array, Images, IntArray
+from tasks.core.errors import CertiflowError
+from tasks.core.networks.matrices import Matrix
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.onnx_network import first_line, input_shape, only_input, read_graph
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxRuntime:
+    """The model as deployed: onnxruntime on one thread of the CPU, one point at a time.
+
+    Alone in its batch a point's float32 logits cannot depend on the other points.
+    """
+
+    path: Path
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens the file itself."""
+        return {"path": self.path}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one point, without a batch axis."""
+        shape = self._full_shape
+        return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+
+    def logits(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs, shape (n, outputs), of points of shape (n, …)."""
+        name = self._session.get_inputs()[0].name
+        batches = np.asarray(points, dtype=np.float32).reshape(len(points), *self._full_shape)
+        rows = [self._session.run(None, {name: batch})[0].ravel() for batch in batches]
+        return np.array(rows, dtype=np.float32).reshape(len(points), -1)
+
+    @cached_property
+    def _model(self) -> onnx.ModelProto:
+        return read_graph(self.path)
+
+    @cached_property
+    def _full_shape(self) -> tuple[int, ...]:
+        return input_shape(only_input(self._model.graph))
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # the old files' initializers among the inputs are no news
+        try:
+            return onnxruntime.InferenceSession(
+                self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise CertiflowError(
+                f"{self.path}: onnxruntime cannot run this model: {first_line(error)}"
+            ) from error
+
+
+class Runtime(Protocol):
+    """A model as deployed."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one point, without a batch axis."""
+
+    def logits(self, points: Float32Array, /) -> Float32Array:
+        """Outputs, shape (n, outputs), of points of shape (n, *input_shape)."""
+
+
+@dataclass(frozen=True, eq=False)
+class NumpyRuntime:
+    """A network evaluated in float32, for file formats that come without a runtime."""
+
+    network: ReluNetwork
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The network's inputs are flat."""
+        return (self.network.num_inputs,)
+
+    def logits(self, points: Float32Array) -> Float32Array:
+        """Outputs, shape (n, outputs), of points of shape (n, inputs)."""
+        x = np.asarray(points, dtype=np.float32).reshape(len(points), -1)
+        (matrix, bias), *others = self._layers
+        x = matrix.forward(x) + bias
+        for (matrix, bias), linear in zip(others, self.network.linear, strict=True):
+            x = matrix.forward(np.where(linear, x, np.maximum(x, 0))) + bias
+        return x
+
+    @cached_property
+    def _layers(self) -> list[tuple[Matrix, Float32Array]]:
+        return [
+            (layer.matrix.single(), layer.bias.astype(np.float32)) for layer in self.network.layers
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A Keras model from images to logits, with the gradients that attacks need."""
+
+    model: keras.Sequential
+    batch_size: int = 1000
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return tuple(self.model.input_shape[1:])
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits, shape (n, classes), computed batch by batch."""
+        parts = [np.asarray(self._forward(images[rows])) for rows in self.batches(len(images))]
+        return np.concatenate(parts)
+
+    def predictions(self, images: Images) -> IntArray:
+        """The label with the greatest logit, shape (n,)."""
+        return self.logits(images).argmax(axis=1)
+
+    def batches(self, count: int) -> list[slice]:
+        """Slices of at most `batch_size` that cover `count` rows."""
+        return [slice(start, start + self.batch_size) for start in range(0, count, self.batch_size)]
+
+    @cached_property
+    def _image_spec(self) -> Any:
+        import tensorflow as tf
+
+        return tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
+
+    @cached_property
+    def _forward(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function(input_signature=[self._image_spec])
+        def forward(images: Any) -> Any:
+            return self.model(images, training=False)
+
+        return forward
+
+    @cached_property
+    def loss_gradient(self) -> Any:
+        """Gradient of the cross-entropy by the images, (images, labels) -> images' shape."""
+        import tensorflow as tf
+
+        @tf.function(input_signature=[self._image_spec, tf.TensorSpec((None,), tf.int64)])
+        def gradient(images: Any, labels: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                logits = self.model(images, training=False)
+                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            return tape.gradient(loss, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return gradient
+
+    @cached_property
+    def margin_descent(self) -> Any:
+        """One PGD run on the least margin: (points, labels, lower, upper, step, num_steps)."""
+        import tensorflow as tf
+
+        image = self._image_spec
+        scalar = tf.TensorSpec((), tf.float32)
+
+        def per_image(chosen: Any) -> Any:
+            return tf.reshape(chosen, [-1] + [1] * (len(image.shape) - 1))
+
+        def least_margin(points: Any, labels: Any) -> Any:
+            logits = self.model(points, training=False)
+            true = tf.one_hot(
+                labels, logits.shape[-1], dtype=tf.bool, on_value=True, off_value=False
+            )
+            others = tf.reduce_max(tf.where(true, -np.inf, logits), axis=1)
+            return tf.reduce_max(tf.where(true, logits, -np.inf), axis=1) - others
+
+        @tf.function(
+            input_signature=[
+                image,
+                tf.TensorSpec((None,), tf.int64),
+                image,
+                image,
+                scalar,
+                tf.TensorSpec((), tf.int32),
+            ]
+        )
+        def descend(
+            points: Any, labels: Any, lower: Any, upper: Any, step: Any, num_steps: Any
+        ) -> Any:
+            best, best_margin = points, tf.fill(tf.shape(labels), np.float32(np.inf))
+            for _ in tf.range(num_steps):
+                with tf.GradientTape() as tape:
+                    tape.watch(points)
+                    margin = least_margin(points, labels)
+                gradient = tape.gradient(
+                    margin, points, unconnected_gradients=tf.UnconnectedGradients.ZERO
+                )
+                best = tf.where(per_image(margin < best_margin), points, best)
+                best_margin = tf.minimum(margin, best_margin)
+                points = tf.clip_by_value(points - step * tf.sign(gradient), lower, upper)
+            ahead = least_margin(points, labels) < best_margin
+            return tf.where(per_image(ahead), points, best)
+
+        return descend

@@ -1,0 +1,5 @@
+"""From bounds to verdicts on one property: branch and bound, Marabou's witness, the ladder.
+
+May import `attacks`, `bounds` and what lies before them.
+Guarantees: `robust` is proved over the reals; `falsified` has a point that still needs its replay.
+"""

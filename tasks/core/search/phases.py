@@ -1,0 +1,334 @@
+"""Branch and bound on the phases of unstable ReLUs, with beta-CROWN bounds.
+
+Complete but for time and rounding: a split adds z >= 0 or z <= 0 to a subproblem, which makes that
+unit linear, and its constraint enters the bound through a multiplier (Wang et al. 2021,
+"Beta-CROWN"). The subproblem with the least bound goes first. Units are chosen by filtered strong
+branching (De Palma et al. 2021, "Improved Branch and Bound for Neural Network Verification via
+Lagrangian Decomposition"): in every layer the few whose relaxation costs most are tried with one
+pass each.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.arrays import FloatArray
+from tasks.core.attacks.falsification import padded_rows, reaches
+from tasks.core.bounds.choices import Choices, joined
+from tasks.core.bounds.dual import DualProblem, Optimised, SignArray, Subproblems
+from tasks.core.bounds.relaxations import Bounds
+from tasks.core.bounds.tightening import tightened_hidden
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.search.outcome import Goal, Search, worst_first
+
+BATCH = 64
+CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of them in one
+FEWEST_CANDIDATES = 4  # in one layer
+ROOT_STEPS = 20
+STEPS = 10
+LAST_STEPS = 300  # where nothing is left to split
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """An open subproblem; `bounds` and `choices` are batches of one."""
+
+    region: int
+    signs: SignArray
+    bounds: Bounds
+    choices: Choices
+    scores: NDArray[np.float32]
+    lower: float
+
+
+class PhaseSearch:
+    """The search over one box and the regions that share it; see `Goal` for what `goal` bounds."""
+
+    def __init__(
+        self,
+        network: ReluNetwork,
+        box: LinfBall,
+        regions: Sequence[UnsafeRegion],
+        hidden: Sequence[Bounds],
+        goal: float = 0.0,
+    ) -> None:
+        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
+        self.problem = DualProblem(network, box, hidden)
+        self.rows, self.offsets = padded_rows(regions)
+        self.root_lower = np.full(len(regions), -np.inf)
+        self.heap: list[tuple[float, int, _Node]] = []
+        self.order = itertools.count()  # ties go first in, first out
+        self.subproblems = 0
+        self.stuck = 0
+        self.closed_lower = np.inf
+        self.candidate: FloatArray | None = None
+
+    def run(self, deadline: float) -> Search:
+        """Bounds and splits until all is closed, a point is found, or the deadline passes."""
+        if self.subproblems == 0:
+            self.bound_roots(deadline)
+        most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
+        while (
+            self.candidate is None
+            and self.goal.worth_more(self.heap, self.subproblems)
+            and time.monotonic() < deadline
+        ):
+            nodes = [entry[-1] for entry in worst_first(self.heap, most)]
+            nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
+            if nodes:
+                self._bound_children(nodes, units, deadline)
+        return self._summary()
+
+    def _summary(self) -> Search:
+        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
+        proved = open_lower > 0 and self.candidate is None and not self.stuck
+        reason = "" if proved else f"branch and bound: {len(self.heap)} open of {self.subproblems}"
+        if self.stuck:
+            reason += f", {self.stuck} without a unit to split"
+        return Search(
+            proved=proved,
+            candidate=self.candidate,
+            lower=float(min(open_lower, self.closed_lower)),
+            subproblems=self.subproblems,
+            reason=reason,
+        )
+
+    def bound_roots(self, deadline: float) -> None:
+        """Bounds each region without a split, into `root_lower`."""
+        size = self.problem.max_batch
+        for start in range(0, len(self.regions), size):
+            regions = list(range(len(self.regions)))[start : start + size]
+            signs = np.zeros((len(regions), self.problem.num_units), dtype=np.int8)
+            bounds = self.problem.bounds[np.zeros(len(regions), dtype=np.intp)]
+            problems = self._problems(regions, signs, bounds)
+            choices = self.problem.initial_choices(problems)
+            found = self.problem.optimise(
+                problems, choices, ROOT_STEPS, stop_above=self.goal.bound, deadline=deadline
+            )
+            self.root_lower[regions] = found.lower
+            self._file(problems, found, regions, np.full(len(regions), -np.inf))
+
+    def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
+        """Regions padded to one number of rows."""
+        rows = np.array(regions)
+        return Subproblems(self.rows[rows], self.offsets[rows], signs, bounds)
+
+    def _file(
+        self,
+        problems: Subproblems,
+        found: Optimised,
+        regions: Sequence[int],
+        known: FloatArray,
+    ) -> None:
+        """Closed subproblems are dropped, open ones queued, their points tried.
+
+        `known`, (batch,), are bounds that hold of them already.
+        """
+        self.subproblems += len(regions)
+        self._try_points(found, problems, regions)
+        for row, lower in enumerate(np.fmax(found.lower, known).tolist()):
+            if lower > self.goal.bound:
+                self.closed_lower = min(self.closed_lower, lower)
+                continue
+            at = slice(row, row + 1)
+            node = _Node(
+                regions[row],
+                problems.signs[row],
+                problems.bounds[at],
+                found.choices[at],
+                found.scores[row],
+                lower,
+            )
+            heapq.heappush(self.heap, (lower, next(self.order), node))
+
+    def _try_points(self, found: Optimised, problems: Subproblems, regions: Sequence[int]) -> None:
+        points = np.clip(found.points.astype(np.float64), self.box.lower, self.box.upper)
+        outputs = self.network(points)
+        excess = ((problems.rows @ outputs[:, :, None])[..., 0] + problems.offsets).max(axis=1)
+        deepest = int(excess.argmin())
+        self.goal.least_seen = min(self.goal.least_seen, float(excess[deepest]))
+        if reaches(self.network, self.regions[regions[deepest]], points[deepest]):
+            self.candidate = points[deepest]
+
+    def _without_stuck(
+        self, nodes: list[_Node], units: NDArray[np.intp], deadline: float
+    ) -> tuple[list[_Node], NDArray[np.intp]]:
+        """Nodes with no unit left to split are bounded once more, or stay open.
+
+        By the multipliers of linear programming, then by many steps of ascent. Those that the
+        deadline leaves are queued again.
+        """
+        keep = [row for row, unit in enumerate(units) if unit >= 0]
+        for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
+            if time.monotonic() > deadline:
+                heapq.heappush(self.heap, (node.lower, next(self.order), node))
+                continue
+            problems = self._problems([node.region], node.signs[None], node.bounds)
+            point, choices = self._programmed(node)
+            lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
+            if not lower > 0:
+                found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
+                lower = float(np.fmax(lower, found.lower[0]))
+            self.closed_lower = min(self.closed_lower, lower)
+            if lower > 0:
+                continue
+            self.stuck += 1
+            if point is not None and reaches(self.network, self.regions[node.region], point):
+                self.candidate = point
+        return [nodes[row] for row in keep], units[keep]
+
+    def _programmed(self, node: _Node) -> tuple[FloatArray | None, Choices]:
+        """With no unit left all is affine: where the greatest row is least, and the dual choices.
+
+        The point is a candidate only, None where HiGHS finds none; the choices are as good as its
+        marginals. Where no point satisfies the splits, a multiple of the multipliers that show it
+        is larger than anything the rows can be.
+        """
+        region = self.regions[node.region]
+        current, held, limits = self._affine(node)
+        weights = region.rows @ current.weight
+        offsets = region.rows @ current.bias + region.offsets
+        split = np.flatnonzero(node.signs)
+        rows = len(region.rows)
+        multipliers = np.zeros((1, self.problem.num_units), dtype=np.float32)
+        shares = np.zeros_like(node.choices.weights)
+        least = self._least(np.vstack([weights, held]), np.append(-offsets, limits), rows)
+        if least is not None and least.success:
+            shares[0, :rows] = -least.ineqlin.marginals[:rows]
+            multipliers[0, split] = -least.ineqlin.marginals[rows:]
+            point = np.clip(least.x[:-1], self.box.lower[0], self.box.upper[0])
+            return point, replace(node.choices, multipliers=multipliers, weights=shares)
+        apart = self._least(held, limits, len(held)) if len(held) else None
+        if apart is not None and apart.success and apart.fun > 0:
+            size = np.abs(weights) @ np.abs([self.box.lower[0], self.box.upper[0]]).max(axis=0)
+            most = float((size + np.abs(offsets)).max())
+            multipliers[0, split] = -apart.ineqlin.marginals * (2 * most / apart.fun)
+            return None, replace(node.choices, multipliers=multipliers)
+        return None, node.choices
+
+    def _affine(self, node: _Node) -> tuple[Affine, FloatArray, FloatArray]:
+        """The outputs as a map of the inputs, and the splits as rows `held @ x <= limits`."""
+        layers = self.network.layers
+        current = layers[0]
+        held, limits = [np.zeros((0, self.network.num_inputs))], [np.zeros(0)]
+        for at, linear, layer in zip(
+            self.problem.layers, self.network.linear, layers[1:], strict=True
+        ):
+            signs = node.signs[at].astype(np.float64)
+            split, weight = signs != 0, current.weight
+            held.append(-signs[split, None] * weight[split])
+            limits.append((signs * current.bias)[split])
+            active = linear | (node.bounds.lower[0, at] >= 0)
+            current = layer.after(Affine(weight * active[:, None], current.bias * active))
+        return current, np.concatenate(held), np.concatenate(limits)
+
+    def _least(self, rows: FloatArray, limits: FloatArray, count: int) -> Any:
+        """HiGHS on the least t with `rows @ x - t <= limits` in the first `count`, else without t.
+
+        None where the numbers are not finite.
+        """
+        from scipy.optimize import linprog
+
+        greatest = np.where(np.arange(len(rows)) < count, -1.0, 0.0)
+        left = np.hstack([rows, greatest[:, None]])
+        if not (np.isfinite(left).all() and np.isfinite(limits).all()):
+            return None
+        inputs = np.stack([self.box.lower[0], self.box.upper[0]], axis=1)
+        objective = np.append(np.zeros(len(inputs)), 1.0)
+        return linprog(objective, left, limits, bounds=[*inputs.tolist(), (None, None)])
+
+    def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:
+        """The unit to split, for each node; -1 where none is left."""
+        if self.problem.num_units == 0:
+            return np.full(len(nodes), -1)
+        units = self._candidate_units(np.stack([node.scores for node in nodes]))
+        count = units.shape[1]
+        repeated = np.repeat(np.arange(len(nodes)), count)
+        regions = [nodes[row].region for row in repeated.tolist()]
+        choices = joined([node.choices for node in nodes])[repeated]
+        bounds = _joined_bounds([node.bounds for node in nodes])[repeated]
+        parent_signs = np.stack([node.signs for node in nodes])
+        sides = []
+        for sign in (1, -1):
+            signs = parent_signs[repeated]
+            signs[np.arange(len(signs)), units.ravel()] = sign
+            problems = self._problems(regions, signs, _clipped(bounds, signs))
+            sides.append(self.problem.estimated(problems, choices).reshape(units.shape))
+        unstable = bounds.unstable(self.problem.linear)
+        possible = unstable[np.arange(len(repeated)), units.ravel()].reshape(units.shape)
+        gain = np.minimum(*sides) + 0.1 * np.maximum(*sides)
+        gain = np.where(
+            possible, np.nan_to_num(gain, nan=float(-np.finfo(np.float32).max)), -np.inf
+        )
+        chosen = gain.argmax(axis=1)
+        rows = np.arange(len(nodes))
+        return np.where(possible.any(axis=1), units[rows, chosen], -1)
+
+    def _candidate_units(self, scores: NDArray[np.float32]) -> NDArray[np.intp]:
+        """In every layer the units whose relaxation costs most, (nodes, candidates)."""
+        layers = self.problem.layers
+        share = min(CANDIDATES // 2, max(CANDIDATES // len(layers), FEWEST_CANDIDATES))
+        picks = []
+        for at in layers:
+            count = min(share, at.stop - at.start)
+            best = np.argpartition(-scores[:, at], count - 1, axis=1)[:, :count]
+            picks.append(at.start + best)
+        return np.concatenate(picks, axis=1)
+
+    def _bound_children(
+        self, nodes: Sequence[_Node], units: NDArray[np.intp], deadline: float
+    ) -> None:
+        rows = np.arange(len(nodes))
+        twice = np.repeat(rows, 2)
+        signs = np.stack([node.signs for node in nodes])[twice]
+        signs[2 * rows, units], signs[2 * rows + 1, units] = 1, -1
+        bounds = _clipped(_joined_bounds([node.bounds for node in nodes])[twice], signs)
+        regions = [nodes[row].region for row in twice.tolist()]
+        problems = self._problems(regions, signs, bounds)
+        start = joined([node.choices for node in nodes])[twice]
+        found = self.problem.optimise(
+            problems, start, STEPS, stop_above=self.goal.bound, deadline=deadline
+        )
+        known = np.array([node.lower for node in nodes])[twice]
+        self._file(problems, found, regions, known)
+
+
+def optimised_root(
+    network: ReluNetwork,
+    box: LinfBall,
+    regions: Sequence[UnsafeRegion],
+    hidden: Sequence[Bounds],
+    num_steps: int,
+    deadline: float,
+    goal: float = 0.0,
+) -> PhaseSearch:
+    """alpha-CROWN: a search whose hidden bounds and roots are bounded by optimised choices.
+
+    Its `root_lower` and `problem.hidden` are what alpha-CROWN shows; `run` goes on from there.
+    """
+    tightened = tightened_hidden(network, box, hidden, num_steps, deadline)
+    search = PhaseSearch(network, box, regions, tightened, goal)
+    search.bound_roots(deadline)
+    return search
+
+
+def _clipped(bounds: Bounds, signs: SignArray) -> Bounds:
+    """The bounds where the splits hold."""
+    lower = np.where(signs > 0, np.maximum(bounds.lower, 0), bounds.lower)
+    return Bounds(lower, np.where(signs < 0, np.minimum(bounds.upper, 0), bounds.upper))
+
+
+def _joined_bounds(parts: Sequence[Bounds]) -> Bounds:
+    return Bounds(
+        np.concatenate([part.lower for part in parts]),
+        np.concatenate([part.upper for part in parts]),
+    )

@@ -1,0 +1,262 @@
+"""Losses that make a classifier robust: adversarial training, and training on sound bounds.
+
+Every loss is a function of a batch (images, labels) and of what the schedule says (epsilon, the
+robust loss's weight w, the ramp from 0 to 1), and adds a clean and a robust cross-entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.core.attacks.gradient import PGD_STEP
+from tasks.core.training.training_bounds import BoundedNetwork, Box, ball_around
+
+if TYPE_CHECKING:
+    import keras
+
+Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr"]
+ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
+CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp", "sabr")
+
+FGSM_NOISE = 2.0  # times epsilon, of the random start (de Jorge et al. 2022)
+TRADES_START = 0.001  # standard deviation of the start's noise (Zhang et al. 2019)
+WARMUP_PENALTY = 0.5  # lambda_0 of Shi et al. 2021
+TOLERANCE = 0.5  # their tau
+
+Loss = Callable[..., Any]  # (images, labels, epsilon, weight, ramp, seed) -> scalar tensor
+LossAt = Callable[[Any], Any]
+Attack = Callable[[Any, Any, Any, Any], Any]  # (images, labels, epsilon, seed) -> points
+BoxOf = Callable[[Any, Any, Any, Any], Box]  # the same, to what is bounded
+
+
+def loss_of(
+    defence: Defence, model: keras.Sequential, attack_steps: int, subselection_ratio: float
+) -> Loss:
+    """The loss to be minimised.
+
+    - `none`: cross-entropy.
+    - `fgsm`: (1 - w) clean + w at FGSM points (Goodfellow et al. 2015, eq. 1) from a random start
+      (Wong et al. 2020, "Fast is better than free"), which is drawn from twice the ball, and the
+      points are not projected to it (de Jorge et al. 2022, "Make Some Noise"): within the ball
+      training comes to hold against one step more than against many.
+    - `pgd`: (1 - w) clean + w at the end of projected gradient ascent (Madry et al. 2018, eq. 2.1).
+    - `trades`: clean + w KL(clean || attacked), attacked to maximise that (Zhang et al. 2019, eq.
+      5).
+    - `ibp`: (1 - w) clean + w at the worst logits within interval bounds (Gowal et al. 2018),
+      and on the ramp the penalties of Shi et al. 2021.
+    - `crown_ibp`: the same, where the bounds are (1 - ramp) CROWN-IBP + ramp interval (Zhang et al.
+      2020): after the ramp it is `ibp`.
+    - `sabr`: `ibp` on a box of radius `subselection_ratio` times epsilon alone, around the end of
+      an attack in what that leaves of the ball (Müller et al. 2023, "Certified Training: Small
+      Boxes are All You Need", section 3).
+
+    Raises:
+        CertiflowError: `ibp`, `crown_ibp` or `sabr` with a layer that cannot be bounded.
+    """
+    return {
+        "none": lambda: _clean(model),
+        "fgsm": lambda: _adversarial(model, _noisy_fgsm(model)),
+        "pgd": lambda: _adversarial(model, _pgd(model, attack_steps)),
+        "trades": lambda: _trades(model, attack_steps),
+        "ibp": lambda: _bounded(model, _whole_ball, linear=False),
+        "crown_ibp": lambda: _bounded(model, _whole_ball, linear=True),
+        "sabr": lambda: _bounded(
+            model, _small_box(_pgd(model, attack_steps), subselection_ratio), linear=False
+        ),
+    }[defence]()
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """Mean over the batch."""
+    import tensorflow as tf
+
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
+def _clean(model: keras.Sequential) -> Loss:
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        return cross_entropy(model(images, training=True), labels)
+
+    return loss
+
+
+def _adversarial(model: keras.Sequential, attack: Attack) -> Loss:
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        points = attack(images, labels, epsilon, seed)
+        robust = cross_entropy(model(points, training=True), labels)
+        return _mixed(model, images, labels, robust, weight)
+
+    return loss
+
+
+def _noisy_fgsm(model: keras.Sequential) -> Attack:
+    import tensorflow as tf
+
+    def attack(images: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
+        noise = FGSM_NOISE * epsilon
+        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -noise, noise)
+        uphill = _uphill(_cross_entropy_of(model, labels), start)
+        return tf.stop_gradient(tf.clip_by_value(start + epsilon * uphill, 0.0, 1.0))
+
+    return attack
+
+
+def _pgd(model: keras.Sequential, num_steps: int) -> Attack:
+    """From random points of the balls."""
+    import tensorflow as tf
+
+    def attack(images: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
+        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -epsilon, epsilon)
+        return _ascend(_cross_entropy_of(model, labels), start, images, epsilon, num_steps)
+
+    return attack
+
+
+def _trades(model: keras.Sequential, num_steps: int) -> Loss:
+    import tensorflow as tf
+
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        fixed = model(images, training=False)
+        noise = TRADES_START * tf.random.stateless_normal(tf.shape(images), seed)
+        points = _ascend(
+            lambda points: _divergence(fixed, model(points, training=False)),
+            images + noise,
+            images,
+            epsilon,
+            num_steps,
+        )
+        logits = model(images, training=True)
+        drift = _divergence(logits, model(points, training=True))
+        return cross_entropy(logits, labels) + weight * drift
+
+    return loss
+
+
+def _bounded(model: keras.Sequential, box_of: BoxOf, *, linear: bool) -> Loss:
+    import tensorflow as tf
+
+    network = BoundedNetwork.of(model)
+
+    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        ball = box_of(images, labels, epsilon, seed)
+        hidden = network.preactivations(ball.lower, ball.upper)
+        margins = network.interval_margins(labels, hidden, ball)
+        if linear:
+            margins = tf.cond(
+                ramp < 1,
+                lambda: ramp * margins + (1 - ramp) * network.crown_margins(labels, hidden, ball),
+                lambda: margins,
+            )
+        robust = _mixed(model, images, labels, cross_entropy(-margins, labels), weight)
+        penalty = tf.cond(ramp < 1, lambda: (1 - ramp) * warmup_penalty(hidden, ball), lambda: 0.0)
+        return robust + WARMUP_PENALTY * penalty
+
+    return loss
+
+
+def _whole_ball(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
+    return ball_around(images, epsilon)
+
+
+def _small_box(attack: Attack, ratio: float) -> BoxOf:
+    def box(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
+        points = attack(images, labels, (1 - ratio) * epsilon, seed)
+        return ball_around(points, ratio * epsilon)
+
+    return box
+
+
+def _mixed(model: keras.Sequential, images: Any, labels: Any, robust: Any, weight: Any) -> Any:
+    """(1 - weight) clean + weight robust; the clean pass is left out where it has no weight."""
+    import tensorflow as tf
+
+    clean = tf.cond(
+        weight < 1,
+        lambda: (1 - weight) * cross_entropy(model(images, training=True), labels),
+        lambda: 0.0,
+    )
+    return clean + weight * robust
+
+
+def _divergence(logits: Any, others: Any) -> Any:
+    """Mean Kullback-Leibler divergence of `others`' distribution from that of `logits`."""
+    import tensorflow as tf
+
+    log_p, log_q = tf.nn.log_softmax(logits), tf.nn.log_softmax(others)
+    return tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1))
+
+
+def _cross_entropy_of(model: keras.Sequential, labels: Any) -> LossAt:
+    return lambda points: cross_entropy(model(points, training=False), labels)
+
+
+def _ascend(loss: LossAt, points: Any, images: Any, epsilon: Any, num_steps: int) -> Any:
+    """Gradient sign steps up, projected to the balls; the result carries no gradient."""
+    import tensorflow as tf
+
+    ball = ball_around(images, epsilon)
+    step = PGD_STEP / num_steps * epsilon
+    points = tf.clip_by_value(points, ball.lower, ball.upper)
+    for _ in tf.range(num_steps):
+        points = tf.clip_by_value(points + step * _uphill(loss, points), ball.lower, ball.upper)
+    return tf.stop_gradient(points)
+
+
+def _uphill(loss: LossAt, points: Any) -> Any:
+    """The sign of the loss's gradient."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        value = loss(points)
+    return tf.sign(tape.gradient(value, points))
+
+
+def warmup_penalty(hidden: list[Box], ball: Box) -> Any:
+    """Keeps bounds tight and ReLUs of both signs while epsilon grows, after Shi et al. 2021.
+
+    Per ReLU layer: how far the mean radius exceeds the input's by more than 1/tau; and how far
+    active and inactive units fall apart, by what they add to the mean and to the variance of the
+    boxes' centers. Zero where the ratios are at least tau. A unit counts by the sign of its center,
+    where they leave out those that may have both.
+    """
+    import tensorflow as tf
+
+    terms = [tf.constant(0.0)]  # a network without ReLUs has nothing to keep
+    input_radius = tf.reduce_mean(ball.upper - ball.lower)
+    for box in hidden:
+        radius = tf.reduce_mean(box.upper - box.lower)
+        center = (box.upper + box.lower) / 2
+        active = tf.cast(center > 0, center.dtype)
+        spread = tf.square(center - tf.reduce_mean(center))
+        ratios = [
+            tf.math.divide_no_nan(tf.stop_gradient(input_radius), radius),
+            _balance(tf.reduce_sum(active * center), -tf.reduce_sum((1 - active) * center)),
+            _balance(tf.reduce_sum(active * spread), tf.reduce_sum((1 - active) * spread)),
+        ]
+        terms += [tf.nn.relu(TOLERANCE - ratio) / TOLERANCE for ratio in ratios]
+    return tf.add_n(terms) / max(len(hidden), 1)
+
+
+def _balance(first: Any, second: Any) -> Any:
+    """The lesser of two positive numbers over the greater."""
+    import tensorflow as tf
+
+    return tf.math.divide_no_nan(tf.minimum(first, second), tf.maximum(first, second))
+
+
+def initialise_for_intervals(model: keras.Sequential, seed: int) -> None:
+    """Kernels from N(0, 2 pi / fan_in^2): then interval widths neither grow nor shrink with depth.
+
+    Shi et al. 2021, section 3.1.
+    """
+    import keras
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense | keras.layers.Conv2D):
+            shape = layer.kernel.shape
+            deviation = np.sqrt(2 * np.pi) / np.prod(shape[:-1])
+            layer.kernel.assign(generator.normal(0, deviation, shape))

@@ -1,0 +1,206 @@
+"""Interval and CROWN-IBP bounds of a Keras model, in TensorFlow, to train on.
+
+The relaxations are those of `bounds.relaxations`, in float32 and with gradients; a test holds the
+two together. Nothing is proved with these: they do not round outwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import CertiflowError
+
+if TYPE_CHECKING:
+    import keras
+
+SUPPORTED = "Dense, Conv2D, Flatten, Reshape, and ReLU between them"
+
+
+@dataclass(frozen=True, eq=False)
+class AffineStep:
+    """A Dense or Conv2D layer as an affine map from tensors of `input_shape`; ReLU excluded."""
+
+    layer: Any
+    input_shape: tuple[int, ...]
+
+    def times(self, values: Any, kernel: Any) -> Any:
+        """`kernel` applied to (batch, …) without the bias."""
+        import tensorflow as tf
+
+        values = tf.reshape(values, (-1, *self.input_shape))
+        if len(kernel.shape) == 2:
+            return values @ kernel
+        return tf.nn.conv2d(values, kernel, self.layer.strides, self.layer.padding.upper())
+
+    def times_transposed(self, rows: Any) -> Any:
+        """Coefficients of the outputs, (batch, m, *outputs), to those of the inputs.
+
+        Returns shape (batch, m, *input_shape).
+        """
+        import tensorflow as tf
+
+        kernel, count = self.layer.kernel, rows.shape[1]
+        outputs = self.layer.output.shape[1:]
+        if len(kernel.shape) == 2:
+            flat = tf.reshape(rows, (-1, *outputs)) @ tf.transpose(kernel)
+        else:
+            images = tf.reshape(rows, (-1, *outputs))
+            flat = tf.nn.conv2d_transpose(
+                images,
+                kernel,
+                tf.concat([tf.shape(images)[:1], self.input_shape], 0),
+                self.layer.strides,
+                self.layer.padding.upper(),
+            )
+        return tf.reshape(flat, (-1, count, *self.input_shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Bounds on one layer's values, each (batch, …)."""
+
+    lower: Any
+    upper: Any
+
+
+def ball_around(images: Any, epsilon: Any) -> Box:
+    """The L-infinity ball within [0, 1]."""
+    import tensorflow as tf
+
+    return Box(tf.maximum(images - epsilon, 0.0), tf.minimum(images + epsilon, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundedNetwork:
+    """A model as affine steps with a ReLU between each two, the last one dense."""
+
+    steps: Sequence[AffineStep]
+
+    @classmethod
+    def of(cls, model: keras.Sequential) -> BoundedNetwork:
+        """Raises `CertiflowError` naming the first layer that cannot be bounded."""
+        import keras
+
+        steps: list[AffineStep] = []
+        after_relu = True
+        for layer in model.layers:
+            match layer:
+                case keras.layers.Flatten() | keras.layers.Reshape():
+                    continue
+                case keras.layers.Dense() | keras.layers.Conv2D() if after_relu:
+                    _check(layer)
+                    steps.append(AffineStep(layer, tuple(layer.input.shape[1:])))
+                    after_relu = layer.activation.__name__ == "relu"
+                case keras.layers.ReLU() if not after_relu and layer.max_value is None:
+                    after_relu = True
+                case _:
+                    raise _unsupported(layer, type(layer).__name__)
+        if after_relu or not isinstance(model.layers[-1], keras.layers.Dense):
+            raise _unsupported(model.layers[-1], "the last layer, which must be a linear Dense")
+        return cls(steps)
+
+    def preactivations(self, lower: Any, upper: Any) -> list[Box]:
+        """Interval bounds on the inputs of every ReLU (Gowal et al. 2018, section 3.1)."""
+        import tensorflow as tf
+
+        found: list[Box] = []
+        for step in self.steps[:-1]:
+            center, radius = (upper + lower) / 2, (upper - lower) / 2
+            center = step.times(center, step.layer.kernel) + step.layer.bias
+            radius = step.times(radius, tf.abs(step.layer.kernel))
+            found.append(Box(center - radius, center + radius))
+            lower, upper = tf.nn.relu(center - radius), tf.nn.relu(center + radius)
+        return found
+
+    def interval_margins(self, labels: Any, hidden: Sequence[Box], ball: Box) -> Any:
+        """Lower bounds on `logit[label] - logit[j]`, (batch, classes), from the last hidden box.
+
+        The last layer and the subtraction are one map (the "elision" of Gowal et al. 2018).
+        """
+        import tensorflow as tf
+
+        box = Box(tf.nn.relu(hidden[-1].lower), tf.nn.relu(hidden[-1].upper)) if hidden else ball
+        rows, constant = self._margin_rows(labels)
+        return constant + _least(rows, Box(_flat(box.lower), _flat(box.upper)))
+
+    def crown_margins(self, labels: Any, hidden: Sequence[Box], ball: Box) -> Any:
+        """The same by linear bounds from the margins back to the ball (Zhang et al. 2020)."""
+        import tensorflow as tf
+
+        rows, constant = self._margin_rows(labels)
+        rows = tf.reshape(rows, (-1, rows.shape[1], *self.steps[-1].input_shape))
+        for step, box in zip(self.steps[-2::-1], hidden[::-1], strict=True):
+            rows = tf.reshape(rows, (-1, rows.shape[1], *box.lower.shape[1:]))
+            lower_slope, upper_slope, intercept = relu_lines(box)
+            positive, negative = tf.nn.relu(rows), -tf.nn.relu(-rows)
+            constant += _sum(negative * intercept[:, None])
+            rows = positive * lower_slope[:, None] + negative * upper_slope[:, None]
+            constant += _sum(rows * step.layer.bias)
+            rows = step.times_transposed(rows)
+        flat = tf.reshape(rows, (-1, rows.shape[1], prod(rows.shape[2:])))
+        return constant + _least(flat, Box(_flat(ball.lower), _flat(ball.upper)))
+
+    def _margin_rows(self, labels: Any) -> tuple[Any, Any]:
+        """Over the last activations: (batch, classes, units), and constants (batch, classes)."""
+        import tensorflow as tf
+
+        last = self.steps[-1].layer
+        weight = tf.transpose(last.kernel)
+        rows = tf.gather(weight, labels)[:, None] - weight
+        return rows, tf.gather(last.bias, labels)[:, None] - last.bias
+
+
+def relu_lines(box: Box) -> tuple[Any, Any, Any]:
+    """Lower slope, upper slope and upper intercept, as `ReluRelaxation.of` gives them."""
+    import tensorflow as tf
+
+    lower, upper = box.lower, box.upper
+    unstable = (lower < 0) & (upper > 0)
+    active = tf.cast(lower >= 0, lower.dtype)
+    chord = upper / tf.where(unstable, upper - lower, 1.0)
+    return (
+        tf.where(unstable, tf.cast(upper > -lower, lower.dtype), active),
+        tf.where(unstable, chord, active),
+        tf.where(unstable, -chord * lower, 0.0),
+    )
+
+
+def _least(rows: Any, box: Box) -> Any:
+    """Minimum over the box of (batch, m, n) `rows` times (batch, n)."""
+    import tensorflow as tf
+
+    center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
+    return tf.linalg.matvec(rows, center) - tf.linalg.matvec(tf.abs(rows), radius)
+
+
+def _sum(terms: Any) -> Any:
+    """(batch, m, …) to (batch, m)."""
+    import tensorflow as tf
+
+    return tf.reduce_sum(terms, axis=range(2, len(terms.shape)))
+
+
+def _flat(values: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.reshape(values, (-1, prod(values.shape[1:])))
+
+
+def _check(layer: Any) -> None:
+    if not layer.use_bias:
+        raise _unsupported(layer, "without a bias")
+    if layer.activation.__name__ not in {"relu", "linear"}:
+        raise _unsupported(layer, layer.activation.__name__)
+    groups, dilation = getattr(layer, "groups", 1), getattr(layer, "dilation_rate", (1, 1))
+    if groups != 1 or tuple(dilation) != (1, 1):
+        raise _unsupported(layer, "grouped or dilated")
+
+
+def _unsupported(layer: Any, what: str) -> CertiflowError:
+    return CertiflowError(
+        f"layer '{layer.name}' ({what}) cannot be bounded in training: supported are {SUPPORTED}; "
+        "choose another training.architecture, or a defence by attacks (fgsm, pgd, trades)"
+    )

@@ -1,0 +1,118 @@
+"""What a training is: architecture, defence and schedule, complete and checked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.core.training.architectures import Architecture, describe
+from tasks.core.training.defences import ATTACKED, CERTIFIED, Defence
+
+MAX_EPSILON = 0.5  # beyond it every pixel can be moved to one grey, and all images to one
+
+# What each kind of defence takes where the settings do not say.
+RAMP_SHARE = 0.4  # of the epochs, for certified training
+TRADES_WEIGHT = 6.0  # 1/lambda of Zhang et al. 2019
+
+
+class TrainingSettings(BaseModel):
+    """The network and how it is trained.
+
+    Epsilon is 0 for `warmup_epochs`, then grows linearly for `ramp_epochs`; the robust loss's
+    weight goes from `robust_weight_start` to `robust_weight` over the ramp. What is left out is
+    filled in by the defence, so that the settings of a run are complete.
+
+    Attributes:
+        epsilon: the L-infinity radius defended, in pixel units; None without a defence.
+        attack_steps: of the attack inside `pgd`, `trades` and `sabr`.
+        subselection_ratio: how much of epsilon the box of `sabr` has: 1 is `ibp`, 0 would be `pgd`.
+        learning_rate_decay: `cosine` lets it fall to zero between the ramp's end and the last epoch
+            (Loshchilov and Hutter 2017, without restarts).
+        shift: augmentation: every image is moved by up to so many pixels each way, at random.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    architecture: Architecture = "dense"
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128,)
+    defence: Defence = "none"
+    epsilon: Annotated[float, Field(gt=0, le=MAX_EPSILON, allow_inf_nan=False)] | None = None
+    attack_steps: int = Field(default=10, ge=1)
+    subselection_ratio: float = Field(default=0.4, gt=0, le=1)
+    robust_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    robust_weight_start: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    warmup_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)
+    ramp_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
+    learning_rate_decay: Literal["none", "cosine"] = "none"
+    shift: int = Field(default=0, ge=0)
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    restore_best_epoch: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        defence = given.get("defence", "none")
+        filled = {"robust_weight": TRADES_WEIGHT if defence == "trades" else 1.0} | given
+        filled.setdefault("robust_weight_start", filled["robust_weight"])
+        epochs = filled.get("epochs", cls.model_fields["epochs"].default)
+        if defence in CERTIFIED and isinstance(epochs, int):
+            filled.setdefault("ramp_epochs", RAMP_SHARE * epochs)
+        return filled
+
+    @model_validator(mode="after")
+    def _defence_has_its_radius(self) -> TrainingSettings:
+        if (self.defence == "none") != (self.epsilon is None):
+            raise ValueError(
+                "defence 'none' takes no epsilon: leave it out, or choose a defence"
+                if self.defence == "none"
+                else f"defence '{self.defence}' needs an epsilon, the radius it defends"
+            )
+        if self.defence != "trades" and max(self.robust_weight, self.robust_weight_start) > 1:
+            raise ValueError(
+                "robust_weight is the robust loss's share of the loss: expected at most 1 (only "
+                "'trades' adds its robust loss to the clean one)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> TrainingSettings:
+        scheduled = self.warmup_epochs + self.ramp_epochs
+        if scheduled > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} + ramp_epochs {self.ramp_epochs:g} are "
+                f"longer than the training of {self.epochs} epochs, which would never reach full "
+                "epsilon: shorten them, or train longer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_there(self) -> TrainingSettings:
+        needs = {"restore_best_epoch": self.restore_best_epoch, "fgsm": self.defence == "fgsm"}
+        for name, asked in needs.items():
+            if asked and self.validation_fraction == 0:
+                raise ValueError(f"{name} needs a validation_fraction above 0")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Of the network, for runs and tables: `dense-128`, `cnn_small-100 ibp-0.1`."""
+        parts = [describe(self.architecture, self.hidden)]
+        if self.epsilon is not None:
+            parts.append(f"{self.defence}-{self.epsilon:g}")
+        return " ".join(parts)
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether bounds, not attacks, are trained on."""
+        return self.defence in CERTIFIED
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether the training attacks its own images."""
+        return self.defence in ATTACKED

@@ -1,0 +1,213 @@
+"""The search for one point's critical radius, on the float64 network, in a worker's process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray, Images
+from tasks.core.attacks import falsification
+from tasks.core.bounds.linear import Method, margin_lower_bounds, preactivation_bounds
+from tasks.core.errors import CertiflowError
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall, Property, margins
+from tasks.core.search.ladder import decide, warm_up
+from tasks.core.verdicts import DecidedBy, Engine, Verdict
+from tasks.core.verification.bisection import Reply, narrow
+
+ATTACK_STEPS = 30
+ATTACK_RESTARTS = 5
+ATTACK_SHARE = 0.3  # of the time, at the most
+LEAST_TOLERANCE = 1e-5  # float32 pixels are apart by 6e-8
+INNER_TOLERANCE = 0.9  # of the tolerance, in float64: rounding to float32 takes the rest
+PROBE = "probe_"  # how the ladder's stages are called, with a number and the radius
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every point, and with what effort.
+
+    Attributes:
+        max_epsilon: the greatest radius looked at, in (0, 1].
+        tolerance: the bracket is complete when it is at most this wide.
+        timeout_seconds: for each point.
+        engine: `marabou` does without our own attack and bounds.
+
+    Raises:
+        CertiflowError: a radius out of range.
+    """
+
+    max_epsilon: float
+    tolerance: float
+    timeout_seconds: float
+    engine: Engine = "ladder"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_epsilon <= 1:
+            raise CertiflowError(
+                f"the greatest epsilon is {self.max_epsilon:g}: expected more than 0, at most 1"
+            )
+        if not LEAST_TOLERANCE <= self.tolerance <= self.max_epsilon:
+            raise CertiflowError(
+                f"the tolerance is {self.tolerance:g}: expected {LEAST_TOLERANCE:g} to "
+                f"{self.max_epsilon:g}, the greatest epsilon"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One point for a worker; `row` is its place in the sample."""
+
+    row: int
+    image: Images
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a worker found: the radius proved and points, (n, inputs), that float64 mislabels."""
+
+    proved: float = 0.0
+    proved_by: DecidedBy = DecidedBy.CLEAN
+    points: FloatArray | None = None
+    reason: str = ""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class RadiusSolver:
+    """A worker's solver, which holds the network."""
+
+    network: ReluNetwork
+    question: Question
+
+    def __post_init__(self) -> None:
+        warm_up()
+
+    def __call__(self, job: Job) -> Findings:
+        return _Search(self.network, self.question, job).run()
+
+
+class _Search:
+    """The bracket of one point for the float64 network: attack, linear bounds, then the ladder."""
+
+    def __init__(self, network: ReluNetwork, question: Question, job: Job) -> None:
+        self.network, self.question, self.label = network, question, job.label
+        self.image = job.image.astype(np.float64).reshape(-1)
+        self.deadline = time.monotonic() + question.timeout_seconds
+        self.tolerance = INNER_TOLERANCE * question.tolerance
+        self.proved, self.proved_by = 0.0, DecidedBy.CLEAN
+        self.broken = np.inf
+        self.points: list[FloatArray] = []
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> Findings:
+        """Everything that is found within the time."""
+        if self._is_broken(self.image):
+            self._break(self.image)
+        if self.question.engine != "marabou":
+            with self._timed("interval"):
+                self._bound("interval")
+            with self._timed("attack"):
+                self._attack(time.monotonic() + ATTACK_SHARE * self.question.timeout_seconds)
+            with self._timed("crown"):
+                self._bound("crown")
+        narrowed = narrow(
+            self._ask,
+            self.proved,
+            None if np.isinf(self.broken) else self.broken,
+            self.question.max_epsilon,
+            tolerance=self.tolerance,
+            deadline=self.deadline,
+        )
+        points = np.array(self.points).reshape(-1, len(self.image))
+        return Findings(narrowed.proved, self.proved_by, points, narrowed.reason, self.seconds)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = time.monotonic() - started
+
+    def _ball(self, radius: float) -> LinfBall:
+        return LinfBall.around(self.image[None], radius)
+
+    def _property(self, radius: float) -> Property:
+        return Property.robustness(self._ball(radius), self.label, self.network.num_outputs)
+
+    def _is_broken(self, point: FloatArray) -> bool:
+        return bool(margins(self.network(point[None]), [self.label]).min() <= 0)
+
+    def _break(self, point: FloatArray) -> None:
+        """Takes note of a broken point, and of the nearest broken one on its way to the image."""
+        low, high, step = 0.0, 1.0, point - self.image
+        reach = float(np.abs(step).max())
+        while (high - low) * reach > self.tolerance / 8:
+            middle = (low + high) / 2
+            if self._is_broken(self.image + middle * step):
+                high = middle
+            else:
+                low = middle
+        self.points += [point, self.image + high * step]
+        self.broken = min(self.broken, high * reach)
+
+    def _attack(self, deadline: float) -> None:
+        """At doubling radii until one is broken, then between it and the last that was not."""
+        missed, radius = 0.0, self.tolerance
+        while time.monotonic() < deadline and self.broken - missed > self.tolerance:
+            point = falsification.search(
+                self.network,
+                self._ball(radius),
+                self._property(radius).unsafe,
+                num_steps=ATTACK_STEPS,
+                num_restarts=ATTACK_RESTARTS,
+                seed=self.question.seed,
+                deadline=deadline,
+            )
+            if point is not None:
+                self._break(point)
+            elif radius == self.question.max_epsilon:
+                return
+            else:
+                missed = radius
+            doubled = min(2 * radius, self.question.max_epsilon)
+            radius = doubled if np.isinf(self.broken) else (missed + self.broken) / 2
+
+    def _bound(self, method: Method) -> None:
+        """Bisection with bounds alone: intervals cost next to nothing, linear bounds prove more."""
+        missed = min(self.broken, self.question.max_epsilon)
+        while time.monotonic() < self.deadline and missed - self.proved > self.tolerance:
+            radius = (self.proved + missed) / 2
+            ball = self._ball(radius)
+            hidden = preactivation_bounds(self.network, ball, method, self.deadline)
+            if (margin_lower_bounds(self.network, ball, [self.label], hidden) > 0).all():
+                self.proved, self.proved_by = radius, DecidedBy.CROWN
+            else:
+                missed = radius
+
+    def _ask(self, radius: float, seconds: float) -> Reply:
+        """One probe of the ladder."""
+        with self._timed(f"{PROBE}{len(self.seconds)}_{radius:.5f}"):
+            answer = decide(
+                self.network,
+                self._property(radius),
+                engine=self.question.engine,
+                timeout_seconds=seconds,
+                seed=self.question.seed,
+                with_marabou=False,  # which could take the process, and what is known, with it
+            )
+        if answer.verdict is Verdict.ROBUST:
+            self.proved_by = answer.decided_by
+            return Reply(proved=True)
+        if answer.verdict is Verdict.FALSIFIED:
+            self._break(answer.candidates[0])
+            return Reply(broken=self.broken)
+        self.points += list(answer.candidates)
+        return Reply(reason=f"{answer.verdict} at epsilon {radius:.5f}: {answer.reason}")

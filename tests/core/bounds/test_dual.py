@@ -1,0 +1,116 @@
+"""Whatever is chosen, the certified bound is sound: against samples, the oracle and fractions."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from tasks.core.bounds.choices import Choices
+from tasks.core.bounds.dual import DualProblem, Subproblems
+from tasks.core.bounds.linear import preactivation_bounds
+from tasks.core.bounds.relaxations import Bounds
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.search.phases import _clipped
+from tests.networks import KINDS, Kind, random_network_of, sampled_points
+from tests.oracle import least_excess
+
+
+def random_region(generator: np.random.Generator, network: ReluNetwork) -> UnsafeRegion:
+    center = generator.normal(size=(1, network.num_inputs)) * 0.5
+    radius = generator.uniform(0.05, 0.8)
+    rows = generator.normal(size=(int(generator.integers(1, 4)), network.num_outputs))
+    return UnsafeRegion(LinfBall(center - radius, center + radius), rows, rows.sum(axis=1) * 0.1)
+
+
+def random_choices(generator: np.random.Generator, problem: DualProblem, rows: int) -> Choices:
+    """Slopes and multipliers also out of their ranges, weights that do not sum to 1."""
+    units = problem.num_units
+    first = len(problem.network.layers[0].bias)
+    return Choices(
+        generator.uniform(-0.5, 1.5, size=(1, units)).astype(np.float32),
+        (generator.normal(size=(1, units)) * generator.choice([0.1, 1.0])).astype(np.float32),
+        np.append(generator.uniform(-0.5, 2, size=rows - 1), 1.0)[None].astype(np.float32),
+        generator.normal(0.5, 0.5, size=(1, first)).astype(np.float32),
+        generator.normal(0, 0.5, size=(1, problem.network.num_inputs)).astype(np.float32),
+    )
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("kind", KINDS)
+def test_certified_is_sound_for_any_choices_and_splits(kind: Kind) -> None:
+    """Signs are those of a sampled point, so that some samples satisfy the splits."""
+    satisfied = 0
+    for case in range(40):
+        generator = np.random.default_rng([KINDS.index(kind), case])
+        network = random_network_of(generator, kind, "few")
+        region = random_region(generator, network)
+        problem = DualProblem(
+            network, region.box, preactivation_bounds(network, region.box, "crown")
+        )
+        points = sampled_points(generator, region.box, 400)
+        hidden = np.concatenate([np.zeros((400, 0)), *network.preactivations(points)[:-1]], axis=1)
+        excess = region.excess(network(points))
+        exact = least_excess(network, region)
+        for count in (0, 1, 2, 4):
+            signs = np.zeros((1, problem.num_units), dtype=np.int8)
+            split = generator.permutation(problem.num_units)[:count]
+            signs[0, split] = np.where(hidden[0, split] >= 0, 1, -1)
+            problems = Subproblems(
+                region.rows[None], region.offsets[None], signs, _clipped(problem.bounds, signs)
+            )
+            holds = (signs * hidden >= 0).all(axis=1)
+            satisfied += int(holds.sum())
+            for _ in range(5):
+                choices = random_choices(generator, problem, len(region.rows))
+                lower = problem.certified(problems, choices)[0]
+                assert lower <= excess[holds].min()
+                assert count > 0 or lower <= exact + 1e-6
+            start = problem.initial_choices(problems)
+            found = problem.optimise(problems, start, 10, stop_above=np.inf)
+            before = problem.estimated(problems, start)[0]
+            assert before <= problem.estimated(problems, found.choices)[0] + 1e-4
+            assert found.lower[0] <= excess[holds].min()
+    assert satisfied > 5000
+
+
+def test_planes_are_rounded_outwards() -> None:
+    """The bound of minus one ReLU is tight, so that rounding alone could lift it over the minimum.
+
+    That is minus the value at the box's highest corner, in fractions.
+    """
+    tight = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        weight, bias = generator.normal(size=(1, 20)), generator.normal(size=1)
+        network = ReluNetwork((Affine(weight, bias), Affine(-np.ones((1, 1)), np.zeros(1))))
+        center, radius = generator.normal(size=(1, 20)), generator.uniform(0.1, 1, size=(1, 20))
+        box = LinfBall(center - radius, center + radius)
+        corner = np.where(weight[0] > 0, box.upper[0], box.lower[0])
+        terms = zip(weight[0].tolist(), corner.tolist(), strict=True)
+        least = -sum((Fraction(w) * Fraction(x) for w, x in terms), Fraction(float(bias[0])))
+        hidden = preactivation_bounds(network, box, "crown")
+        problem = DualProblem(network, box, hidden)
+        signs = np.zeros((1, 1), dtype=np.int8)
+        problems = Subproblems(np.ones((1, 1, 1)), np.zeros((1, 1)), signs, problem.bounds)
+        lower = problem.certified(problems, problem.initial_choices(problems))[0]
+        assert Fraction(float(lower)) <= min(least, 0)
+        tight += bool(hidden[0].unstable(network.linear[0])) and lower >= float(least) - 1e-6
+    assert tight > 80
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(np.nan, 1.0), (-1.0, np.nan), (np.nan, np.nan)])
+def test_a_hidden_bound_that_is_nan_proves_nothing(lower: float, upper: float) -> None:
+    """Although a plane needs no hidden bound: what is NaN hides something that went wrong."""
+    network = ReluNetwork((Affine(np.eye(2), np.zeros(2)), Affine(np.ones((1, 2)), np.ones(1))))
+    ball = LinfBall(np.full((1, 2), -1.0), np.ones((1, 2)))
+    hidden = [Bounds(np.array([[lower, -1.0]]), np.array([[upper, 1.0]]))]
+    problem = DualProblem(network, ball, hidden)
+    signs = np.zeros((1, 2), dtype=np.int8)
+    problems = Subproblems(np.ones((1, 1, 1)), np.zeros((1, 1)), signs, problem.bounds)
+    with np.errstate(invalid="ignore"):
+        found = problem.optimise(problems, problem.initial_choices(problems), 3)
+        lowers = [found.lower[0], problem.certified(problems, found.choices)[0]]
+    assert not any(value > 0 for value in lowers)

@@ -1,0 +1,163 @@
+"""The deployed model's error: no order of float32 sums goes beyond it, and where it matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx.helper import make_node
+
+from tasks.core.arrays import FloatArray
+from tasks.core.bounds.float32_error import output_error, point_error, row_error
+from tasks.core.bounds.linear import preactivation_bounds
+from tasks.core.models.loading import load
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.search.ladder import decide
+from tasks.core.verdicts import Verdict
+from tests.model_files import saved_onnx
+from tests.networks import KINDS, Kind, box, random_network, random_network_of, sampled_points
+
+Single = np.float32
+
+
+def in_some_order(
+    generator: np.random.Generator, network: ReluNetwork, point: FloatArray
+) -> FloatArray:
+    """One float32 forward pass, every sum in a random order and parenthesisation, some fused."""
+    values = point.astype(Single)
+    for index, layer in enumerate(network.layers):
+        weight, bias = layer.weight.astype(Single), layer.bias.astype(Single)
+        sums = []
+        for row, start in zip(weight, bias, strict=True):
+            order = generator.permutation(len(row) + 1)
+            terms = np.append(row * values, start)[order]
+            fused = generator.random() < 0.5
+            sums.append(
+                fused_sum(row[order[order < len(row)]], values[order[order < len(row)]], start)
+                if fused
+                else tree_sum(generator, list(terms))
+            )
+        outputs = np.array(sums, dtype=Single)
+        if index < len(network.linear):
+            outputs = np.where(network.linear[index], outputs, np.maximum(outputs, 0))
+        values = outputs
+    return values.astype(np.float64)
+
+
+def tree_sum(generator: np.random.Generator, terms: list[Single]) -> Single:
+    """Two terms at a time, drawn at random, become their sum."""
+    while len(terms) > 1:
+        first = terms.pop(int(generator.integers(len(terms))))
+        other = int(generator.integers(len(terms)))
+        terms[other] = Single(terms[other] + first)
+    return terms[0]
+
+
+def fused_sum(row: np.ndarray, values: np.ndarray, start: Single) -> Single:
+    """Each product and sum rounded once, as fused multiply-add does."""
+    total = start
+    for weight, value in zip(row, values, strict=True):
+        total = Single(np.float64(weight) * np.float64(value) + np.float64(total))
+    return total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_order_of_sums_goes_beyond_the_error(kind: Kind) -> None:
+    generator = np.random.default_rng(KINDS.index(kind))
+    greatest = 0.0
+    for _ in range(15):
+        network = random_network_of(generator, kind, "few")
+        ball = box([-1.0] * network.num_inputs, [1.0] * network.num_inputs)
+        hidden = preactivation_bounds(network, ball, "interval")
+        everywhere = row_error(network, np.eye(network.num_outputs), hidden, ball)[0]
+        for point in sampled_points(generator, ball, 6).astype(Single).astype(np.float64):
+            at_point = point_error(network, point[None])[0]
+            assert (at_point <= everywhere * (1 + 1e-9)).all()
+            off = np.abs(in_some_order(generator, network, point) - network(point[None])[0])
+            assert (off <= at_point).all()
+            greatest = max(greatest, float((off / at_point).max()))
+    assert greatest > 0.01  # the error is not so large that nothing could fail
+
+
+def test_error_grows_with_cancellation() -> None:
+    """(x + 2^k) - 2^k is x in exact arithmetic, and off by up to 2^(k - 24) in float32."""
+    for power in (0, 10, 20):
+        large = 2.0**power
+        network = ReluNetwork(
+            (Affine(np.eye(1), np.array([large])), Affine(np.eye(1), np.array([-large])))
+        )
+        (error,) = point_error(network, np.array([[0.5]]))[0]
+        assert 2.0 ** (power - 24) <= error <= 2.0 ** (power - 24) * 40
+
+
+def test_nothing_is_known_beyond_float32() -> None:
+    for weight, point in ((1e30, 1e10), (1e39, 1e-30), (np.float64(2.0**127), 1.0)):
+        network = ReluNetwork((Affine(np.full((1, 1), weight), np.zeros(1)),))
+        assert np.isinf(output_error(network, [np.full((1, 1), point)])).all()
+
+
+def test_numbers_flushed_to_zero_are_counted() -> None:
+    """TensorFlow may take what is below 2^-126 for zero: the sum of 100 such weights as well."""
+    weight = float(np.float32(2.0**-130))
+    network = ReluNetwork((Affine(np.full((1, 100), weight), np.zeros(1)),))
+    (error,) = point_error(network, np.ones((1, 100)))[0]
+    assert error >= 100 * weight
+
+
+def rounding_model(folder: Path) -> Path:
+    """Y_0 = (x + 2^23) - 2^23, which is x, and Y_1 = 1/4; float32 rounds x to a whole number."""
+    large = np.float32(2.0**23)
+    nodes = [
+        make_node("Gemm", ["x", "one", "large"], ["sum"]),
+        make_node("Relu", ["sum"], ["hidden"]),
+        make_node("Gemm", ["hidden", "out", "back"], ["y"]),
+    ]
+    constants = {
+        "one": np.ones((1, 1), dtype=Single),
+        "large": np.array([large]),
+        "out": np.array([[1, 0]], dtype=Single),
+        "back": np.array([-large, 0.25], dtype=Single),
+    }
+    return saved_onnx(folder, nodes, constants, shape=(1, 1))
+
+
+def test_a_proof_that_the_deployed_model_breaks_says_so(tmp_path: Path) -> None:
+    """Over the reals Y_0 > Y_1 on all of [0.45, 0.75]; in float32 Y_0 = 0 at 0.45."""
+    path = rounding_model(tmp_path)
+    network = load(path).network
+    prop = Property.robustness(box([0.45], [0.75]), 0, 2)
+    answer = decide(network, prop, timeout_seconds=10)
+    assert answer.verdict is Verdict.ROBUST
+    assert answer.margin == pytest.approx(0.2, abs=1e-6)
+    session = onnxruntime.InferenceSession(path)
+    outputs = session.run(None, {"x": np.array([[0.46]], dtype=Single)})[0][0]
+    assert outputs.tolist() == [0.0, 0.25]
+    assert answer.deployed is False
+
+
+@pytest.mark.parametrize("inputs", [3, 14])  # by splitting inputs, and phases
+def test_search_goes_on_for_the_deployed_model(inputs: int) -> None:
+    """Where the true margin is beyond the error, branch and bound does not stop at a bare proof."""
+    deployed = proved = 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        network = random_network(generator, (inputs, 10, 10, 2))
+        ball = box([-0.3] * inputs, [0.3] * inputs)
+        row = np.array([[1.0, -1.0]])
+        least = min(
+            float((network(p[None]) @ row.T)[0, 0]) for p in sampled_points(generator, ball, 500)
+        )
+        region = UnsafeRegion(ball, row, np.array([0.1 - least]))
+        answer = decide(network, Property((region,)), timeout_seconds=10)
+        if answer.verdict is not Verdict.ROBUST:
+            continue
+        proved += 1
+        deployed += bool(answer.deployed)
+        hidden = preactivation_bounds(network, ball, "crown")
+        error = row_error(network, row, hidden, ball)[0, 0]
+        assert not answer.deployed or answer.margin > error / 2
+    assert proved >= 8
+    assert deployed == proved

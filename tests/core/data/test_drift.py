@@ -1,0 +1,55 @@
+"""Drift: zero where nothing moved, the index by hand, and its words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tasks.core.data.datasets import Dataset
+from tasks.core.data.drift import DataProfile, Drift, drift, profile, stability_index
+
+
+def test_index_by_hand() -> None:
+    expected = (0.5 - 0.25) * math.log(2) + (0.5 - 0.75) * math.log(2 / 3)
+    assert stability_index((10, 10), (25, 75)) == pytest.approx(expected)
+    assert stability_index((25, 75), (10, 10)) == pytest.approx(expected)
+
+
+def test_an_empty_bin_is_finite() -> None:
+    assert 0 < stability_index((10, 0), (5, 5)) < 10
+
+
+def test_same_data_have_not_drifted(digits: Dataset) -> None:
+    found = profile(digits.train_images, digits.train_labels)
+    assert drift(found, found) == Drift(0, 0, 0)
+    assert drift(found, found).word == "none"
+
+
+def test_halves_of_one_data_set_differ_little(digits: Dataset) -> None:
+    half = len(digits.train_labels) // 2
+    first = profile(digits.train_images[:half], digits.train_labels[:half])
+    second = profile(digits.train_images[half:], digits.train_labels[half:])
+    assert max(drift(first, second).parts().values()) < 0.1
+
+
+def test_darker_images_and_missing_classes_are_major(digits: Dataset) -> None:
+    old = profile(digits.train_images, digits.train_labels)
+    darker = profile(digits.train_images * np.float32(0.5), digits.train_labels)
+    moved = drift(darker, old)
+    assert moved.labels == 0
+    assert moved.brightness > 0.25
+    assert moved.word == "major"
+    kept = digits.train_labels >= 5
+    skewed = profile(digits.train_images[kept], digits.train_labels[kept])
+    assert drift(skewed, old).labels > 0.25
+
+
+def test_every_image_is_counted_and_the_profile_survives_json(digits: Dataset) -> None:
+    found = profile(digits.train_images, digits.train_labels)
+    count = len(digits.train_labels)
+    assert sum(found.labels) == sum(found.brightness) == sum(found.contrast) == count
+    assert DataProfile.model_validate_json(found.model_dump_json()) == found
+    white = np.ones((4, 2, 2), dtype=np.float32)
+    assert profile(white, np.array([0, 0, 1, 1])).brightness[-1] == 4

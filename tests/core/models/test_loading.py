@@ -1,0 +1,106 @@
+"""Any model file gives the float64 network and the float32 runtime of the same function."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from onnx.helper import make_node
+
+from tasks.core.errors import CertiflowError
+from tasks.core.models.loading import load
+from tasks.core.models.runtimes import NumpyRuntime
+from tasks.core.networks.network import ReluNetwork
+from tests.model_files import NNET_LINES, normal, saved_nnet, saved_onnx
+from tests.networks import random_network
+
+
+def _onnx(folder: Path) -> Path:
+    weight = normal(8, 3)
+    nodes = [make_node("Flatten", ["x"], ["f"]), make_node("MatMul", ["f", "a"], ["y"])]
+    return saved_onnx(folder, nodes, {"a": weight}, shape=("n", 2, 4))
+
+
+def _nnet(folder: Path) -> Path:
+    return saved_nnet(folder, NNET_LINES)
+
+
+def _keras(folder: Path) -> Path:
+    hidden = keras.layers.Dense(5, activation="relu")
+    model = keras.Sequential([keras.Input((3,)), hidden, keras.layers.Dense(2)])
+    model.save(folder / "model.keras")
+    return folder / "model.keras"
+
+
+@pytest.mark.parametrize(("write", "shape"), [(_onnx, (2, 4)), (_nnet, (2,)), (_keras, (3,))])
+def test_network_and_runtime_agree(
+    write: Callable[[Path], Path], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    model = load(write(tmp_path))
+    assert model.input_shape == model.runtime.input_shape == shape
+    points = np.random.default_rng(0).normal(size=(7, *shape)).astype(np.float32)
+    outputs = model.runtime.logits(points)
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(model.network(points), outputs, rtol=1e-5, atol=1e-5)
+
+
+def test_linear_units_in_float32() -> None:
+    plain = random_network(np.random.default_rng(0), (3, 4, 4, 2))
+    mask = np.array([True, False, False, True])
+    network = ReluNetwork(plain.layers, (mask, ~mask))
+    points = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+    np.testing.assert_allclose(NumpyRuntime(network).logits(points), network(points), atol=1e-6)
+
+
+def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(CertiflowError, match=r"unknown kind of model '\.h5'; expected \.onnx, "):
+        load(tmp_path / "model.h5")
+    for suffix in (".onnx", ".nnet", ".keras"):
+        with pytest.raises(CertiflowError, match="no such file"):
+            load(tmp_path / f"absent{suffix}")
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(b"no archive")
+    with pytest.raises(CertiflowError, match=r"broken\.keras: Keras cannot load this model: ") as e:
+        load(broken)
+    assert "\n" not in str(e.value)
+    keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]).save(broken)
+    with pytest.raises(CertiflowError, match=r"broken\.keras: layer 1 .*\(Softmax\)"):
+        load(broken)
+
+
+def test_code_in_a_model_is_not_run(tmp_path: Path) -> None:
+    code = keras.layers.Lambda(lambda x: x, output_shape=(3,))
+    model = keras.Sequential([keras.Input((3,)), code, keras.layers.Dense(2)])
+    model.save(tmp_path / "code.keras")
+    with pytest.raises(CertiflowError, match="Keras cannot load this model"):
+        load(tmp_path / "code.keras")
+
+
+def test_reading_does_not_need_tensorflow(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tasks.core.networks import keras_network\n"
+        "from tasks.core.properties import vnnlib\n"
+        "from tasks.core.models.loading import load\n"
+        f"load(Path({str(_onnx(tmp_path))!r})); load(Path({str(_nnet(tmp_path))!r}))\n"
+        "print(*{'tensorflow', 'keras', 'mlflow', 'prefect'} & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == []
+
+
+def test_models_can_be_sent_to_other_processes(tmp_path: Path) -> None:
+    """Also when their runtimes have been opened, as loading does."""
+    for path in (_onnx(tmp_path), _nnet(tmp_path)):
+        model = load(path)
+        sent = pickle.loads(pickle.dumps(model))
+        points = np.random.default_rng(0).random((3, *model.input_shape)).astype(np.float32)
+        np.testing.assert_array_equal(sent.runtime.logits(points), model.runtime.logits(points))
+        assert sent.network.sha256 == model.network.sha256

@@ -1,0 +1,160 @@
+"""Bounds to train on are those of the engine, and sound."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.core.arrays import FloatArray, IntArray
+from tasks.core.bounds import linear, relaxations
+from tasks.core.errors import CertiflowError
+from tasks.core.networks.keras_network import relu_network
+from tasks.core.properties.specification import LinfBall
+from tasks.core.training.training_bounds import BoundedNetwork, Box, relu_lines
+from tests.oracle import least_margin
+
+CONVOLUTION = keras.layers.Conv2D
+
+
+def model(*hidden: keras.layers.Layer, seed: int = 0) -> keras.Sequential:
+    """From 4x4 images to three logits, with biases that are not zero."""
+    keras.utils.set_random_seed(seed)
+    made = keras.Sequential([keras.Input((4, 4)), *hidden, keras.layers.Dense(3)])
+    for layer in made.layers:
+        if layer.weights:
+            layer.bias.assign(np.random.default_rng(seed).normal(0, 0.2, layer.bias.shape))
+    return made
+
+
+def dense(*widths: int, seed: int = 0) -> keras.Sequential:
+    layers = [keras.layers.Dense(width, activation="relu") for width in widths]
+    return model(keras.layers.Flatten(), *layers, seed=seed)
+
+
+def convolutional(seed: int = 0, padding: str = "same") -> keras.Sequential:
+    return model(
+        keras.layers.Reshape((4, 4, 1)),
+        CONVOLUTION(2, 3, strides=2, padding=padding, activation="relu"),
+        CONVOLUTION(3, 2, padding="same"),
+        keras.layers.ReLU(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(4, activation="relu"),
+        seed=seed,
+    )
+
+
+MODELS = {
+    "linear": lambda seed: model(keras.layers.Flatten(), seed=seed),
+    "shallow": lambda seed: dense(6, seed=seed),
+    "deep": lambda seed: dense(6, 5, 4, seed=seed),
+    "convolutional": convolutional,
+    "unpadded": lambda seed: convolutional(seed, padding="valid"),
+}
+
+
+def case(kind: str, seed: int) -> tuple[keras.Sequential, FloatArray, IntArray, LinfBall]:
+    made = MODELS[kind](seed)
+    images = np.random.default_rng(seed).random((6, 4, 4)).astype(np.float32)
+    labels = np.asarray(made(images)).argmax(axis=1)
+    return made, images, labels, LinfBall.around(images, 0.08)
+
+
+def trained_on(
+    made: keras.Sequential, labels: IntArray, ball: LinfBall
+) -> tuple[list[Box], FloatArray, FloatArray]:
+    """Hidden boxes, and the margins of the other classes by intervals and by linear bounds."""
+    network = BoundedNetwork.of(made)
+    lower, upper = (edge.reshape(-1, 4, 4).astype(np.float32) for edge in (ball.lower, ball.upper))
+    hidden = network.preactivations(lower, upper)
+    others = np.arange(3) != labels[:, None]
+    interval, crown = (
+        np.asarray(method(labels, hidden, Box(lower, upper)))[others].reshape(len(labels), 2)
+        for method in (network.interval_margins, network.crown_margins)
+    )
+    return hidden, interval, crown
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("seed", range(3))
+def test_same_bounds_as_the_engine(kind: str, seed: int) -> None:
+    made, _, labels, ball = case(kind, seed)
+    hidden, interval, crown = trained_on(made, labels, ball)
+    network = relu_network(made)
+    engine = linear.preactivation_bounds(network, ball, "interval")
+    assert len(hidden) == len(engine)
+    for ours, theirs in zip(hidden, engine, strict=True):
+        size = (len(labels), -1)
+        np.testing.assert_allclose(np.reshape(ours.lower, size), theirs.lower, atol=1e-5)
+        np.testing.assert_allclose(np.reshape(ours.upper, size), theirs.upper, atol=1e-5)
+    rows = linear.margin_rows(labels, 3)
+    np.testing.assert_allclose(
+        interval, linear.interval_lower_bounds(network, rows, engine, ball), atol=1e-5
+    )
+    # the engine takes the best of what its backward pass meets: both of these, and more if deep
+    best = linear.margin_lower_bounds(network, ball, labels, engine)
+    assert (np.maximum(interval, crown) <= best + 1e-5).all()
+    if len(hidden) < 2:
+        np.testing.assert_allclose(np.maximum(interval, crown), best, atol=1e-5)
+
+
+def test_the_backward_pass_itself_is_the_engines() -> None:
+    """Where linear bounds beat every box on the way, the engine's best is this bound."""
+    seen = 0
+    for seed in range(8):
+        made, _, labels, ball = case("deep", seed)
+        _, interval, crown = trained_on(made, labels, LinfBall.around(ball.lower, 0.02))
+        network = relu_network(made)
+        near = LinfBall.around(ball.lower, 0.02)
+        engine = linear.preactivation_bounds(network, near, "interval")
+        best = linear.margin_lower_bounds(network, near, labels, engine)
+        ahead = crown > interval + 0.05
+        seen += int(ahead.sum())
+        np.testing.assert_allclose(crown[ahead], best[ahead], atol=0.02)
+    assert seen >= 20
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_never_above_the_exact_least_margin(kind: str) -> None:
+    for seed in range(4):
+        made, images, labels, ball = case(kind, seed)
+        _, interval, crown = trained_on(made, labels, ball)
+        network = relu_network(made)
+        for row in range(len(images)):
+            one = LinfBall(ball.lower[row : row + 1], ball.upper[row : row + 1])
+            exact = least_margin(network, one, int(labels[row]))
+            assert interval[row].min() <= exact + 1e-5
+            assert crown[row].min() <= exact + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"), [(-1.0, 2.0), (-2.0, 1.0), (-1.0, 1.0), (0.0, 1.0), (-1.0, 0.0), (0.0, 0.0)]
+)
+def test_same_lines_around_relu_as_the_engine(lower: float, upper: float) -> None:
+    engine = relaxations.ReluRelaxation.of(
+        relaxations.Bounds(np.array([[lower]]), np.array([[upper]])), np.array([False])
+    )
+    ours = relu_lines(Box(np.array([[lower]], np.float32), np.array([[upper]], np.float32)))
+    theirs = (engine.lower_slope, engine.upper_slope, engine.upper_intercept)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "named"),
+    [
+        ([keras.layers.Reshape((4, 4, 1)), keras.layers.MaxPooling2D()], "MaxPooling2D"),
+        ([keras.layers.Flatten(), keras.layers.Dense(4)], "Dense"),
+        ([keras.layers.Flatten(), keras.layers.Dense(4, activation="tanh")], "tanh"),
+        ([keras.layers.Reshape((4, 4, 1)), CONVOLUTION(2, 2, dilation_rate=2)], "dilated"),
+        ([keras.layers.Flatten(), keras.layers.BatchNormalization()], "BatchNormalization"),
+    ],
+)
+def test_layers_that_cannot_be_bounded_are_named(
+    layers: list[keras.layers.Layer], named: str
+) -> None:
+    made = keras.Sequential([keras.Input((4, 4)), *layers])
+    made.add(keras.layers.Flatten())
+    made.add(keras.layers.Dense(3))
+    with pytest.raises(CertiflowError, match=rf"\(.*{named}.*\) cannot be bounded .* choose"):
+        BoundedNetwork.of(made)
