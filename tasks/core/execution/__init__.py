@@ -1,5 +1,5 @@
 """Where jobs run and answers stay: processes, a Dask cluster, the store of verdicts.
 
-Knows nothing of what is asked; imports the modules of `tasks.core` itself.
+May import the modules of `tasks.core` itself; knows nothing of what is asked.
 Guarantees: every job ends, within its time and memory, in an answer or a reason.
 """
