@@ -1,4 +1,4 @@
-"""Makes the README's pictures: `python docs/pictures.py [run|study]`, both without a word.
+"""Makes the pictures of README and docs: `python docs/pictures.py [run|study]`, both by default.
 
 `run`: of the newest finished run in the project's store, which must hold a report page (`certiflow
 report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study.
