@@ -12,7 +12,7 @@ import pytest
 from tests.imports import ROOT, imported_modules, imported_names, project_modules
 
 CORE = ROOT / "tasks/core"
-# Floors: a package may import those of the floors before its own; `.` is the modules that lie in the
+# A package may import those of the floors before its own; `.` is the modules that lie in the
 # folder itself.
 FLOORS = (
     {"."},
