@@ -1,4 +1,4 @@
-"""README and docs name files, functions, commands, options and settings that exist."""
+"""README and docs name files, functions, commands, options, settings and columns that exist."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
 from flows.command.cli import app
+from tasks.core.evidence import metrics
+from tasks.core.evidence.radii import radius_table
 from tasks.core.training.training_settings import TrainingSettings
+from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
+from tasks.core.verification.critical_radius import Bracket
 from tasks.settings import RadiusSettings, Settings
 from tests.imports import ROOT
 
@@ -113,3 +118,18 @@ def test_settings_that_are_documented_are_those_that_exist() -> None:
     existing = set(Settings().flat()) | {f"radius.{key}" for key in RadiusSettings.model_fields}
     assert {f"training.{key}" for key in TrainingSettings.model_fields} <= existing
     assert named - sections == existing
+
+
+def test_columns_of_tables_are_documented() -> None:
+    one, each = np.zeros(1, dtype=np.int64), np.zeros((1, 1), dtype=bool)
+    result = VerificationResult(0, 0, 0.1, Verdict.UNKNOWN, DecidedBy.CROWN, 0.0)
+    bracket = Bracket(0, 0, 0.0, 1.0, None, 0.0, complete=False)
+    tables = (
+        metrics.epsilon_grid([0.1], one, one, one[None], each, each),
+        metrics.verification_table([result]),
+        radius_table([bracket]),
+    )
+    columns = {column for table in tables for column in table.columns}
+    stages = {f"seconds_{stage}" for stage in metrics.STAGES}
+    text = (ROOT / "docs/metrics.md").read_text()
+    assert [column for column in sorted(columns - stages) if f"`{column}`" not in text] == []
