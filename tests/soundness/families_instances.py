@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.core.verification.input_files import InputFile
 from tasks.core.verification.property_solver import (
-    InputFile,
     InstanceResult,
     PropertyJob,
     PropertySolver,

@@ -26,6 +26,7 @@ from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.worker_pool import AnswerT, Ending, JobT, Outcome, WorkerPool
 from tasks.core.files import sha256_of
+from tasks.core.uris import without_passwords
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -118,16 +119,18 @@ def _check_address(address: str) -> None:
     """Before Dask reads it, whose client, refused when half-made, hangs now and then as it closes.
 
     Raises:
-        CertiflowError: it is not a scheme that Dask knows, a host and a port.
+        CertiflowError: it is not a scheme that Dask knows, a host and a port, and no more.
     """
     try:
         parts = urlsplit(address)
         complete = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port is not None
+        complete = complete and parts.username is None
     except ValueError:  # brackets that do not close, a port that is no number or above 65535
         complete = False
     if not complete:
         raise CertiflowError(
-            f"{address!r} is not the address of a Dask scheduler: write it like tcp://host:8786"
+            f"{without_passwords(address)!r} is not the address of a Dask scheduler: "
+            "write it like tcp://host:8786"
         )
 
 

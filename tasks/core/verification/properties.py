@@ -19,9 +19,9 @@ from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.loading import LoadedModel
 from tasks.core.properties.specification import Property
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
+from tasks.core.verification.input_files import InputFile
 from tasks.core.verification.property_solver import (
     WORDS,
-    InputFile,
     InstanceResult,
     PropertyJob,
     PropertySolver,

@@ -6,18 +6,14 @@ comes from the store; an `unsat` only when the ladder proved it.
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from tasks.core.errors import CertiflowError
-from tasks.core.files import sha256_of
 from tasks.core.models import loading
 from tasks.core.models.agreement import box_points, check_agreement
 from tasks.core.models.loading import LoadedModel
@@ -26,6 +22,7 @@ from tasks.core.properties.vnnlib import read_property
 from tasks.core.search.ladder import Answer, decide, warm_up
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
 from tasks.core.verification.counterexamples import confirmed, reached
+from tasks.core.verification.input_files import InputFile
 
 WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # VNN-COMP's; the others are the same
 CACHED_MODELS = 8  # in each worker
@@ -56,49 +53,6 @@ class InstanceResult:
     reason: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stored: bool = False
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file, `path` absolute, by what it held when it was asked about."""
-
-    path: Path
-    sha256: str
-    size: int
-
-    @classmethod
-    def of(cls, path: Path) -> InputFile:
-        """The file as it is now; raises `CertiflowError` when it cannot be read."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise CertiflowError(f"{path}: {error.strerror}; give the path of a file") from error
-        return cls(path.absolute(), sha256_of(content), len(content))
-
-    def content(self) -> bytes:
-        """What it held, and still holds: else `CertiflowError`, since the verdict is of that."""
-        try:
-            content = self.path.read_bytes()
-        except OSError:
-            content = b""
-        if sha256_of(content) != self.sha256:
-            raise CertiflowError(f"{self.path}: changed since it was asked about; ask again")
-        return content
-
-    @contextmanager
-    def opened(self, content: bytes | None) -> Iterator[Path]:
-        """The file itself or, where its content was sent, a copy of that name, for the block."""
-        if content is None:
-            self.content()
-            yield self.path
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / self.path.name
-            copy.write_bytes(content)
-            try:
-                yield copy
-            except CertiflowError as error:
-                raise CertiflowError(str(error).replace(str(copy), str(self.path))) from error
 
 
 @dataclass(frozen=True, eq=False)

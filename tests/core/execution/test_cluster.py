@@ -266,6 +266,12 @@ def test_malformed_address(address: str, capfd: pytest.CaptureFixture[str]) -> N
     assert "like tcp://host:8786" in said
 
 
+def test_a_password_in_an_address_is_not_said(capfd: pytest.CaptureFixture[str]) -> None:
+    said = complaint("tcp://alice:hush@127.0.0.1:8786", capfd)
+    assert "is not the address of a Dask scheduler" in said
+    assert "hush" not in said
+
+
 def test_address_that_dask_cannot_use(capfd: pytest.CaptureFixture[str]) -> None:
     said = complaint("tls://127.0.0.1:8786", capfd)
     assert said.startswith("cannot connect to tls://127.0.0.1:8786 (")

@@ -21,9 +21,9 @@ from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy
 from tasks.core.verification import properties
 from tasks.core.verification.counterexamples import confirmed, reached
+from tasks.core.verification.input_files import InputFile
 from tasks.core.verification.properties import Instance, verify_instances
 from tasks.core.verification.property_solver import (
-    InputFile,
     InstanceResult,
     PropertyJob,
     PropertySolver,
