@@ -22,6 +22,7 @@ from rich.table import Table
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.download import MIRROR_VARIABLE
+from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.properties.specification import LinfBall
@@ -71,8 +72,7 @@ def vnncomp(console: Console) -> None:
                 )
                 for entry in entries
             ],
-            num_workers=1,
-            memory_limit_bytes=MEMORY,
+            Resources(1, MEMORY),
             engine="ladder",
             seed=0,
             store=None,

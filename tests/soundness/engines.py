@@ -28,8 +28,7 @@ from tasks.core.verification import local_robustness
 from tasks.core.verification.ball_jobs import Job as BallJob
 from tasks.core.verification.ball_jobs import LadderSolver
 from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
-from tasks.core.verification.radius_search import Job as RadiusJob
-from tasks.core.verification.radius_search import Question, RadiusSolver
+from tasks.core.verification.radius_search import RadiusGoal, RadiusJob, RadiusSolver
 from tests.soundness import findings
 from tests.soundness.cases import Case, Image
 from tests.soundness.exact import Plane, least_excess
@@ -222,8 +221,8 @@ def _radius(case: Case) -> list[Finding]:
     image = case.image
     if image is None:
         return []
-    question = Question(max_epsilon=0.6, tolerance=0.01, timeout_seconds=1.0)
-    found = RadiusSolver(case.network, question)(RadiusJob(0, image.pixels, image.label))
+    goal = RadiusGoal(max_epsilon=0.6, tolerance=0.01, timeout_seconds=1.0)
+    found = RadiusSolver(case.network, goal)(RadiusJob(0, image.pixels, image.label))
     ball = LinfBall.around(image.pixels[None], found.proved)
     least = _least_margin(case.network, image, ball)
     if least <= 0 and found.proved > 0:

@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
-from tasks.core.execution.worker_pool import Answer, Ending, Job, Outcome, WorkerPool
+from tasks.core.execution.worker_pool import AnswerT, Ending, JobT, Outcome, WorkerPool
 from tasks.core.files import sha256_of
+from tasks.core.uris import without_passwords
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -43,13 +44,13 @@ CHATTY = ("distributed", "distributed.client", "distributed.gc", "tornado", "tor
 
 def run_on_cluster(
     address: str,
-    make_solver: Callable[..., Callable[[Job], Answer]],
+    make_solver: Callable[..., Callable[[JobT], AnswerT]],
     arguments: tuple[Any, ...],
-    jobs: Sequence[Job],
+    jobs: Sequence[JobT],
     *,
-    timeout_seconds: Callable[[Job], float],
+    timeout_seconds: Callable[[JobT], float],
     memory_limit_bytes: int,
-) -> Generator[Outcome[Job, Answer], None, None]:
+) -> Generator[Outcome[JobT, AnswerT], None, None]:
     """`worker_pool.run_jobs` with a process for every thread of the cluster at `address`.
 
     `arguments` travel once, jobs and answers one by one. A job whose worker is lost is solved on
@@ -99,7 +100,7 @@ def _connected(address: str) -> Iterator[Client]:
     except OSError as error:
         raise CertiflowError(
             f"no Dask scheduler answers at {address} within {CONNECT_SECONDS:g} s: "
-            "start it, or unset verification.cluster"
+            "start it, or do without a cluster"
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise CertiflowError(f"cannot connect to {address} ({_one_line(error)})") from error
@@ -109,7 +110,7 @@ def _connected(address: str) -> Iterator[Client]:
         except TimeoutError as error:
             raise CertiflowError(
                 f"the Dask cluster at {address} has no worker after {FIRST_WORKER_SECONDS:g} s: "
-                f"start one with `dask worker {address}`, or unset verification.cluster"
+                f"start one with `dask worker {address}`, or do without a cluster"
             ) from error
         yield client
 
@@ -118,17 +119,18 @@ def _check_address(address: str) -> None:
     """Before Dask reads it, whose client, refused when half-made, hangs now and then as it closes.
 
     Raises:
-        CertiflowError: it is not a scheme that Dask knows, a host and a port.
+        CertiflowError: it is not a scheme that Dask knows, a host and a port, and no more.
     """
     try:
         parts = urlsplit(address)
         complete = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port is not None
+        complete = complete and parts.username is None
     except ValueError:  # brackets that do not close, a port that is no number or above 65535
         complete = False
     if not complete:
         raise CertiflowError(
-            f"{address!r} is not the address of a Dask scheduler: "
-            "write verification.cluster like tcp://host:8786"
+            f"{without_passwords(address)!r} is not the address of a Dask scheduler: "
+            "write it like tcp://host:8786"
         )
 
 
@@ -179,7 +181,7 @@ def _has_workers(client: Client) -> bool:
         ) from error
 
 
-def _outcome(job: Job, result: Any) -> Outcome[Job, Any]:
+def _outcome(job: JobT, result: Any) -> Outcome[JobT, Any]:
     """What a task gave: its outcome, or an exception, alone or between its type and traceback."""
     from distributed import KilledWorker
 
@@ -207,7 +209,7 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _solve(job: Job, timeout_seconds: float, solver: bytes, digest: str) -> Outcome[Job, Any]:
+def _solve(job: JobT, timeout_seconds: float, solver: bytes, digest: str) -> Outcome[JobT, Any]:
     """In a Dask worker's thread. Its pool ends with it, or when a job for another solver comes."""
     if _kept.pool is None or _kept.digest != digest:
         if _kept.pool is not None:

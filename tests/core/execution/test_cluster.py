@@ -45,17 +45,6 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With one worker of one thread."""
-    running = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        running.start_worker()
-        yield running
-    finally:
-        running.end()
-
-
 @pytest.fixture
 def lonely(tmp_path: Path) -> Iterator[Cluster]:
     """Without a worker."""
@@ -275,6 +264,12 @@ def test_malformed_address(address: str, capfd: pytest.CaptureFixture[str]) -> N
     said = complaint(address, capfd)
     assert repr(address) in said
     assert "like tcp://host:8786" in said
+
+
+def test_a_password_in_an_address_is_not_said(capfd: pytest.CaptureFixture[str]) -> None:
+    said = complaint("tcp://alice:hush@127.0.0.1:8786", capfd)
+    assert "is not the address of a Dask scheduler" in said
+    assert "hush" not in said
 
 
 def test_address_that_dask_cannot_use(capfd: pytest.CaptureFixture[str]) -> None:
