@@ -16,7 +16,8 @@ SIGNIFICANCE = 0.05
 class Summary(BaseModel):
     """What a run found; `--json` writes it, the last screen shows it.
 
-    `median_radius` is the median critical radius, [proved, falsified]; None where it was not asked.
+    `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
+    points; None where it was not asked. `url` is `RunRef.url`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class Summary(BaseModel):
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]
     median_radius: tuple[float, float] | None
+    radius_points: int
     warnings: list[str]
     reference: dict[str, tuple[float, float]]  # name: (theirs, ours)
     figure: str
@@ -70,7 +72,13 @@ class Decision(BaseModel):
 
 
 class Row(BaseModel):
-    """A line of the comparison; `differences` are to the champion, on the same points."""
+    """A line of the comparison.
+
+    Attributes:
+        points: how many each measure sums up.
+        intervals: of the shares of the verified sample, at 95%.
+        differences: to the champion, on the same points.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,6 +89,8 @@ class Row(BaseModel):
     architecture: str
     measures: dict[str, float | None]
     certified_deployed_accuracy: float | None
+    points: dict[str, int]
+    intervals: dict[str, tuple[float, float]]
     costs: dict[str, float]
     differences: dict[str, Difference]
 

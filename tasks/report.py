@@ -62,6 +62,7 @@ def report(
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
+            radius_points=0 if radii is None else len(radii),
             warnings=log.alerts(),
             reference=_beside_reference(dataset, model, grid),
             figure=figure,
@@ -157,4 +158,9 @@ def _prefect_artifacts(
     create_table_artifact(
         verified.to_dict("records"), key="certiflow-verification", description=run.name
     )
-    create_link_artifact(run.url, key="certiflow-mlflow-run", link_text=run.name)
+    if run.url.startswith("http"):
+        create_link_artifact(run.url, key="certiflow-mlflow-run", link_text=run.name)
+    else:  # no address to link to
+        create_markdown_artifact(
+            descriptions.of_place(run.name, run.url), key="certiflow-mlflow-run"
+        )

@@ -23,6 +23,9 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
+VERDICTS = tuple(verdict.value for verdict in Verdict)  # columns, wherever they are counted
+
+
 class DecidedBy(StrEnum):
     """The stage that gave the verdict."""
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tasks.core.arrays import Images, IntArray
+from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.files import written_atomically
 
 DPI = 120
@@ -41,19 +43,7 @@ def robustness_curve(
         alpha=0.12,
         label="neither broken nor proved by bounds",
     )
-    points = int(verification.iloc[0][["robust", "falsified", "unknown", "timeout", "error"]].sum())
-    proved = verification["certified_accuracy"]
-    undecided = (verification["unbroken_accuracy"] - proved).clip(lower=0)
-    axes.errorbar(
-        verification["epsilon"],
-        proved,
-        yerr=[np.zeros(len(proved)), undecided],
-        fmt="D",
-        color="tab:purple",
-        markersize=5,
-        capsize=4,
-        label=f"verified, {points} points: proved, and up to unbroken",
-    )
+    verified_sample(axes, verification, "tab:purple")
     axes.plot(
         verification["epsilon"],
         verification["certified_deployed_accuracy"],
@@ -74,6 +64,37 @@ def robustness_curve(
     save(figure, path)
 
 
+def verified_sample(axes: Axes, summary: pd.DataFrame, color: str, whose: str = "") -> None:
+    """Shares proved with their intervals, and, wide and pale, from there up to the unbroken."""
+    proved = summary["certified_accuracy"]
+    undecided = (summary["unbroken_accuracy"] - proved).clip(lower=0)
+    name = f"{whose}{summary['points'].max():.0f} points verified"
+    axes.errorbar(
+        summary["epsilon"],
+        proved,
+        yerr=[
+            proved - summary["certified_accuracy_low"],
+            summary["certified_accuracy_high"] - proved,
+        ],
+        fmt="D",
+        color=color,
+        markersize=5,
+        markerfacecolor="white" if whose else color,
+        capsize=4,
+        label=f"{name}: proved, {CONFIDENCE:.0%} interval",
+    )
+    if undecided.any():
+        axes.vlines(
+            summary["epsilon"],
+            proved,
+            proved + undecided,
+            color=color,
+            alpha=0.25,
+            linewidth=7,
+            label=f"{name}: neither broken nor proved",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class AdversarialExamples:
     """Images under attack: points (epsilons, n, …) with the model's labels and confidences.
@@ -89,33 +110,50 @@ class AdversarialExamples:
 
 
 def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
-    """A row per image: the clean image, then the change and the adversarial image per epsilon."""
+    """A row per image: the clean image, then the change and the adversarial image per epsilon.
+
+    Below the changes is their scale, from -epsilon to epsilon: it differs by column.
+    """
     count, columns = len(examples.labels), 2 * len(examples.epsilons) - 1
-    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 0.6), layout="constrained")
+    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 1.0), layout="constrained")
     axes = figure.subplots(count, columns, squeeze=False)
-    for index, epsilon in enumerate(examples.epsilons):
-        for row in range(count):
-            point, label = examples.points[index, row], examples.labels[row]
-            panel = axes[row, 2 * index]
-            panel.imshow(point, cmap="gray", vmin=0, vmax=1)
-            predicted = examples.predictions[index, row]
-            panel.set_xlabel(
-                f"{predicted} ({examples.confidences[index, row]:.0%})",
-                fontsize=9,
-                color="tab:green" if predicted == label else "tab:red",
-            )
-            if epsilon > 0:
-                change = point - examples.points[0, row]
-                axes[row, 2 * index - 1].imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
-        axes[0, 2 * index].set_title(f"ε = {epsilon:g}" if epsilon > 0 else "clean", fontsize=10)
-        if epsilon > 0:
-            axes[0, 2 * index - 1].set_title("change", fontsize=9)
     for row, label in enumerate(examples.labels):
         axes[row, 0].set_ylabel(f"label {label}", fontsize=9)
+    for index, epsilon in enumerate(examples.epsilons):
+        _attacked(axes[:, 2 * index], examples, index)
+        if epsilon > 0:
+            _changes(figure, axes[:, 2 * index - 1], examples, index)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])
     figure.suptitle("FGSM: predicted label and confidence (green: right, red: wrong)", fontsize=11)
     save(figure, path)
+
+
+def _attacked(panels: NDArray[np.object_], examples: AdversarialExamples, index: int) -> None:
+    epsilon = examples.epsilons[index]
+    panels[0].set_title(f"ε = {epsilon:g}" if epsilon > 0 else "clean", fontsize=10)
+    for row, panel in enumerate(panels):
+        predicted = examples.predictions[index, row]
+        panel.imshow(examples.points[index, row], cmap="gray", vmin=0, vmax=1)
+        panel.set_xlabel(
+            f"{predicted} ({examples.confidences[index, row]:.0%})",
+            fontsize=9,
+            color="tab:green" if predicted == examples.labels[row] else "tab:red",
+        )
+
+
+def _changes(
+    figure: Figure, panels: NDArray[np.object_], examples: AdversarialExamples, index: int
+) -> None:
+    epsilon = examples.epsilons[index]
+    panels[0].set_title(f"change,\nε = {epsilon:g}", fontsize=9)
+    for row, panel in enumerate(panels):
+        change = examples.points[index, row] - examples.points[0, row]
+        drawn = panel.imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
+    scale = figure.colorbar(
+        drawn, ax=list(panels), location="bottom", ticks=[-epsilon, 0, epsilon], format="%+.3g"
+    )
+    scale.ax.tick_params(labelsize=7)
 
 
 DECIDED_COLORS = {

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import IntArray, Mask
 from tasks.core.errors import ContradictionError
-from tasks.core.verdicts import WITNESSED_ONLY, Verdict, VerificationResult
+from tasks.core.evidence.sampling import share_interval
+from tasks.core.verdicts import VERDICTS, WITNESSED_ONLY, Verdict, VerificationResult
 
 FIRST = 1000  # the reference experiment attacked the first 1,000 test images
 
@@ -100,20 +101,28 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
 
     `certified_accuracy` is the share proved (a lower estimate of the robust accuracy),
     `certified_deployed_accuracy` the share proved of the float32 model as it is served,
-    `unbroken_accuracy` the share not falsified (an upper one); over all points of the sample.
-    `witnessed_only` counts those of the unknown points that Marabou alone found robust.
+    `unbroken_accuracy` the share not falsified (an upper one); over all `points` of the sample. The
+    first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
+    counts those of the unknown points that Marabou alone found robust.
     """
-    verdicts = [verdict.value for verdict in Verdict]
-    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=verdicts, fill_value=0)
+    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=VERDICTS, fill_value=0)
     points = counts.sum(axis=1)
     summary = counts.assign(
+        points=points,
         witnessed_only=_count(table, is_witnessed_only(table)),
-        certified_accuracy=counts[Verdict.ROBUST.value] / points,
-        certified_deployed_accuracy=_count(table, is_deployed(table)) / points,
+        **_share("certified_accuracy", counts[Verdict.ROBUST.value], points),
+        **_share("certified_deployed_accuracy", _count(table, is_deployed(table)), points),
         unbroken_accuracy=1 - counts[Verdict.FALSIFIED.value] / points,
         seconds=table.groupby("epsilon")["seconds"].sum(),
     )
     return summary.reset_index()
+
+
+def _share(name: str, counts: pd.Series, points: pd.Series) -> dict[str, pd.Series]:
+    """Columns of a share with its interval."""
+    edges = [share_interval(int(count), int(n)) for count, n in zip(counts, points, strict=True)]
+    low, high = (pd.Series(side, index=counts.index) for side in zip(*edges, strict=True))
+    return {name: counts / points, f"{name}_low": low, f"{name}_high": high}
 
 
 def is_deployed(table: pd.DataFrame) -> pd.Series:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tasks.core.evidence.comparison import Evidence
-from tasks.core.evidence.figures import DECIDED_COLORS, decided_label
+from tasks.core.evidence.figures import DECIDED_COLORS, decided_label, verified_sample
 from tasks.core.evidence.metrics import decided_by_counts, verification_summary
 from tasks.core.evidence.radius_figures import radius_shares
 
@@ -24,8 +24,8 @@ EPSILON = "epsilon (L∞ radius, pixels in [0, 1])"
 def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
     """Accuracy against epsilon: between what is proved and what attacks leave, a band a version.
 
-    Lines and bands are over the whole test set (linear bounds, PGD), the bars over the verified
-    sample (the whole ladder, up to what nothing broke); the reference radius is dotted.
+    Lines and bands are over the whole test set (linear bounds, PGD), the diamonds over the verified
+    sample (the whole ladder, see `verified_sample`); the reference radius is dotted.
     """
     figure, axes = _figure()
     for place, (name, evidence) in enumerate(versions.items()):
@@ -35,19 +35,7 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
         axes.fill_between(radii, proved, attacked, color=color, alpha=0.15)
         axes.plot(radii, attacked, "s-", color=color, markersize=4, label=f"{name}: under PGD")
         axes.plot(radii, proved, "v--", color=color, markersize=4, label=f"{name}: proved")
-        summary = verification_summary(evidence.verification)
-        sampled, unbroken = summary["certified_accuracy"], summary["unbroken_accuracy"]
-        axes.errorbar(
-            summary["epsilon"],
-            sampled,
-            yerr=[np.zeros(len(sampled)), (unbroken - sampled).clip(lower=0)],
-            fmt="D",
-            color=color,
-            markersize=5,
-            markerfacecolor="white",
-            capsize=3,
-        )
-    axes.errorbar([], [], fmt="D", color="0.4", markerfacecolor="white", label="verified sample")
+        verified_sample(axes, verification_summary(evidence.verification), color, f"{name}: ")
     axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
     _finish(axes)
@@ -95,7 +83,9 @@ def radii(versions: Mapping[str, Evidence]) -> Figure | None:
     for place, (name, table) in enumerate(known.items()):
         edges, proved, unbroken = radius_shares(table, top)
         axes.fill_between(edges, proved, unbroken, step="pre", color=f"C{place}", alpha=0.2)
-        axes.step(edges, proved, where="pre", color=f"C{place}", label=name)
+        axes.step(
+            edges, proved, where="pre", color=f"C{place}", label=f"{name}: {len(table)} points"
+        )
     axes.set(xlabel=EPSILON, ylabel="share of points", xlim=(0, top), ylim=(-0.02, 1.02))
     _finish(axes)
     return figure
