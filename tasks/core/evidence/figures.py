@@ -17,6 +17,7 @@ from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.files import written_atomically
 
 DPI = 120
+SCALE_HEIGHT = 0.06  # of a scale of colours, in panels
 
 
 def robustness_curve(
@@ -64,13 +65,18 @@ def robustness_curve(
     save(figure, path)
 
 
-def verified_sample(axes: Axes, summary: pd.DataFrame, color: str, whose: str = "") -> None:
-    """Shares proved with their intervals, and, wide and pale, from there up to the unbroken."""
-    proved = summary["certified_accuracy"]
+def verified_sample(
+    axes: Axes, summary: pd.DataFrame, color: str, whose: str = "", shift: float = 0.0
+) -> None:
+    """Shares proved with their intervals, and, wide and pale, from there up to the unbroken.
+
+    `shift` in epsilon keeps several beside each other.
+    """
+    proved, places = summary["certified_accuracy"], summary["epsilon"] + shift
     undecided = (summary["unbroken_accuracy"] - proved).clip(lower=0)
-    name = f"{whose}{summary['points'].max():.0f} points verified"
+    points = f"{summary['points'].max():.0f} sampled points"
     axes.errorbar(
-        summary["epsilon"],
+        places,
         proved,
         yerr=[
             proved - summary["certified_accuracy_low"],
@@ -81,17 +87,17 @@ def verified_sample(axes: Axes, summary: pd.DataFrame, color: str, whose: str = 
         markersize=5,
         markerfacecolor="white" if whose else color,
         capsize=4,
-        label=f"{name}: proved, {CONFIDENCE:.0%} interval",
+        label=f"{whose}proved of {points}, {CONFIDENCE:.0%} interval",
     )
     if undecided.any():
         axes.vlines(
-            summary["epsilon"],
+            places,
             proved,
             proved + undecided,
             color=color,
             alpha=0.25,
             linewidth=7,
-            label=f"{name}: neither broken nor proved",
+            label=f"{whose}neither broken nor proved of these",
         )
 
 
@@ -115,14 +121,17 @@ def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
     Below the changes is their scale, from -epsilon to epsilon: it differs by column.
     """
     count, columns = len(examples.labels), 2 * len(examples.epsilons) - 1
-    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 1.0), layout="constrained")
-    axes = figure.subplots(count, columns, squeeze=False)
+    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 0.9), layout="constrained")
+    heights = [*[1.0] * count, SCALE_HEIGHT]
+    *rows, scales = figure.subplots(count + 1, columns, squeeze=False, height_ratios=heights)
+    axes = np.array(rows)
     for row, label in enumerate(examples.labels):
         axes[row, 0].set_ylabel(f"label {label}", fontsize=9)
     for index, epsilon in enumerate(examples.epsilons):
         _attacked(axes[:, 2 * index], examples, index)
+        scales[2 * index].remove()
         if epsilon > 0:
-            _changes(figure, axes[:, 2 * index - 1], examples, index)
+            _changes(figure, axes[:, 2 * index - 1], scales[2 * index - 1], examples, index)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])
     figure.suptitle("FGSM: predicted label and confidence (green: right, red: wrong)", fontsize=11)
@@ -143,17 +152,20 @@ def _attacked(panels: NDArray[np.object_], examples: AdversarialExamples, index:
 
 
 def _changes(
-    figure: Figure, panels: NDArray[np.object_], examples: AdversarialExamples, index: int
+    figure: Figure,
+    panels: NDArray[np.object_],
+    scale: Axes,
+    examples: AdversarialExamples,
+    index: int,
 ) -> None:
     epsilon = examples.epsilons[index]
-    panels[0].set_title(f"change,\nε = {epsilon:g}", fontsize=9)
+    panels[0].set_title(f"change, ε = {epsilon:g}", fontsize=9)
     for row, panel in enumerate(panels):
         change = examples.points[index, row] - examples.points[0, row]
         drawn = panel.imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
-    scale = figure.colorbar(
-        drawn, ax=list(panels), location="bottom", ticks=[-epsilon, 0, epsilon], format="%+.3g"
-    )
-    scale.ax.tick_params(labelsize=7)
+    ticks = [-epsilon, 0, epsilon]
+    figure.colorbar(drawn, cax=scale, orientation="horizontal", ticks=ticks, format="%.3g")
+    scale.tick_params(labelsize=7)
 
 
 DECIDED_COLORS = {

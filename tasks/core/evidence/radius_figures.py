@@ -35,6 +35,7 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
             alpha=0.8,
             label=f"class {label}, {len(rows)} points",
         )
+    everything = f"all {len(table)} points"
     axes.fill_between(radii, proved, unbroken, step="pre", color="0.5", alpha=0.3, label="neither")
     axes.step(
         radii,

@@ -18,6 +18,7 @@ from tasks.core.evidence.metrics import decided_by_counts, verification_summary
 from tasks.core.evidence.radius_figures import radius_shares
 
 SIZE = (6.0, 4.2)  # inches: its text can still be read at a phone's width
+BESIDE = 0.015  # of the axis, between the versions' diamonds at one radius
 EPSILON = "epsilon (L∞ radius, pixels in [0, 1])"
 
 
@@ -28,6 +29,7 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
     sample (the whole ladder, see `verified_sample`); the reference radius is dotted.
     """
     figure, axes = _figure()
+    step = BESIDE * max(float(each.verification["epsilon"].max()) for each in versions.values())
     for place, (name, evidence) in enumerate(versions.items()):
         color, points = f"C{place}", evidence.points
         radii = points["epsilons"]
@@ -35,7 +37,8 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
         axes.fill_between(radii, proved, attacked, color=color, alpha=0.15)
         axes.plot(radii, attacked, "s-", color=color, markersize=4, label=f"{name}: under PGD")
         axes.plot(radii, proved, "v--", color=color, markersize=4, label=f"{name}: proved")
-        verified_sample(axes, verification_summary(evidence.verification), color, f"{name}: ")
+        summary, shift = verification_summary(evidence.verification), place * step
+        verified_sample(axes, summary, color, f"{name}: ", shift)
     axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
     _finish(axes)
