@@ -89,8 +89,9 @@ class Cell:
 
     @property
     def sample(self) -> str:
-        """Interval and number of points: `36-81% of 20`."""
-        return f"{self.interval} of {self.points}".strip() if self.points is not None else ""
+        """Interval and number of points: `36-81%, n = 20`."""
+        points = "" if self.points is None else f"n = {self.points}"
+        return ", ".join(part for part in (self.interval, points) if part)
 
 
 @dataclass(frozen=True)
@@ -193,15 +194,17 @@ def _differences(comparison: Comparison) -> list[str]:
         f"{comparison.significance:g}; median radius: {1 - comparison.significance:.0%} "
         f"{BOOTSTRAP} interval)"
     ]
-    points = [
+    certified = [
         f"{_name(row)} on {_which(row.differences['certified_accuracy'])}"
         for row in comparison.rows
         if "certified_accuracy" in row.differences
     ]
-    return [*lines, f"differences of certified: {', '.join(points)}"] if points else lines
+    if certified:
+        lines.append(f"differences of certified: {', '.join(certified)}; all drawn at random")
+    return lines
 
 
 def _which(difference: Difference) -> str:
     if difference.sample == GATE:
-        return f"the {difference.points} sampled points of its decision at the gate"
-    return f"the {difference.points} sampled points that both runs verified"
+        return f"the gate's {difference.points} points"
+    return f"the {difference.points} that both runs verified"
