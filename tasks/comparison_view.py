@@ -181,7 +181,7 @@ def _range(counts: Sequence[int]) -> str:
     if not counts:
         return ""
     low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}"
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _differences(comparison: Comparison) -> list[str]:
@@ -200,7 +200,7 @@ def _differences(comparison: Comparison) -> list[str]:
         if "certified_accuracy" in row.differences
     ]
     if certified:
-        lines.append(f"differences of certified: {', '.join(certified)}; all drawn at random")
+        lines.append(f"differences of certified: {', '.join(certified)}; stratified samples")
     return lines
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.comparison_view import COLUMNS, view
 from tasks.core.evidence.sampling import CONFIDENCE, METHOD, interval_text, share_interval
-from tasks.core.verdicts import VERDICTS
+from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.settings import ModelSettings, Settings, decimal
 from tasks.tracking import way_to
 
@@ -30,7 +30,8 @@ def of_run(summary: Summary, settings: Settings) -> str:
     lines += [f"\n**Warning**: {warning}" for warning in summary.warnings]
     for name, (theirs, ours) in summary.reference.items():
         lines.append(f"\n{name}: {ours:.2%} (reference: {theirs:.2%})")
-    lines += ["", "Whole test set: what attacks leave, and what linear bounds prove.", ""]
+    whole = f"All {summary.test_images:,} test images"
+    lines += ["", f"{whole}: what attacks leave, and what linear bounds prove.", ""]
     lines += table(
         ("epsilon", "FGSM", "PGD", "certified"),
         (
@@ -142,11 +143,11 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
         f"{CONFIDENCE:.0%} {METHOD} intervals of the share of all points.",
         "",
         *table(
-            ("epsilon", *VERDICTS, "certified", "deployed"),
+            ("epsilon", *VERDICT_COLUMNS, "certified", "deployed"),
             (
                 (
                     decimal(row["epsilon"]),
-                    *(str(int(row[verdict])) for verdict in VERDICTS),
+                    *(str(int(row[verdict])) for verdict in VERDICT_COLUMNS),
                     of_share(row, "certified_accuracy"),
                     of_share(row, "certified_deployed_accuracy"),
                 )

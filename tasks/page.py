@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -154,17 +154,24 @@ def _png(image: Any) -> str:
 
 
 def _decisions(ranked: Sequence[Contender]) -> list[tuple[str, str, str, str]]:
-    """Version, what was decided on it, against which, and why."""
+    """Version, what was decided on it, against which at which radius, and why."""
     return [
         (
             f"v{each.version}",
             each.decision[DECISION],
-            f"v{each.decision[AGAINST]}" if AGAINST in each.decision else UNKNOWN,
+            _against(each.decision),
             each.decision["promotion.reason"],
         )
         for each in ranked
         if DECISION in each.decision
     ]
+
+
+def _against(decision: Mapping[str, str]) -> str:
+    version, epsilon = decision.get(AGAINST), decision.get("promotion.epsilon")
+    if version is None:
+        return UNKNOWN
+    return f"v{version}" if epsilon is None else f"v{version} at ε {epsilon}"
 
 
 def _differing_settings(ranked: Sequence[Contender]) -> list[tuple[str, list[str]]]:

@@ -16,6 +16,7 @@ SIGNIFICANCE = 0.05
 class Summary(BaseModel):
     """What a run found; `--json` writes it, the last screen shows it.
 
+    `clean_accuracy` and `epsilon_grid` are of all `test_images`, `verification` of a sample.
     `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
     points; None where it was not asked. `url` is `RunRef.url`.
     """
@@ -29,6 +30,7 @@ class Summary(BaseModel):
     dataset_requested: str
     architecture: str
     model_version: str
+    test_images: int
     clean_accuracy: float
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]

@@ -46,7 +46,8 @@ def report(
         if radii is not None:
             metrics.check_radii(table, radii)
         verified = metrics.verification_summary(table)
-        figure = _write(log, grid, verified, f"{dataset.name} {model.architecture}")
+        title = f"{dataset.name} {model.architecture}, {dataset.test_size:,} test images"
+        figure = _write(log, grid, verified, title)
         points = test_points(dataset, *attack_files, settings.attack)
         _write_points(log, points)
         progress.advance()
@@ -58,6 +59,7 @@ def report(
             dataset_requested=settings.data.name,
             architecture=model.architecture,
             model_version="",
+            test_images=dataset.test_size,
             clean_accuracy=model.clean_accuracy,
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),

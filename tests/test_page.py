@@ -15,7 +15,7 @@ from tasks import comparison, page
 from tests.browser import render
 from tests.flow_project import flow_project, smoke
 
-PHONE, DESK = 360, 1200
+PHONES, DESK = (360, 390), 1200
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iter
         yield page.write(comparison.collect(["1", "2"], ""))
 
 
-@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize("width", [*PHONES, DESK])
 def test_it_renders_within_the_width_and_without_complaint(
     width: int, written: page.Page, tmp_path: Path
 ) -> None:
@@ -37,6 +37,9 @@ def test_it_renders_within_the_width_and_without_complaint(
     assert rendered.console == []
     assert rendered.broken_images == 0
     assert rendered.images >= 2  # an image and its counterexample at least
+    assert rendered.tables >= 4
+    assert rendered.tables_that_do_not_scroll == 0
+    assert (rendered.tables_scrolling > 0) is (width in PHONES)
 
 
 def test_it_fetches_nothing(written: page.Page) -> None:
@@ -50,6 +53,28 @@ def test_it_tells_what_the_versions_are_and_what_differs(written: page.Page) -> 
     for words in ("training.epochs", "champion", "exact McNemar", "no champion to compare with"):
         assert words in text
     assert text.count("<svg") == 3
+
+
+def test_it_holds_what_an_audit_asks_for(written: page.Page) -> None:
+    text = written.path.read_text()
+    client = MlflowClient()
+    for number in ("1", "2"):
+        run = client.get_run(client.get_model_version("certiflow-digits", number).run_id)
+        names = ("dataset.sha256", "model.sha256", "network.sha256", "git.commit", "libraries")
+        for name in names:
+            assert run.data.tags[name] in text
+        assert run.info.run_id in text
+        confirmed = run.data.metrics["verification/witness_confirmed"]
+        assert f"{confirmed:.0f} confirmed" in text
+    assert "<summary>settings of v1 champion</summary>" in text
+    assert "http://127.0.0.1" not in text
+
+
+def test_sampled_numbers_say_how_many_and_how_sure(written: page.Page) -> None:
+    text = written.path.read_text()
+    assert re.search(r"\d+-\d+%, n = 5", text)
+    assert "95% Clopper-Pearson" in text
+    assert "of all 360 test images" in text
 
 
 def test_it_is_logged_on_the_newest_run(written: page.Page) -> None:

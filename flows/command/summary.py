@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.core.evidence.sampling import CONFIDENCE
-from tasks.core.verdicts import VERDICTS
+from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.descriptions import of_radius, of_share, witnessed_only
 from tasks.records import Summary
 from tasks.settings import decimal
@@ -52,7 +52,7 @@ def show(summary: Summary) -> None:
 
 
 def _attacks(summary: Summary) -> Table:
-    table = Table(title="Accuracy, whole test set", title_justify="left")
+    table = Table(title=f"Accuracy, all {summary.test_images:,} test images", title_justify="left")
     for column in ("epsilon", "under FGSM", "under PGD", "proved by bounds"):
         table.add_column(column, justify="right")
     for row in summary.epsilon_grid:
@@ -76,10 +76,10 @@ def _verdicts(verification: list[dict[str, Any]]) -> Table:
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
     )  # it fits 80 columns
-    for column in ("epsilon", *VERDICTS, "proved", "deployed"):
+    for column in ("epsilon", *VERDICT_COLUMNS, "proved", "deployed"):
         table.add_column(column, justify="right")
     for row in verification:
-        counts = (str(int(row[column])) for column in VERDICTS)
+        counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
         names = ("certified_accuracy", "certified_deployed_accuracy")
         shares = (Text(of_share(row, name)) for name in names)
         table.add_row(decimal(row["epsilon"]), *counts, *shares)

@@ -23,7 +23,7 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
-VERDICTS = tuple(verdict.value for verdict in Verdict)  # columns, wherever they are counted
+VERDICT_COLUMNS = tuple(verdict.value for verdict in Verdict)  # wherever they are counted
 
 
 class DecidedBy(StrEnum):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tasks.core.arrays import Images, IntArray
+from tasks.core.arrays import Float32Array, Images, IntArray
 from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.files import written_atomically
 
@@ -112,7 +112,7 @@ class AdversarialExamples:
     labels: IntArray
     points: Images
     predictions: IntArray
-    confidences: NDArray[np.float32]
+    confidences: Float32Array
 
 
 def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from tasks.core.arrays import IntArray, Mask
+from tasks.core.arrays import FloatArray, IntArray, Mask
 from tasks.core.errors import ContradictionError
 from tasks.core.evidence.sampling import share_interval
-from tasks.core.verdicts import VERDICTS, WITNESSED_ONLY, Verdict, VerificationResult
+from tasks.core.verdicts import VERDICT_COLUMNS, WITNESSED_ONLY, Verdict, VerificationResult
 
 FIRST = 1000  # the reference experiment attacked the first 1,000 test images
 
@@ -60,10 +59,10 @@ def epsilon_grid(
     )
 
 
-def success_rate(right: Mask, right_under_attack: Mask) -> NDArray[np.float64]:
+def success_rate(right: Mask, right_under_attack: Mask) -> FloatArray:
     """Share of the correctly classified points, shape (n,), that an attack breaks, per epsilon."""
     broken = (right & ~right_under_attack).sum(axis=1)
-    rate: NDArray[np.float64] = broken / max(int(right.sum()), 1)
+    rate: FloatArray = broken / max(int(right.sum()), 1)
     return rate
 
 
@@ -105,7 +104,9 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
     counts those of the unknown points that Marabou alone found robust.
     """
-    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=VERDICTS, fill_value=0)
+    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(
+        columns=VERDICT_COLUMNS, fill_value=0
+    )
     points = counts.sum(axis=1)
     summary = counts.assign(
         points=points,

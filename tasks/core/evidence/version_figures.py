@@ -19,6 +19,7 @@ from tasks.core.evidence.radius_figures import radius_shares
 
 SIZE = (6.0, 4.2)  # inches: its text can still be read at a phone's width
 BESIDE = 0.015  # of the axis, between the versions' diamonds at one radius
+LEGEND_ROW = 0.2  # inches
 EPSILON = "epsilon (L∞ radius, pixels in [0, 1])"
 
 
@@ -41,7 +42,10 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
         verified_sample(axes, summary, color, f"{name}: ", shift)
     axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
-    _finish(axes)
+    axes.grid(alpha=0.3)
+    rows = -(-len(axes.get_legend_handles_labels()[1]) // 2)
+    figure.set_figheight(SIZE[1] + LEGEND_ROW * rows)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
