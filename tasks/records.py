@@ -146,3 +146,45 @@ class DataCheck(BaseModel):
             f"{self.dataset}: new data, drift from champion {self.champion}'s: {self.drift.word} "
             f"(stability index: {parts})"
         )
+
+
+class StudySummary(BaseModel):
+    """What a study found; `failed` holds the reasons by the configurations' names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    run_name: str
+    url: str
+    folder: str
+    runs: dict[str, str]
+    failed: dict[str, str]
+    comparison: Comparison
+
+
+class ModelSummary(BaseModel):
+    """What was found; `--json` writes it. Sections that were not asked are empty."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    run_name: str
+    url: str
+    folder: str
+    model: str
+    dataset: str
+    verification: list[dict[str, Any]] = []
+    radius: list[dict[str, Any]] = []
+    global_robustness: list[dict[str, Any]] = []
+
+
+class RetrainSummary(BaseModel):
+    """What a retraining came to; without a summary there was nothing to do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: str
+    check: DataCheck
+    summary: Summary | None = None
+    decision: Decision | None = None
+    page: str | None = None

@@ -11,8 +11,9 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.configuration import load_study
-from flows.study import StudySummary, study_flow
+from flows.study import study_flow
 from tasks.core.errors import CertiflowError
+from tasks.records import StudySummary
 from tests.flow_project import CONF, flow_project
 
 SMOKE = """\

@@ -12,9 +12,10 @@ from rich.table import Table
 from flows.command.summary import short, show_verdicts
 from flows.command.verify_command import model_path
 from flows.configuration import describe
-from flows.model_robustness import ModelSummary, model_flow
+from flows.model_robustness import model_flow
 from flows.processes.session import write_json
 from tasks.core.errors import CertiflowError
+from tasks.records import ModelSummary
 from tasks.settings import ModelSettings
 from tasks.tracking import way_to
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,26 +105,30 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
     counts those of the unknown points that Marabou alone found robust.
     """
-    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(
-        columns=VERDICT_COLUMNS, fill_value=0
-    )
+    verdicts = [verdict.value for verdict in Verdict]
+    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=verdicts, fill_value=0)
     points = counts.sum(axis=1)
     summary = counts.assign(
-        points=points,
         witnessed_only=_count(table, is_witnessed_only(table)),
-        **_share("certified_accuracy", counts[Verdict.ROBUST.value], points),
-        **_share("certified_deployed_accuracy", _count(table, is_deployed(table)), points),
+        certified_accuracy=counts[Verdict.ROBUST.value] / points,
+        certified_deployed_accuracy=_count(table, is_deployed(table)) / points,
         unbroken_accuracy=1 - counts[Verdict.FALSIFIED.value] / points,
         seconds=table.groupby("epsilon")["seconds"].sum(),
     )
-    return summary.reset_index()
+    return with_intervals(summary.reset_index())
 
 
-def _share(name: str, counts: pd.Series, points: pd.Series) -> dict[str, pd.Series]:
-    """Columns of a share with its interval."""
-    edges = [share_interval(int(count), int(n)) for count, n in zip(counts, points, strict=True)]
-    low, high = (pd.Series(side, index=counts.index) for side in zip(*edges, strict=True))
-    return {name: counts / points, f"{name}_low": low, f"{name}_high": high}
+def with_intervals(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with the number of `points`, and the `share_interval` of what they prove."""
+    points = summary[list(VERDICT_COLUMNS)].sum(axis=1)
+    columns: dict[str, Any] = {"points": points}
+    for name in ("certified_accuracy", "certified_deployed_accuracy"):
+        edges = [
+            share_interval(round(share * count), count)
+            for share, count in zip(summary[name], points.astype(int).tolist(), strict=True)
+        ]
+        columns[f"{name}_low"], columns[f"{name}_high"] = zip(*edges, strict=True)
+    return summary.assign(**columns)
 
 
 def is_deployed(table: pd.DataFrame) -> pd.Series:

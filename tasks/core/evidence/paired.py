@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
 
 from tasks.core.arrays import FloatArray, Mask
 
@@ -74,6 +73,8 @@ def share_difference(new: Mask, old: Mask, significance: float) -> Difference:
 
 def mcnemar(won: int, lost: int) -> float:
     """The exact two-sided p-value of so many points won and lost; 1 where there are none."""
+    from scipy.stats import binomtest  # takes half a second, which not every command needs
+
     return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
@@ -103,6 +104,8 @@ def median_difference(new: FloatArray, old: FloatArray, significance: float) -> 
 
 
 def _bootstrapped(new: FloatArray, old: FloatArray, significance: float) -> tuple[float, float]:
+    from scipy.stats import bootstrap
+
     found = bootstrap(
         (new, old),
         lambda one, other, axis: _median(one, axis) - _median(other, axis),

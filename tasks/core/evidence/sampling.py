@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import binomtest
-
 CONFIDENCE = 0.95
 METHOD = "Clopper-Pearson"
 NARROW = 0.05  # an interval of this width or less is told with a decimal
@@ -17,6 +15,8 @@ def share_interval(count: int, points: int) -> tuple[float, float]:
     Exact (Clopper and Pearson 1934): it holds the truth in at least 95 of 100 samples, also small
     ones and shares of 0 or 1.
     """
+    from scipy.stats import binomtest  # takes half a second, which not every command needs
+
     found = binomtest(count, points).proportion_ci(confidence_level=CONFIDENCE, method="exact")
     return float(found.low), float(found.high)
 
