@@ -78,6 +78,7 @@ class Cell:
         points: how many a sampled number is of.
         difference: signed, in percentage points or radii, or nothing.
         mark: `BEYOND`, or nothing.
+        over: `n = 100` where the difference is of another number of points than the value.
     """
 
     text: str = UNKNOWN
@@ -86,6 +87,7 @@ class Cell:
     difference: str = ""
     mark: str = ""
     kind: Literal["same", "better", "worse"] = "same"
+    over: str = ""
 
     @property
     def sample(self) -> str:
@@ -152,6 +154,9 @@ def _cell(row: Row, column: Column) -> Cell:
         difference="" if difference is None else column.signed(difference.value),
         mark=BEYOND if difference is not None and difference.significant else "",
         kind=_kind(difference),
+        over=""
+        if difference is None or difference.points == row.points.get(measure)
+        else f"n = {difference.points}",
     )
 
 

@@ -78,7 +78,8 @@ def of_comparison(shown: ComparisonView) -> list[str]:
 def _cell(cell: Cell) -> str:
     sample = f" ({cell.sample})" if cell.sample else ""
     difference = f", {cell.difference}{cell.mark}" if cell.difference else ""
-    return f"{cell.text}{sample}{difference}"
+    over = f" ({cell.over})" if cell.over else ""
+    return f"{cell.text}{sample}{difference}{over}"
 
 
 def of_place(name: str, url: str) -> str:

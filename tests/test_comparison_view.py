@@ -69,7 +69,9 @@ def cells(shown: ComparisonView, line: int = 0) -> dict[str, Cell]:
 
 def test_cells_hold_value_interval_points_and_difference(compared: Comparison) -> None:
     found = cells(view(compared))
-    assert found["certified_accuracy"] == Cell("60.00%", "36-81%", 20, "+20.00", "*", "better")
+    assert found["certified_accuracy"] == Cell(
+        "60.00%", "36-81%", 20, "+20.00", "*", "better", over="n = 100"
+    )
     assert found["certified_deployed_accuracy"] == Cell("55.00%", "31-77%", 20)
     assert found["median_radius"] == Cell("0.0500", "", 20, "-0.0025")
     assert found["fgsm_accuracy"] == Cell("-")
@@ -131,7 +133,7 @@ def test_markdown_shows_every_cell(compared: Comparison) -> None:
     assert [cell.strip() for cell in lines[0].split("|")[3:-1]] == [c.heading for c in COLUMNS]
     first = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     assert first[:2] == ["v2", "conv_small ibp-0.1"]
-    assert first[2] == "60.00% (36-81%, n = 20), +20.00*"
+    assert first[2] == "60.00% (36-81%, n = 20), +20.00* (n = 100)"
     assert first[4] == "0.0500 (n = 20), -0.0025"
     for sentence in shown.reading:
         assert f"- {sentence}" in lines

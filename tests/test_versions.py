@@ -209,6 +209,11 @@ def test_what_is_not_there_is_named(words: str, said: str, versions: dict[str, S
         comparison.collect([words], "")
 
 
+def test_a_version_that_is_gone_has_no_decision(versions: dict[str, Summary]) -> None:
+    assert RegisteredModel(MODEL).decision(1)["promotion.decision"] == "restored"
+    assert RegisteredModel(MODEL).decision(9) == {}
+
+
 def test_experiments_that_are_empty_or_unknown(versions: dict[str, Summary]) -> None:
     with pytest.raises(CertiflowError, match="experiment nowhere: there is none"):
         comparison.collect([], "nowhere")

@@ -72,8 +72,12 @@ class RegisteredModel:
 
     def decision(self, number: int) -> dict[str, str]:
         """The tags about the last decision on a version; none where it is gone or undecided."""
-        found = (version.tags for version in self.versions() if version.number == number)
-        tags = next(found, {})
+        try:
+            tags = self._client.get_model_version(self.name, str(number)).tags
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
         return {key: value for key, value in tags.items() if key.startswith(DECISION_PREFIX)}
 
     def aliases(self) -> dict[str, int]:
