@@ -20,11 +20,12 @@ PHONES, DESK = (360, 390), 1200
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[page.Page]:
-    """A page on two versions with broken points, the first of them champion."""
+    """A page on two versions with broken points, judged against each other."""
     with flow_project(tmp_path_factory.mktemp("project")):
         for epochs in (12, 8):
             robustness_flow(smoke(f"training.epochs={epochs}", "verification.epsilons=[0.05,0.2]"))
         promote_flow("1")
+        promote_flow("2")
         yield page.write(comparison.collect(["1", "2"], ""))
 
 
@@ -66,7 +67,7 @@ def test_it_holds_what_an_audit_asks_for(written: page.Page) -> None:
         assert run.info.run_id in text
         confirmed = run.data.metrics["verification/witness_confirmed"]
         assert f"{confirmed:.0f} confirmed" in text
-    assert "<summary>settings of v1 champion</summary>" in text
+    assert len(re.findall(r"<summary>settings of v\d(?: \w+)?</summary>", text)) == 2
     assert "http://127.0.0.1" not in text
 
 
@@ -75,6 +76,16 @@ def test_sampled_numbers_say_how_many_and_how_sure(written: page.Page) -> None:
     assert re.search(r"\d+-\d+%, n = 5", text)
     assert "95% Clopper-Pearson" in text
     assert "of all 360 test images" in text
+
+
+def test_certified_difference_of_table_and_decision_is_one_on_stated_points(
+    written: page.Page,
+) -> None:
+    """The runs verified five points each, the gate twenty."""
+    text = written.path.read_text()
+    assert re.search(r"differences of certified: v\d on the gate&#39;s 20 points", text)
+    assert text.count("n = 20") == 1
+    assert "v1 at ε 0.2" in text
 
 
 def test_it_is_logged_on_the_newest_run(written: page.Page) -> None:
