@@ -8,31 +8,15 @@ from typing import Any
 
 import pandas as pd
 from prefect import flow, runtime
-from pydantic import BaseModel, ConfigDict
 
 from tasks import descriptions, tracking
 from tasks.core.evidence import metrics
 from tasks.core.files import ArtifactRef
 from tasks.data import download, load
 from tasks.radius import global_robustness, radius
+from tasks.records import ModelSummary
 from tasks.settings import ModelSettings
 from tasks.verify import verify
-
-
-class ModelSummary(BaseModel):
-    """What was found; `--json` writes it. Sections that were not asked are empty."""
-
-    model_config = ConfigDict(frozen=True)
-
-    run_id: str
-    run_name: str
-    url: str
-    folder: str
-    model: str
-    dataset: str
-    verification: list[dict[str, Any]] = []
-    radius: list[dict[str, Any]] = []
-    global_robustness: list[dict[str, Any]] = []
 
 
 @flow(name="model", flow_run_name="{settings.data.name} {settings.model}")

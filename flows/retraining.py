@@ -9,7 +9,6 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
-from pydantic import BaseModel, ConfigDict
 
 from flows import served
 from flows.processes import environment
@@ -19,22 +18,10 @@ from tasks.data import download
 from tasks.data_check import check_data
 from tasks.page import page
 from tasks.promotion import gate
-from tasks.records import DataCheck, Decision, Summary
+from tasks.records import Decision, RetrainSummary
 from tasks.settings import Settings
 
 FAILURE_EVENT = "certiflow.retrain.failed"
-
-
-class RetrainSummary(BaseModel):
-    """What a retraining came to; without a summary there was nothing to do."""
-
-    model_config = ConfigDict(frozen=True)
-
-    outcome: str
-    check: DataCheck
-    summary: Summary | None = None
-    decision: Decision | None = None
-    page: str | None = None
 
 
 def _flow_run_name() -> str:

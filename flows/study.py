@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from prefect import flow, runtime
-from pydantic import BaseModel, ConfigDict
 
 from flows.robustness import robustness_flow
 from tasks import console, descriptions, tracking
 from tasks.core.errors import CertiflowError
-from tasks.records import Comparison
+from tasks.records import StudySummary
 from tasks.settings import Study
 from tasks.study import conclude
-
-
-class StudySummary(BaseModel):
-    """What a study found; `failed` holds the reasons by the configurations' names."""
-
-    model_config = ConfigDict(frozen=True)
-
-    run_id: str
-    run_name: str
-    url: str
-    folder: str
-    runs: dict[str, str]
-    failed: dict[str, str]
-    comparison: Comparison
 
 
 def _flow_run_name() -> str:

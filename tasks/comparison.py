@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence.comparison import Evidence, differences, rank
-from tasks.core.evidence.paired import Difference
+from tasks.core.evidence.paired import GATE, MCNEMAR, Difference
 from tasks.records import SIGNIFICANCE, Comparison, Row
 from tasks.tracking import (
     CHAMPION,
@@ -24,6 +24,8 @@ from tasks.tracking import (
     registered_runs,
 )
 
+P_VALUE = "promotion.certified_p_value"
+
 
 @dataclass(frozen=True, eq=False)
 class Contender:
@@ -32,6 +34,7 @@ class Contender:
     run: RunRecord
     version: int | None
     aliases: tuple[str, ...]
+    decision: Mapping[str, str]  # the version's tags about the last decision on it
     evidence: Evidence
 
     @property
@@ -91,13 +94,18 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
         record |= row.model_dump(include={"version", "run_id", "run_name", "architecture"})
         record |= {"aliases": " ".join(row.aliases), **row.measures}
         record |= {"certified_deployed_accuracy": row.certified_deployed_accuracy, **row.costs}
+        record |= {f"{measure}_points": count for measure, count in row.points.items()}
+        for measure, (low, high) in row.intervals.items():
+            record |= {f"{measure}_low": low, f"{measure}_high": high}
         for measure, difference in row.differences.items():
             record[f"{measure}_difference"] = difference.value
+            record[f"{measure}_difference_points"] = difference.points
+            record[f"{measure}_difference_sample"] = difference.sample
             record[f"{measure}_significant"] = difference.significant
             record[f"{measure}_test"] = difference.method
             record[f"{measure}_p_value"] = difference.p_value
-            low, high = difference.interval or (None, None)
-            record |= {f"{measure}_interval_low": low, f"{measure}_interval_high": high}
+            lower, upper = difference.interval or (None, None)
+            record |= {f"{measure}_interval_low": lower, f"{measure}_interval_high": upper}
         records.append(record)
     return records
 
@@ -121,6 +129,9 @@ def _row(contender: Contender, champion: Contender | None, epsilon: float) -> Ro
     found: dict[str, Difference] = {}
     if champion is not None and champion.run.run_id != contender.run.run_id:
         found = differences(contender.evidence, champion.evidence, epsilon, SIGNIFICANCE)
+        judged = _at_the_gate(contender, champion, epsilon)
+        if judged is not None:
+            found["certified_accuracy"] = judged
     return Row(
         version=contender.version,
         aliases=contender.aliases,
@@ -129,8 +140,46 @@ def _row(contender: Contender, champion: Contender | None, epsilon: float) -> Ro
         architecture=contender.run.tags["architecture"],
         measures=contender.evidence.measures(epsilon),
         certified_deployed_accuracy=contender.evidence.certified_deployed_accuracy(epsilon),
+        points=contender.evidence.points_behind(epsilon),
+        intervals=contender.evidence.intervals(epsilon),
         costs=dict(contender.evidence.costs),
         differences=found,
+    )
+
+
+def _at_the_gate(contender: Contender, champion: Contender, epsilon: float) -> Difference | None:
+    """Of certified accuracy, where the gate compared the two at this radius, on its own points.
+
+    It is the one difference told of the two, so that table and decision say the same.
+    """
+    if contender.evidence.data != champion.evidence.data:
+        return None
+    judged = _judged(contender, champion, epsilon)
+    if judged is None:  # it may have been the champion's turn to be judged
+        judged = _judged(champion, contender, epsilon)
+        return None if judged is None else judged.reversed
+    return judged
+
+
+def _judged(new: Contender, old: Contender, epsilon: float) -> Difference | None:
+    """What the gate found when `new` was judged against `old`, all proofs counting."""
+    tags = new.decision
+    if (
+        P_VALUE not in tags  # nothing was compared
+        or tags["promotion.against"] != str(old.version)
+        or not np.isclose(float(tags["promotion.epsilon"]), epsilon)
+        or new.run.params.get("promotion.deployed") != "False"
+    ):
+        return None
+    p_value = float(tags[P_VALUE])
+    return Difference(
+        new=float(tags["promotion.certified_accuracy"]),
+        old=float(tags["promotion.certified_accuracy_champion"]),
+        points=int(tags["promotion.points"]),
+        method=MCNEMAR,
+        significant=p_value < SIGNIFICANCE,
+        p_value=p_value,
+        sample=GATE,
     )
 
 
@@ -144,13 +193,16 @@ def _champion(dataset: str) -> Contender | None:
 
 def _contender(run: RunRecord) -> Contender:
     version = run.tags.get(VERSION_TAG)
-    aliases = {}
+    aliases: Mapping[str, int] = {}
+    decision: Mapping[str, str] = {}
     if version is not None:
-        aliases = RegisteredModel(model_name(run.tags["dataset"])).aliases()
+        model = RegisteredModel(model_name(run.tags["dataset"]))
+        aliases, decision = model.aliases(), model.decision(int(version))
     return Contender(
         run=run,
         version=None if version is None else int(version),
         aliases=tuple(sorted(a for a, number in aliases.items() if str(number) == version)),
+        decision=decision,
         evidence=_evidence(run),
     )
 

@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasks.comparison_view import COLUMNS, view
+from tasks.core.evidence.sampling import CONFIDENCE, METHOD, interval_text, share_interval
+from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.settings import ModelSettings, Settings, decimal
+from tasks.tracking import way_to
 
 if TYPE_CHECKING:
+    from tasks.comparison_view import Cell, ComparisonView
     from tasks.records import Comparison, Decision, Summary
-
-VERDICTS = ("robust", "falsified", "unknown", "timeout", "error")
 
 
 def of_run(summary: Summary, settings: Settings) -> str:
@@ -27,7 +30,8 @@ def of_run(summary: Summary, settings: Settings) -> str:
     lines += [f"\n**Warning**: {warning}" for warning in summary.warnings]
     for name, (theirs, ours) in summary.reference.items():
         lines.append(f"\n{name}: {ours:.2%} (reference: {theirs:.2%})")
-    lines += ["", "Whole test set: what attacks leave, and what linear bounds prove.", ""]
+    whole = f"All {summary.test_images:,} test images"
+    lines += ["", f"{whole}: what attacks leave, and what linear bounds prove.", ""]
     lines += table(
         ("epsilon", "FGSM", "PGD", "certified"),
         (
@@ -42,8 +46,8 @@ def of_run(summary: Summary, settings: Settings) -> str:
     )
     lines += ["", *_verdicts(summary.verification, settings.verification.engine)]
     if summary.median_radius is not None:
-        lines += ["", f"Median critical radius: {of_radius(*summary.median_radius)}."]
-    return "\n".join([*lines, "", f"MLflow run: [{summary.run_name}]({summary.url})"])
+        lines += ["", f"{of_radius(summary.radius_points, *summary.median_radius)}."]
+    return "\n".join([*lines, "", of_place(summary.run_name, summary.url)])
 
 
 def of_study(
@@ -52,32 +56,43 @@ def of_study(
     """The comparison of a study's runs as one page."""
     names = {run_id: name for name, run_id in runs.items()}
     lines = [f"**{title}**: {compared.dataset}, best first, at epsilon {compared.epsilon:g}.", ""]
-    measures = {
-        "certified_accuracy": "certified",
-        "pgd_accuracy": "under PGD",
-        "fgsm_accuracy": "under FGSM",
-        "clean_accuracy": "clean",
-    }
-    lines += table(
-        ("configuration", "network", *measures.values(), "train s"),
-        (
-            (
-                names[row.run_id],
-                row.architecture,
-                *(row.measures[measure] for measure in measures),
-                f"{row.costs['train_seconds']:.0f}",
-            )
-            for row in compared.rows
-        ),
-    )
+    lines += of_comparison(view(compared, names))
     lines += [f"\n**{name} failed**: {reason}" for name, reason in failed.items()]
     return "\n".join(lines)
 
 
-def of_radius(proved: float, falsified: float) -> str:
-    """A bracket of a critical radius in words; `falsified` is infinite where nothing broke."""
+def of_comparison(shown: ComparisonView) -> list[str]:
+    """Lines of a Markdown table, and of how to read it."""
+    header = ("version", "network", *(column.heading for column in COLUMNS))
+    rows = (
+        (
+            " ".join([line.name, *line.aliases]),
+            line.architecture,
+            *map(_cell, line.cells),
+        )
+        for line in shown.lines
+    )
+    return [*table(header, rows), "", *(f"- {sentence}" for sentence in shown.reading)]
+
+
+def _cell(cell: Cell) -> str:
+    sample = f" ({cell.sample})" if cell.sample else ""
+    difference = f", {cell.difference}{cell.mark}" if cell.difference else ""
+    over = f" ({cell.over})" if cell.over else ""
+    return f"{cell.text}{sample}{difference}{over}"
+
+
+def of_place(name: str, url: str) -> str:
+    """A run of MLflow, and how to open it."""
+    if url.startswith("http"):
+        return f"MLflow run: [{name}]({url})"
+    return f"MLflow run: {name} ({way_to(url)})"
+
+
+def of_radius(points: int, proved: float, falsified: float) -> str:
+    """The bracket of a median radius in words; `falsified` is infinite where nothing broke."""
     broken = f"broken {falsified:.4f}" if math.isfinite(falsified) else "nothing broke"
-    return f"proved {proved:.4f}, {broken}"
+    return f"Median critical radius of {points} sampled points: proved {proved:.4f}, {broken}"
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
@@ -124,24 +139,29 @@ def of_answers(
 
 def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
     """Points by verdict at each radius."""
-    points = sum(int(rows[0][verdict]) for verdict in VERDICTS)
     return [
-        f"{points} sampled points, verified (engine `{engine}`).",
+        f"{rows[0]['points']:.0f} sampled points, verified (engine `{engine}`); in brackets "
+        f"{CONFIDENCE:.0%} {METHOD} intervals of the share of all points.",
         "",
         *table(
-            ("epsilon", *VERDICTS, "certified", "deployed"),
+            ("epsilon", *VERDICT_COLUMNS, "certified", "deployed"),
             (
                 (
                     decimal(row["epsilon"]),
-                    *(str(int(row[verdict])) for verdict in VERDICTS),
-                    row["certified_accuracy"],
-                    row["certified_deployed_accuracy"],
+                    *(str(int(row[verdict])) for verdict in VERDICT_COLUMNS),
+                    of_share(row, "certified_accuracy"),
+                    of_share(row, "certified_deployed_accuracy"),
                 )
                 for row in rows
             ),
         ),
         *witnessed_only(rows),
     ]
+
+
+def of_share(row: Mapping[str, Any], name: str) -> str:
+    """A share of the verified sample with its interval, from a row of `verification_summary`."""
+    return f"{row[name]:.2%} [{interval_text(row[f'{name}_low'], row[f'{name}_high'])}]"
 
 
 def witnessed_only(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -161,34 +181,37 @@ def of_decision(decision: Decision) -> str:
     ]
     numbers = decision.numbers
     if numbers:
-        lines += [
-            "",
-            *table(
-                ("", f"version {decision.version}", f"version {decision.against}", "p"),
-                [
-                    (
-                        f"{what} ({over})",
-                        numbers[f"{key}_accuracy"],
-                        numbers[f"{key}_accuracy_champion"],
-                        f"{numbers[f'{key}_p_value']:.2g}",
-                    )
-                    for what, key, over in (
-                        (
-                            f"certified at {decimal(numbers['epsilon'])}",
-                            "certified",
-                            f"{numbers['points']:.0f} points",
-                        ),
-                        ("clean", "clean", f"{numbers['test_images']:.0f} images"),
-                    )
-                ],
-            ),
-        ]
+        versions = (f"version {decision.version}", f"version {decision.against}")
+        lines += ["", *table(("", *versions, "p"), _judged(numbers))]
         lines += [
             "",
             f"A fall of up to {numbers['unnoticed_points']:.0f} of the {numbers['points']:.0f} "
             "points would not have been told from chance.",
         ]
     return "\n".join(lines)
+
+
+def _judged(numbers: Mapping[str, int | float]) -> list[tuple[Any, ...]]:
+    """What the gate compared: on a sample, with intervals, and on the whole test set."""
+    points = int(numbers["points"])
+    certified = [numbers[f"certified_accuracy{whose}"] for whose in ("", "_champion")]
+    intervals = [share_interval(round(share * points), points) for share in certified]
+    return [
+        (
+            f"certified at {decimal(numbers['epsilon'])} ({points} sampled points)",
+            *(
+                f"{share:.2%} [{interval_text(*interval)}]"
+                for share, interval in zip(certified, intervals, strict=True)
+            ),
+            f"{numbers['certified_p_value']:.2g}",
+        ),
+        (
+            f"clean (all {numbers['test_images']:.0f} test images)",
+            numbers["clean_accuracy"],
+            numbers["clean_accuracy_champion"],
+            f"{numbers['clean_p_value']:.2g}",
+        ),
+    ]
 
 
 def of_model(champion: int | None, last: Decision) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,30 +16,21 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from tasks import comparison
+from tasks import audit, comparison
 from tasks.comparison import Contender
+from tasks.comparison_view import COLUMNS, UNKNOWN, view
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence import version_figures
-from tasks.core.evidence.comparison import MEASURES
-from tasks.core.evidence.paired import BOOTSTRAP, MCNEMAR
 from tasks.core.evidence.version_figures import svg
 from tasks.core.files import output_file
 from tasks.core.verdicts import Verdict
-from tasks.records import Comparison, Row
+from tasks.records import Comparison
 from tasks.settings import TrackingSettings, decimal
-from tasks.tracking import DECISION, RegisteredModel, log_text, model_name
+from tasks.tracking import DECISION, log_text
 
 NAME = "report.html"
+AGAINST = "promotion.against"
 HARDEST = 6
-UNKNOWN = "-"
-HEADINGS = {
-    "certified_accuracy": "certified",
-    "certified_deployed_accuracy": "deployed",
-    "median_radius": "median radius",
-    "pgd_accuracy": "under PGD",
-    "fgsm_accuracy": "under FGSM",
-    "clean_accuracy": "clean",
-}
 
 
 class Page(BaseModel):
@@ -94,64 +85,15 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
         title=f"{compared.dataset}: how robust, and what of that is proved",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         epsilon=decimal(compared.epsilon),
-        headings=[*HEADINGS.values(), "parameters", "train s", "verify s"],
-        rows=[_row(row) for row in compared.rows],
-        reading=_reading(compared),
+        columns=COLUMNS,
+        shown=view(compared),
         curves=svg(version_figures.curves(evidence, compared.epsilon)),
         stages=svg(version_figures.stages(evidence, compared.epsilon)),
         radii=None if radii is None else svg(radii),
         points=_hardest(contenders[0], ranked),
         decisions=_decisions(ranked),
         settings=_differing_settings(ranked),
-    )
-
-
-def _row(row: Row) -> dict[str, Any]:
-    cells = [_cell(row, measure) for measure in MEASURES]
-    deployed = row.certified_deployed_accuracy
-    text = UNKNOWN if deployed is None else f"{deployed:.2%}"
-    cells.insert(1, {"text": text, "difference": ""})  # beside certified accuracy
-    costs = (
-        f"{row.costs['parameters']:,.0f}",
-        f"{row.costs['train_seconds']:.1f}",
-        f"{row.costs['verification_seconds']:.1f}",
-    )
-    return {
-        "name": row.run_name if row.version is None else f"v{row.version}",
-        "aliases": row.aliases,
-        "architecture": row.architecture,
-        "cells": [*cells, *({"text": cost, "difference": ""} for cost in costs)],
-        "run": row.run_name,
-    }
-
-
-def _cell(row: Row, measure: str) -> dict[str, str]:
-    value, difference = row.measures[measure], row.differences.get(measure)
-    if value is None:
-        return {"text": UNKNOWN, "difference": ""}
-    cell = {"text": _shown(measure, value), "difference": ""}
-    if difference is not None:
-        sign = "+" if difference.value >= 0 else "-"
-        cell["difference"] = f"{sign}{_shown(measure, abs(difference.value))}"
-        cell["kind"] = "same"
-        if difference.significant:
-            cell["difference"] += " *"
-            cell["kind"] = "better" if difference.value > 0 else "worse"
-    return cell
-
-
-def _shown(measure: str, value: float) -> str:
-    return f"{value:.4f}" if measure == "median_radius" else f"{value:.2%}"
-
-
-def _reading(compared: Comparison) -> str:
-    if compared.champion is None:
-        return "No version is champion yet."
-    return (
-        f"Below each value: the difference to champion {compared.champion}, on the points that "
-        f"both looked at. * is beyond sampling error: {MCNEMAR} test, p < "
-        f"{compared.significance:g}; for the median radius a {1 - compared.significance:.0%} "
-        f"{BOOTSTRAP} interval."
+        audits=[audit.of(each) for each in ranked],
     )
 
 
@@ -211,14 +153,25 @@ def _png(image: Any) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _decisions(ranked: Sequence[Contender]) -> list[tuple[str, str, str]]:
-    numbers = {each.version for each in ranked}
-    model = RegisteredModel(model_name(ranked[0].dataset))
+def _decisions(ranked: Sequence[Contender]) -> list[tuple[str, str, str, str]]:
+    """Version, what was decided on it, against which at which radius, and why."""
     return [
-        (f"v{version.number}", version.tags[DECISION], version.tags["promotion.reason"])
-        for version in model.versions()
-        if version.number in numbers and DECISION in version.tags
+        (
+            f"v{each.version}",
+            each.decision[DECISION],
+            _against(each.decision),
+            each.decision["promotion.reason"],
+        )
+        for each in ranked
+        if DECISION in each.decision
     ]
+
+
+def _against(decision: Mapping[str, str]) -> str:
+    version, epsilon = decision.get(AGAINST), decision.get("promotion.epsilon")
+    if version is None:
+        return UNKNOWN
+    return f"v{version}" if epsilon is None else f"v{version} at ε {epsilon}"
 
 
 def _differing_settings(ranked: Sequence[Contender]) -> list[tuple[str, list[str]]]:

@@ -16,7 +16,9 @@ SIGNIFICANCE = 0.05
 class Summary(BaseModel):
     """What a run found; `--json` writes it, the last screen shows it.
 
-    `median_radius` is the median critical radius, [proved, falsified]; None where it was not asked.
+    `clean_accuracy` and `epsilon_grid` are of all `test_images`, `verification` of a sample.
+    `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
+    points; None where it was not asked. `url` is `RunRef.url`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,10 +30,12 @@ class Summary(BaseModel):
     dataset_requested: str
     architecture: str
     model_version: str
+    test_images: int
     clean_accuracy: float
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]
     median_radius: tuple[float, float] | None
+    radius_points: int
     warnings: list[str]
     reference: dict[str, tuple[float, float]]  # name: (theirs, ours)
     figure: str
@@ -70,7 +74,13 @@ class Decision(BaseModel):
 
 
 class Row(BaseModel):
-    """A line of the comparison; `differences` are to the champion, on the same points."""
+    """A line of the comparison.
+
+    Attributes:
+        points: how many each measure sums up.
+        intervals: of the shares of the verified sample, at 95%.
+        differences: to the champion, on the same points.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,6 +91,8 @@ class Row(BaseModel):
     architecture: str
     measures: dict[str, float | None]
     certified_deployed_accuracy: float | None
+    points: dict[str, int]
+    intervals: dict[str, tuple[float, float]]
     costs: dict[str, float]
     differences: dict[str, Difference]
 
@@ -134,3 +146,45 @@ class DataCheck(BaseModel):
             f"{self.dataset}: new data, drift from champion {self.champion}'s: {self.drift.word} "
             f"(stability index: {parts})"
         )
+
+
+class StudySummary(BaseModel):
+    """What a study found; `failed` holds the reasons by the configurations' names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    run_name: str
+    url: str
+    folder: str
+    runs: dict[str, str]
+    failed: dict[str, str]
+    comparison: Comparison
+
+
+class ModelSummary(BaseModel):
+    """What was found; `--json` writes it. Sections that were not asked are empty."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    run_name: str
+    url: str
+    folder: str
+    model: str
+    dataset: str
+    verification: list[dict[str, Any]] = []
+    radius: list[dict[str, Any]] = []
+    global_robustness: list[dict[str, Any]] = []
+
+
+class RetrainSummary(BaseModel):
+    """What a retraining came to; without a summary there was nothing to do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: str
+    check: DataCheck
+    summary: Summary | None = None
+    decision: Decision | None = None
+    page: str | None = None

@@ -46,7 +46,8 @@ def report(
         if radii is not None:
             metrics.check_radii(table, radii)
         verified = metrics.verification_summary(table)
-        figure = _write(log, grid, verified, f"{dataset.name} {model.architecture}")
+        title = f"{dataset.name} {model.architecture}, {dataset.test_size:,} test images"
+        figure = _write(log, grid, verified, title)
         points = test_points(dataset, *attack_files, settings.attack)
         _write_points(log, points)
         progress.advance()
@@ -58,10 +59,12 @@ def report(
             dataset_requested=settings.data.name,
             architecture=model.architecture,
             model_version="",
+            test_images=dataset.test_size,
             clean_accuracy=model.clean_accuracy,
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
+            radius_points=0 if radii is None else len(radii),
             warnings=log.alerts(),
             reference=_beside_reference(dataset, model, grid),
             figure=figure,
@@ -157,4 +160,9 @@ def _prefect_artifacts(
     create_table_artifact(
         verified.to_dict("records"), key="certiflow-verification", description=run.name
     )
-    create_link_artifact(run.url, key="certiflow-mlflow-run", link_text=run.name)
+    if run.url.startswith("http"):
+        create_link_artifact(run.url, key="certiflow-mlflow-run", link_text=run.name)
+    else:  # no address to link to
+        create_markdown_artifact(
+            descriptions.of_place(run.name, run.url), key="certiflow-mlflow-run"
+        )

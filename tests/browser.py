@@ -18,18 +18,28 @@ FRAME = """<!doctype html><title>loading</title>
   frame.onload = () => {{
     const page = frame.contentDocument;
     const broken = [...page.images].filter(image => !image.naturalWidth).length;
-    document.title = [page.documentElement.scrollWidth, broken, page.images.length].join(" ");
+    const around = [...page.querySelectorAll("table")].map(table => table.parentElement);
+    const fixed = around.filter(box => getComputedStyle(box).overflowX !== "auto").length;
+    const scrolling = around.filter(box => box.scrollWidth > box.clientWidth).length;
+    document.title = [page.documentElement.scrollWidth, broken, page.images.length,
+                      around.length, fixed, scrolling].join(" ");
   }};
 </script>"""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A page as the browser lays it out."""
+    """A page as the browser lays it out.
+
+    `tables_scrolling` are wider than the box around them, which then scrolls.
+    """
 
     content_width: int
     broken_images: int
     images: int
+    tables: int
+    tables_that_do_not_scroll: int
+    tables_scrolling: int
     console: list[str]
 
 
@@ -53,6 +63,6 @@ def render(page: Path, width: int, folder: Path) -> Rendered:
         check=True,
     )
     title = result.stdout.partition("<title>")[2].partition("</title>")[0]
-    content_width, broken, images = map(int, title.split())
+    content_width, broken, images, tables, fixed, scrolling = map(int, title.split())
     console = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
-    return Rendered(content_width, broken, images, console)
+    return Rendered(content_width, broken, images, tables, fixed, scrolling, console)

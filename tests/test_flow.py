@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,19 @@ def test_params_tags_and_input(summary: Summary, run: Run) -> None:
     (entry,) = run.inputs.dataset_inputs
     assert entry.dataset.name == "digits"
     assert tags["dataset.sha256"].startswith(entry.dataset.digest)
+    assert {tag.key: tag.value for tag in entry.tags} == {"mlflow.data.context": "train and test"}
+    assert "tensorflow 2." in tags["libraries"]
+
+
+def test_descriptions_lead_to_the_run_at_whatever_port(summary: Summary, run: Run) -> None:
+    version = MlflowClient().get_model_version("certiflow-digits", summary.model_version)
+    place = f"/#/experiments/{run.info.experiment_id}/runs/{summary.run_id}"
+    assert summary.url == place
+    for text in (run.data.tags["mlflow.note.content"], version.description):
+        assert f"MLflow run: {summary.run_name} (make ui, then {place}" in text
+        assert "http" not in text
+        assert "5 sampled points" in text
+        assert re.search(r"\d% \[\d+-\d+%\]", text)
 
 
 def test_artifacts(summary: Summary, project: Path) -> None:
@@ -257,6 +271,7 @@ def test_everything_is_accepted_by_a_server(server: str, project: Path) -> None:
         run = MlflowClient().get_run(summary.run_id)
         version = MlflowClient().get_model_version("certiflow-digits", summary.model_version)
         assert summary.url.startswith(server)
+        assert f"[{summary.run_name}]({summary.url})" in run.data.tags["mlflow.note.content"]
         assert run.info.status == "FINISHED"
         assert "figures/robustness_curve.png" in artifacts(summary.run_id)
         assert version.run_id == summary.run_id

@@ -10,11 +10,12 @@ import pytest
 from mlflow import MlflowClient
 from numpy.typing import NDArray
 
-from flows.retraining import RetrainSummary, mark_failure, retrain_flow
+from flows.retraining import mark_failure, retrain_flow
 from tasks import tracking
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.data import load_checked
+from tasks.records import RetrainSummary
 from tasks.settings import Settings
 from tasks.tracking import RegisteredModel
 from tests.flow_project import flow_project, smoke

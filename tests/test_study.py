@@ -11,8 +11,9 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.configuration import load_study
-from flows.study import StudySummary, study_flow
+from flows.study import study_flow
 from tasks.core.errors import CertiflowError
+from tasks.records import StudySummary
 from tests.flow_project import CONF, flow_project
 
 SMOKE = """\
@@ -59,6 +60,9 @@ def test_a_configuration_that_fails_leaves_the_others(study: StudySummary) -> No
     assert "lower training.learning_rate" in study.failed["broken"]
     assert "broken failed" in tags["warning.configuration_3"]
     assert "**broken failed**" in tags["mlflow.note.content"]
+    for name in study.runs:
+        assert f"| {name} |" in tags["mlflow.note.content"]
+    assert "n = 5" in tags["mlflow.note.content"]
 
 
 def test_table_and_figure_hold_them_all(study: StudySummary) -> None:

@@ -22,6 +22,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.verdicts import Verdict
 from tasks.records import Summary
 from tasks.tracking import RegisteredModel
+from tasks.tracking.descriptions import told_decisions
 from tests.flow_project import flow_project, smoke
 
 MODEL = "certiflow-digits"
@@ -95,6 +96,20 @@ def test_a_worse_version_is_refused_with_its_numbers(versions: dict[str, Summary
     assert "Champion: version 1" in MlflowClient().get_registered_model(MODEL).description
 
 
+def test_the_gates_difference_is_the_one_that_is_told(versions: dict[str, Summary]) -> None:
+    """On the gate's points, in the table as in the decision; whoever of the two was judged."""
+    (compared,) = comparison.compare(comparison.collect(["1", "2"], ""))
+    row = next(row for row in compared.rows if row.version == 2)
+    told, found = row.differences["certified_accuracy"], tags(2)
+    assert (told.sample, told.points) == ("gate", 20)
+    assert told.p_value == float(found["promotion.certified_p_value"])
+    assert told.new == float(found["promotion.certified_accuracy"])
+    assert told.old == float(found["promotion.certified_accuracy_champion"])
+    # at another radius the gate did not look
+    (elsewhere,) = comparison.compare(comparison.collect(["2"], ""), 0.01)
+    assert elsewhere.rows[0].differences["certified_accuracy"].sample == "common"
+
+
 def test_the_decision_is_an_artifact_in_prefect(versions: dict[str, Summary]) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(
@@ -108,6 +123,15 @@ def test_a_version_that_is_no_worse_takes_over(versions: dict[str, Summary]) -> 
     assert aliases() == {"champion": 3}
     with pytest.raises(CertiflowError, match="champion already"):
         promote_flow("3")
+
+
+def test_the_old_champion_differs_by_what_the_gate_found(versions: dict[str, Summary]) -> None:
+    (compared,) = comparison.compare(comparison.collect(["1", "3"], ""))
+    row = next(row for row in compared.rows if row.version == 1)
+    told, found = row.differences["certified_accuracy"], tags(3)
+    assert told.sample == "gate"
+    assert told.new == float(found["promotion.certified_accuracy_champion"])
+    assert told.old == float(found["promotion.certified_accuracy"])
 
 
 def test_certified_accuracy_at_the_gate_is_that_of_the_run(versions: dict[str, Summary]) -> None:
@@ -127,6 +151,9 @@ def test_differences_to_the_champion_are_paired(versions: dict[str, Summary]) ->
     (record,) = [r for r in comparison.as_records(compared) if r["version"] == 2]
     assert record["clean_accuracy_test"] == "exact McNemar"
     assert record["median_radius_test"] == "paired bootstrap"
+    assert record["certified_accuracy_points"] == 20
+    assert record["certified_accuracy_low"] < record["certified_accuracy_high"]
+    assert record["certified_accuracy_difference_sample"] == "common"  # never compared at the gate
 
 
 def test_a_person_may_force_and_take_back(versions: dict[str, Summary]) -> None:
@@ -143,6 +170,23 @@ def test_a_person_may_force_and_take_back(versions: dict[str, Summary]) -> None:
     with pytest.raises(CertiflowError, match="the first champion"):
         rollback_flow("too far")
     assert aliases() == {"champion": 1}
+
+
+def test_decisions_are_tags_and_the_last_three_are_told(versions: dict[str, Summary]) -> None:
+    found = told_decisions(tags(2))
+    assert [text.split("**")[1] for text in found] == ["Refused", "Forced", "Rolled back"]
+    for reason in ("r" * 6000, "fourth", "fifth"):  # the first is longer than the column
+        promote_flow("2", reason)
+        rollback_flow("and back")
+    told = RegisteredModel(MODEL).version(2).description
+    words = [text.split("**")[1] for text in told_decisions(tags(2))]
+    assert words == ["Refused", *["Forced", "Rolled back"] * 4]
+    assert len(told) <= 5000
+    assert "fifth" in told
+    assert "fourth" not in told
+    assert "**Refused**" not in told
+    assert "clean accuracy" in told.split("**Forced**")[0]  # the run's own words stay
+    assert len(MlflowClient().get_registered_model(MODEL).description) <= 5000
 
 
 def test_rollback_survives_an_alias_set_by_hand(versions: dict[str, Summary]) -> None:
@@ -163,6 +207,11 @@ def test_rollback_survives_an_alias_set_by_hand(versions: dict[str, Summary]) ->
 def test_what_is_not_there_is_named(words: str, said: str, versions: dict[str, Summary]) -> None:
     with pytest.raises(CertiflowError, match=said):
         comparison.collect([words], "")
+
+
+def test_a_version_that_is_gone_has_no_decision(versions: dict[str, Summary]) -> None:
+    assert RegisteredModel(MODEL).decision(1)["promotion.decision"] == "restored"
+    assert RegisteredModel(MODEL).decision(9) == {}
 
 
 def test_experiments_that_are_empty_or_unknown(versions: dict[str, Summary]) -> None:

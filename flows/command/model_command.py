@@ -12,11 +12,12 @@ from rich.table import Table
 from flows.command.summary import short, show_verdicts
 from flows.command.verify_command import model_path
 from flows.configuration import describe
-from flows.model_robustness import ModelSummary, model_flow
+from flows.model_robustness import model_flow
 from flows.processes.session import write_json
 from tasks.core.errors import CertiflowError
+from tasks.records import ModelSummary
 from tasks.settings import ModelSettings
-from tasks.tracking import LOCAL_UI
+from tasks.tracking import way_to
 
 
 def ask(
@@ -50,8 +51,7 @@ def _show(summary: ModelSummary) -> None:
     if summary.global_robustness:
         console.print(_differences(summary.global_robustness))
     console.print(f"files       {short(summary.folder)}", soft_wrap=True, markup=False)
-    look = f"make ui, then {summary.url}" if summary.url.startswith(LOCAL_UI) else summary.url
-    console.print(f"look        {look}", soft_wrap=True, markup=False)
+    console.print(f"look        {way_to(summary.url)}", soft_wrap=True, markup=False)
 
 
 def _radii(rows: list[dict[str, Any]]) -> Table:

@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from tasks.descriptions import of_radius, witnessed_only
+from tasks.core.evidence.sampling import CONFIDENCE
+from tasks.core.verdicts import VERDICT_COLUMNS
+from tasks.descriptions import of_radius, of_share, witnessed_only
 from tasks.records import Summary
 from tasks.settings import decimal
-from tasks.tracking import LOCAL_UI
-
-VERDICT_COLUMNS = ("robust", "falsified", "unknown", "timeout", "error")
+from tasks.tracking import way_to
 
 
 def show(summary: Summary) -> None:
@@ -35,23 +37,22 @@ def show(summary: Summary) -> None:
     console.print(_attacks(summary))
     show_verdicts(console, summary.verification)
     if summary.median_radius is not None:
-        console.print(f"Median critical radius: {of_radius(*summary.median_radius)}")
+        console.print(of_radius(summary.radius_points, *summary.median_radius))
     if summary.reference:
         console.print(_reference(summary))
-    local = summary.url.startswith(LOCAL_UI)
     where = {
         "figure": short(summary.figure),
         "files": short(summary.folder),
         "MLflow run": summary.run_name,
         "model": f"certiflow-{summary.dataset} version {summary.model_version}",
-        "look": f"make ui, then {summary.url}" if local else summary.url,
+        "look": way_to(summary.url),
     }
     for name, value in where.items():
         console.print(f"{name:<10}  {value}", soft_wrap=True, markup=False)
 
 
 def _attacks(summary: Summary) -> Table:
-    table = Table(title="Accuracy, whole test set", title_justify="left")
+    table = Table(title=f"Accuracy, all {summary.test_images:,} test images", title_justify="left")
     for column in ("epsilon", "under FGSM", "under PGD", "proved by bounds"):
         table.add_column(column, justify="right")
     for row in summary.epsilon_grid:
@@ -68,15 +69,20 @@ def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
 
 
 def _verdicts(verification: list[dict[str, Any]]) -> Table:
-    points = sum(int(verification[0][column]) for column in VERDICT_COLUMNS)
-    title = f"Verification, {points} sampled points"
-    table = Table(title=title, title_justify="left", pad_edge=False)  # it fits 80 columns
+    title = (
+        f"Verification, {verification[0]['points']:.0f} sampled points "
+        f"[not bold](in brackets {CONFIDENCE:.0%} intervals)"
+    )
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
+    )  # it fits 80 columns
     for column in ("epsilon", *VERDICT_COLUMNS, "proved", "deployed"):
         table.add_column(column, justify="right")
     for row in verification:
         counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
-        shares = (row["certified_accuracy"], row["certified_deployed_accuracy"])
-        table.add_row(decimal(row["epsilon"]), *counts, *(f"{share:.2%}" for share in shares))
+        names = ("certified_accuracy", "certified_deployed_accuracy")
+        shares = (Text(of_share(row, name)) for name in names)
+        table.add_row(decimal(row["epsilon"]), *counts, *shares)
     return table
 
 

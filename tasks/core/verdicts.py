@@ -23,6 +23,9 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
+VERDICT_COLUMNS = tuple(verdict.value for verdict in Verdict)  # wherever they are counted
+
+
 class DecidedBy(StrEnum):
     """The stage that gave the verdict."""
 

@@ -4,6 +4,7 @@ May import `tasks.settings`, `tasks.console` and `tasks.core`; the stages import
 Guarantees: a run that ends is marked so wherever MLflow can be told; no password is stored.
 """
 
+from tasks.tracking.origin import git_commit
 from tasks.tracking.records import (
     VERSION_TAG,
     RunRecord,
@@ -25,26 +26,28 @@ from tasks.tracking.registry import (
     registered_models,
 )
 from tasks.tracking.runs import (
+    COMMAND_TAG,
     FLOW_RUN_TAG,
     INVOCATION_TAG,
+    LIBRARIES_TAG,
     PARENT_TAG,
     Run,
     RunRef,
-    git_commit,
     log_text,
     mark_killed,
     tracked_run,
 )
-from tasks.tracking.store import LOCAL_STORE, LOCAL_UI, answered, open_store, serve_ui
+from tasks.tracking.store import LOCAL_STORE, answered, open_store, serve_ui, way_to
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
+    "COMMAND_TAG",
     "DECISION",
     "FLOW_RUN_TAG",
     "INVOCATION_TAG",
+    "LIBRARIES_TAG",
     "LOCAL_STORE",
-    "LOCAL_UI",
     "PARENT_TAG",
     "PREFIX",
     "VERSION_TAG",
@@ -68,4 +71,5 @@ __all__ = [
     "registered_runs",
     "serve_ui",
     "tracked_run",
+    "way_to",
 ]

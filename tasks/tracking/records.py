@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from tasks.core.errors import CertiflowError
 from tasks.core.files import temporary_folder
 from tasks.tracking.registry import PREFIX, RegisteredModel, Version, registered_models
-from tasks.tracking.store import open_store
+from tasks.tracking.store import open_store, page_of_run
 
 VERSION_TAG = "model.version"  # of a run: the number of the version that it registered
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -28,10 +28,11 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it was when it was read; times in seconds since 1970."""
+    """A run as it was when it was read; times in seconds since 1970, `page` as `page_of_run`."""
 
     run_id: str
     name: str
+    page: str
     status: str
     started: float
     params: Mapping[str, str]
@@ -151,6 +152,7 @@ def _record(run: MlflowRun) -> RunRecord:
     return RunRecord(
         run_id=run.info.run_id,
         name=run.info.run_name,
+        page=page_of_run(run.info.experiment_id, run.info.run_id),
         status=run.info.status,
         started=run.info.start_time / 1000,
         params=run.data.params,

@@ -16,6 +16,13 @@ from mlflow.exceptions import MlflowException
 
 from tasks.core.errors import CertiflowError
 from tasks.core.files import temporary_folder
+from tasks.tracking.descriptions import (
+    DECISIONS,
+    TOLD_PREFIX,
+    shortened,
+    told_decisions,
+    with_decisions,
+)
 from tasks.tracking.store import first_line, local_database, open_store
 
 PREFIX = "certiflow-"  # a registered model is named after its dataset
@@ -63,6 +70,16 @@ class RegisteredModel:
             raise CertiflowError(f"{self.name} has no version {number}; there are: {known}")
         return versions[number]
 
+    def decision(self, number: int) -> dict[str, str]:
+        """The tags about the last decision on a version; none where it is gone or undecided."""
+        try:
+            tags = self._client.get_model_version(self.name, str(number)).tags
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {key: value for key, value in tags.items() if key.startswith(DECISION_PREFIX)}
+
     def aliases(self) -> dict[str, int]:
         """Which version each alias means."""
         try:
@@ -108,19 +125,25 @@ class RegisteredModel:
         self._remember(earlier)
 
     def annotate(self, version: Version, tags: Mapping[str, Any], paragraph: str) -> None:
-        """Writes a decision's tags over those of the one before; adds to the description."""
+        """Writes a decision's tags over those of the one before, and tells it.
+
+        The description ends with the last decisions; all are kept, one a tag, oldest first.
+        """
         number = str(version.number)
         for key in version.tags.keys() - tags.keys():
             if key.startswith(DECISION_PREFIX):
                 self._client.delete_model_version_tag(self.name, number, key)
         for key, value in tags.items():
             self._client.set_model_version_tag(self.name, number, key, str(value))
-        description = f"{self.version(version.number).description}\n\n{paragraph}".strip()
-        self._client.update_model_version(self.name, number, description)
+        told = [*told_decisions(version.tags), paragraph]
+        key = f"{TOLD_PREFIX}{len(told)}"
+        self._client.set_model_version_tag(self.name, number, key, paragraph)
+        own = self.version(version.number).description.partition(DECISIONS)[0]
+        self._client.update_model_version(self.name, number, with_decisions(own, told))
 
     def describe(self, markdown: str) -> None:
         """The description that the model's page shows."""
-        self._client.update_registered_model(self.name, markdown)
+        self._client.update_registered_model(self.name, shortened(markdown))
 
     def _history(self, until: int | None) -> list[int]:
         """The champions up to `until`, which is the last; all when it never was one.

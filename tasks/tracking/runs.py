@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
@@ -27,13 +27,15 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.uris import without_passwords
 from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
+from tasks.tracking.descriptions import shortened
+from tasks.tracking.origin import command_line, library_versions
 from tasks.tracking.store import (
-    LOCAL_UI,
     STORE_ERRORS,
     experiment_id,
     first_line,
     open_store,
     outage,
+    page_of_run,
 )
 
 if TYPE_CHECKING:
@@ -43,11 +45,15 @@ if TYPE_CHECKING:
 FLOW_RUN_TAG = "prefect.flow_run_id"
 WARNING_PREFIX = "warning."  # of tags
 PARENT_TAG = "mlflow.parentRunId"
+COMMAND_TAG, LIBRARIES_TAG = "command", "libraries"  # what made a run
 INVOCATION_TAG = "invocation"  # of one `certiflow` process
 
 
 class RunRef(BaseModel):
-    """An MLflow run, its name and the local folder that holds the same files."""
+    """An MLflow run, its name and the local folder that holds the same files.
+
+    `url` is the run's page, or where it lies below the UI's address, wherever that is served.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -124,22 +130,20 @@ class Run:
             self._client.log_artifact(self.ref.run_id, str(path), folder or None)
 
     def dataset(self, data: Dataset) -> None:
-        """The dataset as an MLflow input: the test set's arrays with the content's digest."""
+        """The dataset as an MLflow input: the test set's arrays with the content's digest.
+
+        In the block of `tracked_run`: MLflow takes the thread's active run.
+        """
         source = from_numpy(
             data.test_images,
             targets=data.test_labels,
             name=data.name,
             digest=data.sha256[:16],
         )
-        entity = DatasetInput(
-            source._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", "train and test")]
-        )
-        self._client.log_inputs(self.ref.run_id, datasets=[entity])
+        mlflow.log_input(source, context="train and test")
 
     def model(self, model: keras.Sequential, example: Any) -> str:
         """The Keras model with its signature and an input example; returns its MLflow id."""
-        from importlib.metadata import version
-
         import mlflow.tensorflow
         from mlflow.models import infer_signature
 
@@ -160,15 +164,15 @@ class Run:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        version = self._client.create_model_version(
+        registered = self._client.create_model_version(
             name,
             source=f"models:/{model_id}",
             run_id=self.ref.run_id,
             model_id=model_id,
             tags={key: str(value) for key, value in tags.items()},
-            description=description,
+            description=shortened(description),
         )
-        return str(version.version)
+        return str(registered.version)
 
     def finish(self, status: str) -> None:
         """Ends the run as FAILED or KILLED."""
@@ -260,6 +264,7 @@ def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Ru
         client = MlflowClient()
         experiment = experiment_id(client, settings.experiment)
         origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "certiflow run"}
+        origin |= {COMMAND_TAG: command_line(), LIBRARIES_TAG: library_versions()}
         run = client.create_run(
             experiment,
             run_name=name,
@@ -270,21 +275,6 @@ def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Ru
             f"MLflow at {uri} does not answer ({first_line(error)}): start it, or unset "
             "MLFLOW_TRACKING_URI to use the project's own store"
         ) from error
-    host = uri.rstrip("/") if uri.startswith("http") else LOCAL_UI
     run_id = run.info.run_id
-    url = f"{host}/#/experiments/{experiment}/runs/{run_id}"
+    url = page_of_run(experiment, run_id)
     return Run(RunRef(run_id=run_id, name=name, folder=folder, url=url))
-
-
-def git_commit() -> str:
-    """The project's commit, with `-dirty` when files differ from it; 'unknown' without git."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()

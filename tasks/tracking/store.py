@@ -24,7 +24,6 @@ SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
 PROBE_SECONDS = 10
 LOCAL_ARTIFACTS = Path("mlartifacts")
-LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves the local store
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
 
@@ -117,6 +116,20 @@ def outage() -> str | None:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"MLflow at {uri} does not answer ({first_line(error)})"
     return None
+
+
+def page_of_run(experiment: str, run_id: str) -> str:
+    """A server's page of the run; of another store where the page lies below the UI's address.
+
+    Nobody knows where `make ui` will serve a store that is not served.
+    """
+    uri, page = mlflow.get_tracking_uri(), f"/#/experiments/{experiment}/runs/{run_id}"
+    return uri.rstrip("/") + page if uri.startswith("http") else page
+
+
+def way_to(url: str) -> str:
+    """How to open a `page_of_run`."""
+    return url if url.startswith("http") else f"make ui, then {url} at the address it says"
 
 
 def serve_ui(port: int) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tasks.core.evidence.metrics import is_deployed
 from tasks.core.evidence.paired import Difference, median_difference, share_difference
 from tasks.core.evidence.radii import radius_summary
+from tasks.core.evidence.sampling import share_interval
 from tasks.core.verdicts import Verdict
 
 MEASURES = (
@@ -22,6 +23,8 @@ MEASURES = (
     "fgsm_accuracy",
     "clean_accuracy",
 )  # versions are ranked by them, in this order
+DEPLOYED = "certified_deployed_accuracy"  # told beside the first, not ranked by
+SHARES_OF_A_SAMPLE = ("certified_accuracy", DEPLOYED)
 COSTS = ("parameters", "train_seconds", "verification_seconds")  # then by these, less is better
 
 
@@ -49,10 +52,13 @@ class Evidence:
 
         None where the run does not tell, such as at a radius that it did not look at.
         """
-        if measure == "certified_accuracy":
+        if measure in SHARES_OF_A_SAMPLE:
             table = self.verification[np.isclose(self.verification["epsilon"], epsilon)]
+            if measure == DEPLOYED and "deployed" not in table:
+                return None
             robust = table["verdict"] == Verdict.ROBUST.value
-            found = pd.Series(robust.to_numpy(), index=table["sample_index"])
+            counted = is_deployed(table) if measure == DEPLOYED else robust
+            found = pd.Series(counted.to_numpy(), index=table["sample_index"])
         elif measure == "median_radius":
             if self.radii is None:
                 return None
@@ -68,10 +74,22 @@ class Evidence:
 
     def certified_deployed_accuracy(self, epsilon: float) -> float | None:
         """The share proved of the float32 model as it is served; None where nobody asked."""
-        table = self.verification[np.isclose(self.verification["epsilon"], epsilon)]
-        if len(table) == 0 or "deployed" not in table:
-            return None
-        return float(is_deployed(table).mean())
+        values = self.values(DEPLOYED, epsilon)
+        return None if values is None else float(values.mean())
+
+    def points_behind(self, epsilon: float) -> dict[str, int]:
+        """How many points each measure that is known sums up."""
+        known = {measure: self.values(measure, epsilon) for measure in (*MEASURES, DEPLOYED)}
+        return {measure: len(values) for measure, values in known.items() if values is not None}
+
+    def intervals(self, epsilon: float) -> dict[str, tuple[float, float]]:
+        """The `share_interval` of each share of the verified sample."""
+        known = {measure: self.values(measure, epsilon) for measure in SHARES_OF_A_SAMPLE}
+        return {
+            measure: share_interval(int(values.sum()), len(values))
+            for measure, values in known.items()
+            if values is not None
+        }
 
     def measures(self, epsilon: float) -> dict[str, float | None]:
         """Every measure at the radius."""

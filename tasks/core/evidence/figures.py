@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tasks.core.arrays import Images, IntArray
+from tasks.core.arrays import Float32Array, Images, IntArray
+from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.files import written_atomically
 
 DPI = 120
+SCALE_HEIGHT = 0.06  # of a scale of colours, in panels
 
 
 def robustness_curve(
@@ -41,19 +44,7 @@ def robustness_curve(
         alpha=0.12,
         label="neither broken nor proved by bounds",
     )
-    points = int(verification.iloc[0][["robust", "falsified", "unknown", "timeout", "error"]].sum())
-    proved = verification["certified_accuracy"]
-    undecided = (verification["unbroken_accuracy"] - proved).clip(lower=0)
-    axes.errorbar(
-        verification["epsilon"],
-        proved,
-        yerr=[np.zeros(len(proved)), undecided],
-        fmt="D",
-        color="tab:purple",
-        markersize=5,
-        capsize=4,
-        label=f"verified, {points} points: proved, and up to unbroken",
-    )
+    verified_sample(axes, verification, "tab:purple")
     axes.plot(
         verification["epsilon"],
         verification["certified_deployed_accuracy"],
@@ -74,6 +65,42 @@ def robustness_curve(
     save(figure, path)
 
 
+def verified_sample(
+    axes: Axes, summary: pd.DataFrame, color: str, whose: str = "", shift: float = 0.0
+) -> None:
+    """Shares proved with their intervals, and, wide and pale, from there up to the unbroken.
+
+    `shift` in epsilon keeps several beside each other.
+    """
+    proved, places = summary["certified_accuracy"], summary["epsilon"] + shift
+    undecided = (summary["unbroken_accuracy"] - proved).clip(lower=0)
+    points = f"{summary['points'].max():.0f} sampled points"
+    axes.errorbar(
+        places,
+        proved,
+        yerr=[
+            proved - summary["certified_accuracy_low"],
+            summary["certified_accuracy_high"] - proved,
+        ],
+        fmt="D",
+        color=color,
+        markersize=5,
+        markerfacecolor="white" if whose else color,
+        capsize=4,
+        label=f"{whose}proved of {points}, {CONFIDENCE:.0%} interval",
+    )
+    if undecided.any():
+        axes.vlines(
+            places,
+            proved,
+            proved + undecided,
+            color=color,
+            alpha=0.25,
+            linewidth=7,
+            label=f"{whose}neither broken nor proved of these",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class AdversarialExamples:
     """Images under attack: points (epsilons, n, …) with the model's labels and confidences.
@@ -85,37 +112,60 @@ class AdversarialExamples:
     labels: IntArray
     points: Images
     predictions: IntArray
-    confidences: NDArray[np.float32]
+    confidences: Float32Array
 
 
 def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
-    """A row per image: the clean image, then the change and the adversarial image per epsilon."""
+    """A row per image: the clean image, then the change and the adversarial image per epsilon.
+
+    Below the changes is their scale, from -epsilon to epsilon: it differs by column.
+    """
     count, columns = len(examples.labels), 2 * len(examples.epsilons) - 1
-    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 0.6), layout="constrained")
-    axes = figure.subplots(count, columns, squeeze=False)
-    for index, epsilon in enumerate(examples.epsilons):
-        for row in range(count):
-            point, label = examples.points[index, row], examples.labels[row]
-            panel = axes[row, 2 * index]
-            panel.imshow(point, cmap="gray", vmin=0, vmax=1)
-            predicted = examples.predictions[index, row]
-            panel.set_xlabel(
-                f"{predicted} ({examples.confidences[index, row]:.0%})",
-                fontsize=9,
-                color="tab:green" if predicted == label else "tab:red",
-            )
-            if epsilon > 0:
-                change = point - examples.points[0, row]
-                axes[row, 2 * index - 1].imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
-        axes[0, 2 * index].set_title(f"ε = {epsilon:g}" if epsilon > 0 else "clean", fontsize=10)
-        if epsilon > 0:
-            axes[0, 2 * index - 1].set_title("change", fontsize=9)
+    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 0.9), layout="constrained")
+    heights = [*[1.0] * count, SCALE_HEIGHT]
+    *rows, scales = figure.subplots(count + 1, columns, squeeze=False, height_ratios=heights)
+    axes = np.array(rows)
     for row, label in enumerate(examples.labels):
         axes[row, 0].set_ylabel(f"label {label}", fontsize=9)
+    for index, epsilon in enumerate(examples.epsilons):
+        _attacked(axes[:, 2 * index], examples, index)
+        scales[2 * index].remove()
+        if epsilon > 0:
+            _changes(figure, axes[:, 2 * index - 1], scales[2 * index - 1], examples, index)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])
     figure.suptitle("FGSM: predicted label and confidence (green: right, red: wrong)", fontsize=11)
     save(figure, path)
+
+
+def _attacked(panels: NDArray[np.object_], examples: AdversarialExamples, index: int) -> None:
+    epsilon = examples.epsilons[index]
+    panels[0].set_title(f"ε = {epsilon:g}" if epsilon > 0 else "clean", fontsize=10)
+    for row, panel in enumerate(panels):
+        predicted = examples.predictions[index, row]
+        panel.imshow(examples.points[index, row], cmap="gray", vmin=0, vmax=1)
+        panel.set_xlabel(
+            f"{predicted} ({examples.confidences[index, row]:.0%})",
+            fontsize=9,
+            color="tab:green" if predicted == examples.labels[row] else "tab:red",
+        )
+
+
+def _changes(
+    figure: Figure,
+    panels: NDArray[np.object_],
+    scale: Axes,
+    examples: AdversarialExamples,
+    index: int,
+) -> None:
+    epsilon = examples.epsilons[index]
+    panels[0].set_title(f"change, ε = {epsilon:g}", fontsize=9)
+    for row, panel in enumerate(panels):
+        change = examples.points[index, row] - examples.points[0, row]
+        drawn = panel.imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
+    ticks = [-epsilon, 0, epsilon]
+    figure.colorbar(drawn, cax=scale, orientation="horizontal", ticks=ticks, format="%.3g")
+    scale.tick_params(labelsize=7)
 
 
 DECIDED_COLORS = {

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from tasks.core.arrays import IntArray, Mask
+from tasks.core.arrays import FloatArray, IntArray, Mask
 from tasks.core.errors import ContradictionError
-from tasks.core.verdicts import WITNESSED_ONLY, Verdict, VerificationResult
+from tasks.core.evidence.sampling import share_interval
+from tasks.core.verdicts import VERDICT_COLUMNS, WITNESSED_ONLY, Verdict, VerificationResult
 
 FIRST = 1000  # the reference experiment attacked the first 1,000 test images
 
@@ -59,10 +60,10 @@ def epsilon_grid(
     )
 
 
-def success_rate(right: Mask, right_under_attack: Mask) -> NDArray[np.float64]:
+def success_rate(right: Mask, right_under_attack: Mask) -> FloatArray:
     """Share of the correctly classified points, shape (n,), that an attack breaks, per epsilon."""
     broken = (right & ~right_under_attack).sum(axis=1)
-    rate: NDArray[np.float64] = broken / max(int(right.sum()), 1)
+    rate: FloatArray = broken / max(int(right.sum()), 1)
     return rate
 
 
@@ -100,8 +101,9 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
 
     `certified_accuracy` is the share proved (a lower estimate of the robust accuracy),
     `certified_deployed_accuracy` the share proved of the float32 model as it is served,
-    `unbroken_accuracy` the share not falsified (an upper one); over all points of the sample.
-    `witnessed_only` counts those of the unknown points that Marabou alone found robust.
+    `unbroken_accuracy` the share not falsified (an upper one); over all `points` of the sample. The
+    first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
+    counts those of the unknown points that Marabou alone found robust.
     """
     verdicts = [verdict.value for verdict in Verdict]
     counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=verdicts, fill_value=0)
@@ -113,7 +115,20 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
         unbroken_accuracy=1 - counts[Verdict.FALSIFIED.value] / points,
         seconds=table.groupby("epsilon")["seconds"].sum(),
     )
-    return summary.reset_index()
+    return with_intervals(summary.reset_index())
+
+
+def with_intervals(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with the number of `points`, and the `share_interval` of what they prove."""
+    points = summary[list(VERDICT_COLUMNS)].sum(axis=1)
+    columns: dict[str, Any] = {"points": points}
+    for name in ("certified_accuracy", "certified_deployed_accuracy"):
+        edges = [
+            share_interval(round(share * count), count)
+            for share, count in zip(summary[name], points.astype(int).tolist(), strict=True)
+        ]
+        columns[f"{name}_low"], columns[f"{name}_high"] = zip(*edges, strict=True)
+    return summary.assign(**columns)
 
 
 def is_deployed(table: pd.DataFrame) -> pd.Series:

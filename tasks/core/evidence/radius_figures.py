@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from tasks.core.arrays import FloatArray
 from tasks.core.evidence.figures import save
 
+CLASS_POINTS = 10  # a curve of fewer says nothing of its class
+
 
 def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Path) -> None:
-    """Share of points proved at least up to each epsilon, by class and over all.
+    """Share of points proved at least up to each epsilon: over all, and by class where it has many.
 
     The band over all points ends at the share that nothing falsifies below epsilon. `table` is a
     `radius_table` of at least one point.
@@ -22,6 +24,8 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
     axes = figure.subplots()
     radii, proved, unbroken = radius_shares(table, max_epsilon)
     for place, (label, rows) in enumerate(table.groupby("label")):
+        if len(rows) < CLASS_POINTS:
+            continue
         axes.step(
             radii,
             _share_from(rows["proved"], radii),
@@ -31,10 +35,23 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
             alpha=0.8,
             label=f"class {label}, {len(rows)} points",
         )
+    everything = f"all {len(table)} points"
     axes.fill_between(radii, proved, unbroken, step="pre", color="0.5", alpha=0.3, label="neither")
-    axes.step(radii, proved, where="pre", color="black", linewidth=2, label="all: proved")
     axes.step(
-        radii, unbroken, where="pre", color="black", linestyle=":", label="all: not falsified"
+        radii,
+        proved,
+        where="pre",
+        color="black",
+        linewidth=2,
+        label=f"all {len(table)} points: proved",
+    )
+    axes.step(
+        radii,
+        unbroken,
+        where="pre",
+        color="black",
+        linestyle=":",
+        label=f"{everything}: not falsified",
     )
     axes.set(
         xlabel="epsilon (L∞ radius, pixels in [0, 1])",

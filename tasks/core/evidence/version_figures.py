@@ -13,21 +13,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tasks.core.evidence.comparison import Evidence
-from tasks.core.evidence.figures import DECIDED_COLORS, decided_label
+from tasks.core.evidence.figures import DECIDED_COLORS, decided_label, verified_sample
 from tasks.core.evidence.metrics import decided_by_counts, verification_summary
 from tasks.core.evidence.radius_figures import radius_shares
 
 SIZE = (6.0, 4.2)  # inches: its text can still be read at a phone's width
+BESIDE = 0.015  # of the axis, between the versions' diamonds at one radius
+LEGEND_ROW = 0.2  # inches
 EPSILON = "epsilon (L∞ radius, pixels in [0, 1])"
 
 
 def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
     """Accuracy against epsilon: between what is proved and what attacks leave, a band a version.
 
-    Lines and bands are over the whole test set (linear bounds, PGD), the bars over the verified
-    sample (the whole ladder, up to what nothing broke); the reference radius is dotted.
+    Lines and bands are over the whole test set (linear bounds, PGD), the diamonds over the verified
+    sample (the whole ladder, see `verified_sample`); the reference radius is dotted.
     """
     figure, axes = _figure()
+    step = BESIDE * max(float(each.verification["epsilon"].max()) for each in versions.values())
     for place, (name, evidence) in enumerate(versions.items()):
         color, points = f"C{place}", evidence.points
         radii = points["epsilons"]
@@ -35,22 +38,14 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
         axes.fill_between(radii, proved, attacked, color=color, alpha=0.15)
         axes.plot(radii, attacked, "s-", color=color, markersize=4, label=f"{name}: under PGD")
         axes.plot(radii, proved, "v--", color=color, markersize=4, label=f"{name}: proved")
-        summary = verification_summary(evidence.verification)
-        sampled, unbroken = summary["certified_accuracy"], summary["unbroken_accuracy"]
-        axes.errorbar(
-            summary["epsilon"],
-            sampled,
-            yerr=[np.zeros(len(sampled)), (unbroken - sampled).clip(lower=0)],
-            fmt="D",
-            color=color,
-            markersize=5,
-            markerfacecolor="white",
-            capsize=3,
-        )
-    axes.errorbar([], [], fmt="D", color="0.4", markerfacecolor="white", label="verified sample")
+        summary, shift = verification_summary(evidence.verification), place * step
+        verified_sample(axes, summary, color, f"{name}: ", shift)
     axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
-    _finish(axes)
+    axes.grid(alpha=0.3)
+    rows = -(-len(axes.get_legend_handles_labels()[1]) // 2)
+    figure.set_figheight(SIZE[1] + LEGEND_ROW * rows)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -95,7 +90,9 @@ def radii(versions: Mapping[str, Evidence]) -> Figure | None:
     for place, (name, table) in enumerate(known.items()):
         edges, proved, unbroken = radius_shares(table, top)
         axes.fill_between(edges, proved, unbroken, step="pre", color=f"C{place}", alpha=0.2)
-        axes.step(edges, proved, where="pre", color=f"C{place}", label=name)
+        axes.step(
+            edges, proved, where="pre", color=f"C{place}", label=f"{name}: {len(table)} points"
+        )
     axes.set(xlabel=EPSILON, ylabel="share of points", xlim=(0, top), ylim=(-0.02, 1.02))
     _finish(axes)
     return figure

@@ -10,6 +10,7 @@ import pytest
 
 from tasks.core.evidence.comparison import COSTS, MEASURES, Evidence, differences, rank
 from tasks.core.evidence.paired import BOOTSTRAP, MCNEMAR
+from tasks.core.evidence.sampling import share_interval
 
 FREE = dict.fromkeys(COSTS, 1.0)
 
@@ -57,6 +58,23 @@ def test_measures_at_the_radius() -> None:
         "fgsm_accuracy": pytest.approx(1 / 3),
         "clean_accuracy": pytest.approx(2 / 3),
     }
+
+
+def test_sampled_shares_have_an_interval_and_all_measures_their_points() -> None:
+    found = evidence(proved=[0, 1, 2])
+    assert found.intervals(0.05) == {"certified_accuracy": share_interval(3, 10)}
+    assert found.points_behind(0.05) == {
+        "certified_accuracy": 10,
+        "median_radius": 10,
+        "pgd_accuracy": 3,
+        "fgsm_accuracy": 3,
+        "clean_accuracy": 3,
+    }
+    found.verification["deployed"] = ["yes", "no"] * 10
+    assert found.certified_deployed_accuracy(0.05) == 0
+    assert found.certified_deployed_accuracy(0.01) == 1
+    assert found.intervals(0.01)["certified_deployed_accuracy"] == share_interval(10, 10)
+    assert found.intervals(0.07) == {}
 
 
 def test_what_was_not_looked_at_is_not_known() -> None:

@@ -14,6 +14,7 @@ from tasks.core.evidence.metrics import (
     verification_summary,
     verification_table,
 )
+from tasks.core.evidence.sampling import share_interval
 from tasks.core.verdicts import WITNESSED_ONLY, DecidedBy, Verdict, VerificationResult
 
 LABELS = np.array([0, 1, 2, 3])
@@ -62,6 +63,11 @@ def test_verification_summary_by_hand() -> None:
     assert summary.loc[0.1, "certified_accuracy"] == 0.5
     assert summary.loc[0.1, "certified_deployed_accuracy"] == 0.25
     assert summary.loc[0.1, "unbroken_accuracy"] == 0.75
+    assert summary["points"].tolist() == [4, 1, 2]
+    edges = summary.loc[0.1, ["certified_accuracy_low", "certified_accuracy_high"]]
+    assert edges.tolist() == pytest.approx(share_interval(2, 4))
+    assert summary.loc[0.1, "certified_deployed_accuracy_high"] == share_interval(1, 4)[1]
+    assert summary.loc[0.3, "certified_accuracy_low"] == 0
     assert summary.loc[0.1, ["robust", "falsified", "timeout", "error"]].tolist() == [2, 1, 1, 0]
     assert summary.loc[0.2, "certified_accuracy"] == 0.0
     assert summary.loc[0.2, "unbroken_accuracy"] == 1.0
