@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.core.data.datasets import Dataset
+from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import loop
 from tasks.core.training.architectures import Architecture, describe
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verdicts import DecidedBy, Verdict
 from tasks.core.verification import local_robustness
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.balls import Sample
 
 NETWORKS: tuple[tuple[Architecture, tuple[int, ...]], ...] = (
     ("dense", (128,)),
@@ -59,7 +61,8 @@ def costs(data: Dataset, console: Console) -> None:
                 [epsilon],
                 engine="ladder",
                 attack=AttackStrength(20, 1, 0),
-                limits=SolverLimits(1, POINT_SECONDS, MEMORY),
+                timeout_seconds=POINT_SECONDS,
+                resources=Resources(1, MEMORY),
             )
             wall = perf_counter() - started
             decided = sum(r.verdict in {Verdict.ROBUST, Verdict.FALSIFIED} for r in results)

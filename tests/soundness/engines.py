@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
+from tasks.core.verification.ball_jobs import Job as BallJob
+from tasks.core.verification.ball_jobs import LadderSolver
+from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
 
 from tasks.core.bounds.linear import (
     interval_lower_bounds,
@@ -25,9 +28,6 @@ from tasks.core.search.outcome import Search
 from tasks.core.search.phases import PhaseSearch, optimised_root
 from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
-from tasks.core.verification.ball_jobs import Job as BallJob
-from tasks.core.verification.ball_jobs import LadderSolver
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
 from tasks.core.verification.radius_search import Job as RadiusJob
 from tasks.core.verification.radius_search import Question, RadiusSolver
 from tests.soundness import findings

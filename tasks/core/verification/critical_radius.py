@@ -18,7 +18,7 @@ from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, margins
 from tasks.core.verdicts import NEAR_BOUNDARY, Verdict
-from tasks.core.verification.ball_sample import Sample
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import PROBE, Findings, Job, Question, RadiusSolver
 
 GRACE_SECONDS = 15.0  # for a solver's last step, before the process is ended from outside

@@ -15,7 +15,8 @@ from tasks.core.attacks import falsification
 from tasks.core.networks.matrices import BlockMatrix, DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
-from tasks.core.search.ladder import Answer, decide
+from tasks.core.search.answer import Answer
+from tasks.core.search.ladder import decide
 from tasks.core.verdicts import WITNESSED_ONLY, DecidedBy, Engine, Verdict
 from tests.networks import (
     KINDS,
