@@ -32,14 +32,15 @@ def radius(
 ) -> ArtifactRef:
     """A bracket around every sampled point's critical radius: the table, logged with its figure."""
     from tasks.core.evidence import radii, radius_figures
+    from tasks.core.execution.asking import Resources
     from tasks.core.execution.verdict_store import VerdictStore
     from tasks.core.models import loading
     from tasks.core.verification import critical_radius
-    from tasks.core.verification.radius_search import Question
+    from tasks.core.verification.radius_search import RadiusGoal
 
     loaded, log = loading.load(model.verified_path()), Run(run)
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
-    question = Question(
+    goal = RadiusGoal(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
     with console.stage("radius", settings.samples) as progress, VerdictStore(STORE) as store:
@@ -51,9 +52,8 @@ def radius(
             loaded.runtime,
             loaded.network,
             sample,
-            question,
-            num_workers=settings.num_workers,
-            memory_limit_bytes=settings.memory_limit_bytes,
+            goal,
+            Resources(settings.num_workers, settings.memory_limit_bytes),
             store=store,
             fresh=fresh,
             on_result=on_result,

@@ -72,7 +72,7 @@ def verify_sample(
     title: str = "verify",
     fresh: bool = False,
 ) -> list[VerificationResult]:
-    """A verdict for every ball as settings ask, shown as a stage, with the project's stored verdicts.
+    """A verdict for every ball as settings ask: a stage, with the project's stored verdicts.
 
     Of the settings, `samples`, `epsilons` and what concerns witnesses are not looked at.
     """

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
-from tasks.core.verification.ball_jobs import Job as BallJob
-from tasks.core.verification.ball_jobs import LadderSolver
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
 
 from tasks.core.bounds.linear import (
     interval_lower_bounds,
@@ -18,18 +15,21 @@ from tasks.core.bounds.linear import (
 )
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
+from tasks.core.execution import asking
+from tasks.core.execution.asking import Question, Resources
 from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.search.inputs import InputSearch
 from tasks.core.search.ladder import decide
 from tasks.core.search.outcome import Search
 from tasks.core.search.phases import PhaseSearch, optimised_root
 from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
-from tasks.core.verification.radius_search import Job as RadiusJob
-from tasks.core.verification.radius_search import Question, RadiusSolver
+from tasks.core.verification.balls import Ball, Sample
+from tasks.core.verification.radius_search import RadiusGoal, RadiusJob, RadiusSolver
 from tests.soundness import findings
 from tests.soundness.cases import Case, Image
 from tests.soundness.exact import Plane, least_excess
@@ -37,7 +37,6 @@ from tests.soundness.findings import Finding, worst
 from tests.soundness.float32 import deployed
 
 SEARCH_SECONDS = 0.2
-BATCHED = SolverLimits(num_workers=1, timeout_seconds=2.0, memory_limit_bytes=2**31)
 ATTACK = AttackStrength(num_steps=5, num_restarts=1, seed=0)
 
 
@@ -183,7 +182,7 @@ def _verify(case: Case) -> list[Finding]:
     if image is None:
         return []
     sample = Sample(np.array([0]), image.pixels[None], np.array([image.label]))
-    local_robustness.run_ladder = _run_here  # a process for each case would be all of its time
+    asking.outcomes = _run_here  # a process for each case would be all of its time
     results = local_robustness.verify(
         NumpyRuntime(case.network),
         case.network,
@@ -191,16 +190,18 @@ def _verify(case: Case) -> list[Finding]:
         image.epsilons,
         engine="ladder",
         attack=ATTACK,
-        limits=BATCHED,
+        timeout_seconds=2.0,
+        resources=Resources(num_workers=1, memory_limit_bytes=2**31),
     )
     return [_ball(case, image, result) for result in results]
 
 
 def _run_here(
-    network: ReluNetwork, jobs: Sequence[BallJob], limits: SolverLimits, seed: int
-) -> Iterator[Outcome]:
-    """`ball_jobs.run_ladder` in this process."""
-    solver = LadderSolver(network, limits.timeout_seconds, seed)
+    question: Question, jobs: Sequence[Ball], resources: Resources
+) -> Generator[Outcome, None, None]:
+    """`asking.outcomes` in this process."""
+    make_solver, arguments = question.solver()
+    solver = make_solver(*arguments)
     for job in jobs:
         yield Outcome(job, Ending.DONE, solver(job), "", 0.0)
 
@@ -222,8 +223,8 @@ def _radius(case: Case) -> list[Finding]:
     image = case.image
     if image is None:
         return []
-    question = Question(max_epsilon=0.6, tolerance=0.01, timeout_seconds=1.0)
-    found = RadiusSolver(case.network, question)(RadiusJob(0, image.pixels, image.label))
+    goal = RadiusGoal(max_epsilon=0.6, tolerance=0.01, timeout_seconds=1.0)
+    found = RadiusSolver(case.network, goal)(RadiusJob(0, image.pixels, image.label))
     ball = LinfBall.around(image.pixels[None], found.proved)
     least = _least_margin(case.network, image, ball)
     if least <= 0 and found.proved > 0:

@@ -32,8 +32,9 @@ def search(
     """The point found deepest in the first region of `box` (one box) that is reached, or None.
 
     Descends on each region's greatest row (Madry et al. 2018), from seeded uniform points, the
-    first of which is the center unless `from_center` is false; steps start at a quarter of the box and halve every few steps. Shape (inputs,),
-    float64, inside the box. Ends with what it has at `deadline`, in seconds of `time.monotonic`.
+    first of which is the center unless `from_center` is false; steps start at a quarter of the box
+    and halve every few steps. Shape (inputs,), float64, inside the box. Ends with what it has at
+    `deadline`, in seconds of `time.monotonic`.
     Incomplete: None proves nothing.
     """
     if not regions:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
-from tasks.core.execution.worker_pool import Answer, Ending, Job, Outcome, WorkerPool
+from tasks.core.execution.worker_pool import AnswerT, Ending, JobT, Outcome, WorkerPool
 from tasks.core.files import sha256_of
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ CHATTY = ("distributed", "distributed.client", "distributed.gc", "tornado", "tor
 
 def run_on_cluster(
     address: str,
-    make_solver: Callable[..., Callable[[Job], Answer]],
+    make_solver: Callable[..., Callable[[JobT], AnswerT]],
     arguments: tuple[Any, ...],
-    jobs: Sequence[Job],
+    jobs: Sequence[JobT],
     *,
-    timeout_seconds: Callable[[Job], float],
+    timeout_seconds: Callable[[JobT], float],
     memory_limit_bytes: int,
-) -> Generator[Outcome[Job, Answer], None, None]:
+) -> Generator[Outcome[JobT, AnswerT], None, None]:
     """`worker_pool.run_jobs` with a process for every thread of the cluster at `address`.
 
     `arguments` travel once, jobs and answers one by one. A job whose worker is lost is solved on
@@ -179,7 +179,7 @@ def _has_workers(client: Client) -> bool:
         ) from error
 
 
-def _outcome(job: Job, result: Any) -> Outcome[Job, Any]:
+def _outcome(job: JobT, result: Any) -> Outcome[JobT, Any]:
     """What a task gave: its outcome, or an exception, alone or between its type and traceback."""
     from distributed import KilledWorker
 
@@ -207,7 +207,7 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _solve(job: Job, timeout_seconds: float, solver: bytes, digest: str) -> Outcome[Job, Any]:
+def _solve(job: JobT, timeout_seconds: float, solver: bytes, digest: str) -> Outcome[JobT, Any]:
     """In a Dask worker's thread. Its pool ends with it, or when a job for another solver comes."""
     if _kept.pool is None or _kept.digest != digest:
         if _kept.pool is not None:

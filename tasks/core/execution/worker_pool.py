@@ -24,8 +24,8 @@ import psutil
 from tasks.core.errors import CertiflowError
 from tasks.core.execution import solver_process
 
-Job = TypeVar("Job")
-Answer = TypeVar("Answer")
+JobT = TypeVar("JobT")
+AnswerT = TypeVar("AnswerT")
 
 POLL_SECONDS = 0.05  # at most this late is a limit noticed; answers wake the wait at once
 MEMORY_CHECK_SECONDS = 0.2  # reading a process's memory costs as much as a short job
@@ -43,43 +43,43 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome(Generic[Job, Answer]):
+class Outcome(Generic[JobT, AnswerT]):
     """A job with its answer (None unless `DONE`), the reason otherwise, and its seconds.
 
     `stage` is the last one that its solver reported, empty where it reported none.
     """
 
-    job: Job
+    job: JobT
     ending: Ending
-    answer: Answer | None
+    answer: AnswerT | None
     reason: str
     seconds: float
     stage: str = ""
 
 
 @dataclass(frozen=True, eq=False)
-class _Try(Generic[Job]):
+class _Try(Generic[JobT]):
     """A job handed to a worker, with the seconds and the end of a first try if its process died."""
 
-    job: Job
+    job: JobT
     limit_seconds: float
     spent_seconds: float = 0.0
     first_death: str = ""
 
 
 @dataclass(frozen=True, eq=False)
-class _End(Generic[Answer]):
+class _End(Generic[AnswerT]):
     """How a try ended, `seconds` counting both tries; `died` when its process did."""
 
     ending: Ending
     seconds: float
-    answer: Answer | None = None
+    answer: AnswerT | None = None
     reason: str = ""
     died: bool = False
 
 
 @dataclass(eq=False)
-class _Worker(Generic[Job]):
+class _Worker(Generic[JobT]):
     """A process, what it works on since `started`, and the second try it was born for.
 
     `solving` once it is prepared for the job; `stage` is what its solver reported last.
@@ -88,9 +88,9 @@ class _Worker(Generic[Job]):
     process: Any
     connection: Connection
     started: float
-    reserved: _Try[Job] | None = None
+    reserved: _Try[JobT] | None = None
     ready: bool = False
-    current: _Try[Job] | None = None
+    current: _Try[JobT] | None = None
     solving: bool = False
     stage: str = ""
     memory_checked: float = 0.0
@@ -101,14 +101,14 @@ class _Worker(Generic[Job]):
 
 
 def run_jobs(
-    make_solver: Callable[..., Callable[[Job], Answer]],
+    make_solver: Callable[..., Callable[[JobT], AnswerT]],
     arguments: tuple[Any, ...],
-    jobs: Sequence[Job],
+    jobs: Sequence[JobT],
     *,
     num_workers: int,
-    timeout_seconds: Callable[[Job], float],
+    timeout_seconds: Callable[[JobT], float],
     memory_limit_bytes: int,
-) -> Generator[Outcome[Job, Answer], None, None]:
+) -> Generator[Outcome[JobT, AnswerT], None, None]:
     """`WorkerPool.run` of a pool that ends with the iteration."""
     with closing(
         WorkerPool(
@@ -118,7 +118,7 @@ def run_jobs(
         yield from pool.run(jobs, timeout_seconds)
 
 
-class WorkerPool(Generic[Job, Answer]):
+class WorkerPool(Generic[JobT, AnswerT]):
     """Processes that each call `make_solver(*arguments)` once and then solve jobs, until `close`.
 
     They start when `run` first needs them, and end by themselves when this process dies or the
@@ -127,7 +127,7 @@ class WorkerPool(Generic[Job, Answer]):
 
     def __init__(
         self,
-        make_solver: Callable[..., Callable[[Job], Answer]],
+        make_solver: Callable[..., Callable[[JobT], AnswerT]],
         arguments: tuple[Any, ...],
         *,
         num_workers: int,
@@ -135,11 +135,11 @@ class WorkerPool(Generic[Job, Answer]):
     ) -> None:
         self.make_solver, self.arguments = make_solver, arguments
         self.num_workers, self.memory_limit_bytes = num_workers, memory_limit_bytes
-        self.workers: list[_Worker[Job]] = []
+        self.workers: list[_Worker[JobT]] = []
 
     def run(
-        self, jobs: Sequence[Job], timeout_seconds: Callable[[Job], float]
-    ) -> Iterator[Outcome[Job, Answer]]:
+        self, jobs: Sequence[JobT], timeout_seconds: Callable[[JobT], float]
+    ) -> Iterator[Outcome[JobT, AnswerT]]:
         """One outcome per job, as they come.
 
         Jobs are handed out in the order given, each as soon as a process is free, and then
@@ -162,7 +162,7 @@ class WorkerPool(Generic[Job, Answer]):
                     _hand_out(worker, waiting, timeout_seconds)
                 wait([worker.connection for worker in self.workers], timeout=POLL_SECONDS)
                 for worker in list(self.workers):
-                    end: _End[Answer] | None = _poll(worker, self.memory_limit_bytes)
+                    end: _End[AnswerT] | None = _poll(worker, self.memory_limit_bytes)
                     ended, stage = worker.current, worker.stage
                     if end is not None:
                         worker.current = None
@@ -200,11 +200,11 @@ class WorkerPool(Generic[Job, Answer]):
         while len(self.workers) < min(self.num_workers, unfinished):
             self._start()
 
-    def _start(self, reserved: _Try[Job] | None = None) -> None:
+    def _start(self, reserved: _Try[JobT] | None = None) -> None:
         process, connection = solver_process.start(self.make_solver, self.arguments)
         self.workers.append(_Worker(process, connection, time.monotonic(), reserved))
 
-    def _stop(self, worker: _Worker[Job]) -> None:
+    def _stop(self, worker: _Worker[JobT]) -> None:
         self.workers.remove(worker)
         worker.process.kill()
         worker.process.join()
@@ -212,7 +212,7 @@ class WorkerPool(Generic[Job, Answer]):
 
 
 def _hand_out(
-    worker: _Worker[Job], waiting: deque[Job], timeout_seconds: Callable[[Job], float]
+    worker: _Worker[JobT], waiting: deque[JobT], timeout_seconds: Callable[[JobT], float]
 ) -> None:
     """Gives an idle worker the try it was born for, else the first waiting job, if any."""
     if not worker.is_idle:

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tasks.core.arrays import Images, IntArray
-from tasks.core.attacks.gradient import replayed_margin
 from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.agreement import MOST_BOXES
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, adversary_classes
+from tasks.core.properties.specification import LinfBall, Property, adversary_classes, margins
 from tasks.core.search import ladder
 from tasks.core.search.answer import Answer, Known
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict, VerificationResult
+from tasks.core.verification.replay import replayed
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +108,15 @@ def answered(
     Where `falsified` was said and none is mislabelled, the verdict is `unknown`: near the boundary.
     """
     for candidate in answer.candidates:
-        point, margin, predicted = replayed_margin(runtime, ball.box, candidate, ball.label)
+        point, logits = replayed(runtime, ball.box, candidate)
+        predicted = int(logits.argmax())
         if predicted != ball.label:
             return ball.result(
                 Verdict.FALSIFIED,
                 answer.decided_by,
                 seconds,
                 target=predicted,
-                margin=margin,
+                margin=float(margins(logits[None].astype(np.float64), [ball.label]).min()),
                 stage_seconds=answer.stage_seconds,
                 counterexample=point,
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +14,22 @@ from numpy.typing import NDArray
 from tasks.core.arrays import FloatArray, Images
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import ContradictionError
+from tasks.core.execution.asking import Again, Resources, answers
 from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, VerdictStore
-from tasks.core.execution.worker_pool import Ending, Outcome, run_jobs
+from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, margins
-from tasks.core.verdicts import NEAR_BOUNDARY, Verdict
+from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification.balls import Sample
-from tasks.core.verification.radius_search import PROBE, Findings, Job, Question, RadiusSolver
-
-GRACE_SECONDS = 15.0  # for a solver's last step, before the process is ended from outside
+from tasks.core.verification.radius_search import (
+    PROBE,
+    Findings,
+    RadiusGoal,
+    RadiusJob,
+    RadiusSolver,
+)
+from tasks.core.verification.replay import float32_inside, replayed
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +44,7 @@ class Bracket:
         complete: whether the bracket is as narrow as asked, or all up to `max_epsilon` is proved.
         reason: why it is not complete.
         stage_seconds: by stage: interval, attack, crown, and each probe of the ladder.
+        proved_by: the stage that proved `proved`, `clean` when nothing is.
     """
 
     sample_index: int
@@ -47,6 +56,7 @@ class Bracket:
     complete: bool
     reason: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    proved_by: DecidedBy = DecidedBy.CLEAN
 
     @property
     def probes(self) -> int:
@@ -58,10 +68,9 @@ def critical_radii(
     runtime: Runtime,
     network: ReluNetwork,
     sample: Sample,
-    question: Question,
+    goal: RadiusGoal,
+    resources: Resources,
     *,
-    num_workers: int,
-    memory_limit_bytes: int,
     store: VerdictStore | None = None,
     fresh: bool = False,
     on_result: Callable[[Bracket], None] = lambda bracket: None,
@@ -74,142 +83,133 @@ def critical_radii(
 
     Raises:
         ContradictionError: a point is broken within the radius that was proved.
-        CertiflowError: the store cannot be used, or a process cannot start.
+        CertiflowError: the store cannot be used; as `asking.answers` does.
     """
+    question = _RadiusQuestion(runtime, network, sample, goal)
     brackets: dict[int, Bracket] = {}
-
-    def arrived(job: Job, findings: Findings, seconds: float) -> None:
-        brackets[job.row] = _bracket(runtime, sample, job, findings, question, seconds)
-        on_result(brackets[job.row])
-
-    jobs = [
-        Job(row, image, int(label))
-        for row, (image, label) in enumerate(zip(sample.images, sample.labels, strict=True))
-    ]
-    keys = [_key(network, job, question) for job in jobs]
     waiting = []
-    for job in jobs:
-        known = store.get(keys[job.row]) if store is not None and not fresh else None
-        if _label(runtime, job.image) != job.label:
-            arrived(job, Findings(points=job.image.reshape(1, -1).astype(np.float64)), 0.0)
-        elif known is not None:
-            arrived(job, _from_store(known), known.seconds)
-        else:
+    for row, (image, label) in enumerate(zip(sample.images, sample.labels, strict=True)):
+        job = RadiusJob(row, image, int(label))
+        itself = Findings(points=image.reshape(1, -1).astype(np.float64))
+        bracket = question.bracket(job, itself, 0.0)
+        if bracket.counterexample is None:
             waiting.append(job)
-    for outcome in run_jobs(
-        RadiusSolver,
-        (network, question),
-        _hardest_first(network, waiting),
-        num_workers=num_workers,
-        timeout_seconds=lambda job: question.timeout_seconds + GRACE_SECONDS,
-        memory_limit_bytes=memory_limit_bytes,
-    ):
-        arrived(outcome.job, _findings(outcome, question), outcome.seconds)
-        if store is not None and outcome.ending in {Ending.DONE, Ending.TIMEOUT}:
-            bracket = brackets[outcome.job.row]
-            store.put(keys[outcome.job.row], _to_store(bracket, _findings(outcome, question)))
-    return [brackets[job.row] for job in jobs]
+        else:
+            brackets[row] = bracket
+            on_result(bracket)
+    hardest_first = _hardest_first(network, waiting)
+    with closing(answers(question, hardest_first, resources, store=store, fresh=fresh)) as found:
+        for job, bracket in found:
+            brackets[job.row] = bracket
+            on_result(bracket)
+    return [brackets[row] for row in range(len(sample.labels))]
 
 
-def _bracket(
-    runtime: Runtime,
-    sample: Sample,
-    job: Job,
-    findings: Findings,
-    question: Question,
-    seconds: float,
-) -> Bracket:
-    """The findings, as far as the deployed model confirms them."""
-    candidates = np.empty((0, job.image.size)) if findings.points is None else findings.points
-    falsified, counterexample = _nearest_confirmed(runtime, job, candidates, question.max_epsilon)
-    if findings.proved > 0 and falsified <= findings.proved:
-        raise ContradictionError(
-            f"sample {sample.indices[job.row]}: proved robust up to epsilon {findings.proved:g} by "
-            f"{findings.proved_by}, yet broken at {falsified:g}: this is a defect of certiflow; "
-            "please report it with the run's artifacts"
-        )
-    complete = falsified - findings.proved <= question.tolerance
-    complete = complete or findings.proved >= question.max_epsilon
-    unconfirmed = NEAR_BOUNDARY if len(candidates) else "undecided"
-    return Bracket(
-        sample_index=int(sample.indices[job.row]),
-        label=job.label,
-        proved=findings.proved,
-        falsified=falsified,
-        counterexample=counterexample,
-        seconds=seconds,
-        complete=complete,
-        reason="" if complete else findings.reason or unconfirmed,
-        stage_seconds=findings.stage_seconds,
-    )
-
-
-def _nearest_confirmed(
-    runtime: Runtime, job: Job, candidates: FloatArray, max_epsilon: float
-) -> tuple[float, Images | None]:
-    """Of the candidates as float32 points, the nearest one that the deployed model mislabels.
-
-    With its distance: the float64 difference of two float32 numbers errs by half a unit in the last
-    place at most, so the next number up is no less than the exact distance.
-    """
-    lower, upper = LinfBall.around(job.image[None], max_epsilon).float32_bounds()
-    points = np.clip(candidates.astype(np.float32), lower, upper)
-    image = job.image.reshape(-1).astype(np.float64)
-    distances = np.abs(points.astype(np.float64) - image).max(axis=1)
-    for place in np.argsort(distances):
-        point = points[place].reshape(job.image.shape)
-        if _label(runtime, point) != job.label:
-            distance = float(distances[place])
-            return (float(np.nextafter(distance, np.inf)) if distance else 0.0), point
-    return np.inf, None
-
-
-def _label(runtime: Runtime, point: Images) -> int:
-    """What the deployed model says of a point, alone in its batch."""
-    return int(runtime.logits(point.reshape(1, *runtime.input_shape))[0].argmax())
-
-
-def _hardest_first(network: ReluNetwork, jobs: Sequence[Job]) -> list[Job]:
-    def clean_margin(job: Job) -> float:
+def _hardest_first(network: ReluNetwork, jobs: Sequence[RadiusJob]) -> list[RadiusJob]:
+    def clean_margin(job: RadiusJob) -> float:
         return float(margins(network(job.image[None]), [job.label]).min())
 
     return sorted(jobs, key=clean_margin, reverse=True)
 
 
-def _findings(outcome: Outcome[Job, Findings], question: Question) -> Findings:
-    if outcome.answer is not None:
-        return outcome.answer
-    if outcome.ending is Ending.TIMEOUT:
-        return Findings(reason=f"time limit of {question.timeout_seconds:g} s")
-    return Findings(reason=outcome.reason)
+@dataclass(frozen=True, eq=False)
+class _RadiusQuestion:
+    """`asking.Question` about the points of a sample."""
 
+    runtime: Runtime
+    network: ReluNetwork
+    sample: Sample
+    goal: RadiusGoal
 
-def _key(network: ReluNetwork, job: Job, question: Question) -> VerdictKey:
-    image: NDArray[np.float32] = np.ascontiguousarray(job.image)
-    digest = hashlib.sha256(f"critical radius of {image.shape} {job.label} ".encode())
-    digest.update(f"{question.max_epsilon!r} {question.tolerance!r} ".encode())
-    digest.update(image.tobytes())
-    engine = f"{question.engine} v{ENGINE_VERSION}"
-    settings = f"timeout {question.timeout_seconds:g} seed {question.seed}"
-    return VerdictKey(network.sha256, digest.hexdigest(), f"{engine} {settings}")
+    def key(self, job: RadiusJob) -> VerdictKey:
+        goal = self.goal
+        image: NDArray[np.float32] = np.ascontiguousarray(job.image)
+        digest = hashlib.sha256(f"critical radius of {image.shape} {job.label} ".encode())
+        digest.update(f"{goal.max_epsilon!r} {goal.tolerance!r} ".encode())
+        digest.update(image.tobytes())
+        engine = f"{goal.engine} v{ENGINE_VERSION}"
+        settings = f"timeout {goal.timeout_seconds:g} seed {goal.seed}"
+        return VerdictKey(self.network.sha256, digest.hexdigest(), f"{engine} {settings}")
 
+    def solver(self) -> tuple[type[RadiusSolver], tuple[Any, ...]]:
+        return RadiusSolver, (self.network, self.goal)
 
-def _to_store(bracket: Bracket, findings: Findings) -> StoredVerdict:
-    """`margin` holds the radius proved; the counterexample holds the one falsified."""
-    found = bracket.counterexample
-    verdict = Verdict.UNKNOWN if found is None else Verdict.FALSIFIED
-    return StoredVerdict(
-        verdict=Verdict.ROBUST if found is None and bracket.complete else verdict,
-        decided_by=findings.proved_by,
-        seconds=bracket.seconds,
-        margin=bracket.proved,
-        reason=bracket.reason,
-        stage_seconds=bracket.stage_seconds,
-        points=None if found is None else found.reshape(1, -1).astype(np.float64),
-    )
+    def seconds(self, job: RadiusJob) -> float:
+        return self.goal.timeout_seconds
 
+    def judged(self, outcome: Outcome[RadiusJob, Findings]) -> Bracket:
+        findings = outcome.answer
+        if findings is None:
+            limit = f"time limit of {self.goal.timeout_seconds:g} s"
+            reason = limit if outcome.ending is Ending.TIMEOUT else outcome.reason
+            findings = Findings(reason=reason)
+        return self.bracket(outcome.job, findings, outcome.seconds)
 
-def _from_store(known: StoredVerdict) -> Findings:
-    return Findings(
-        known.margin or 0.0, known.decided_by, known.points, known.reason, known.stage_seconds
-    )
+    def stored(self, bracket: Bracket) -> StoredVerdict:
+        """`margin` holds the radius proved; the counterexample holds the one falsified."""
+        found = bracket.counterexample
+        verdict = Verdict.UNKNOWN if found is None else Verdict.FALSIFIED
+        return StoredVerdict(
+            verdict=Verdict.ROBUST if found is None and bracket.complete else verdict,
+            decided_by=bracket.proved_by,
+            seconds=bracket.seconds,
+            margin=bracket.proved,
+            reason=bracket.reason,
+            stage_seconds=bracket.stage_seconds,
+            points=None if found is None else found.reshape(1, -1).astype(np.float64),
+        )
+
+    def recalled(self, job: RadiusJob, known: StoredVerdict) -> Bracket | Again[RadiusJob]:
+        """A stored counterexample must break the model again."""
+        proved = known.margin or 0.0
+        findings = Findings(
+            proved, known.decided_by, known.points, known.reason, known.stage_seconds
+        )
+        bracket = self.bracket(job, findings, known.seconds)
+        lost = known.points is not None and bracket.counterexample is None
+        return Again(job) if lost else bracket
+
+    def bracket(self, job: RadiusJob, findings: Findings, seconds: float) -> Bracket:
+        """The findings, as far as the deployed model confirms them."""
+        index = int(self.sample.indices[job.row])
+        candidates = np.empty((0, job.image.size)) if findings.points is None else findings.points
+        falsified, counterexample = self.falsified(job, candidates, self.goal.max_epsilon)
+        if findings.proved > 0 and falsified <= findings.proved:
+            raise ContradictionError(
+                f"sample {index}: proved robust up to epsilon {findings.proved:g} by "
+                f"{findings.proved_by}, yet broken at {falsified:g}: this is a defect of "
+                "certiflow; please report it with the run's artifacts"
+            )
+        complete = falsified - findings.proved <= self.goal.tolerance
+        complete = complete or findings.proved >= self.goal.max_epsilon
+        unconfirmed = NEAR_BOUNDARY if len(candidates) else "undecided"
+        return Bracket(
+            sample_index=index,
+            label=job.label,
+            proved=findings.proved,
+            falsified=falsified,
+            counterexample=counterexample,
+            seconds=seconds,
+            complete=complete,
+            reason="" if complete else findings.reason or unconfirmed,
+            stage_seconds=findings.stage_seconds,
+            proved_by=findings.proved_by,
+        )
+
+    def falsified(
+        self, job: RadiusJob, candidates: FloatArray, max_epsilon: float
+    ) -> tuple[float, Images | None]:
+        """The distance of the nearest candidate that the deployed model mislabels, and its point.
+
+        The float64 difference of two float32 numbers errs by half a unit in the last place at most,
+        so the next number up is no less than the exact distance.
+        """
+        ball = LinfBall.around(job.image[None], max_epsilon)
+        image = job.image.reshape(-1).astype(np.float64)
+        distances = np.abs(float32_inside(ball, candidates).astype(np.float64) - image).max(axis=1)
+        for place in np.argsort(distances):
+            point, logits = replayed(self.runtime, ball, candidates[place])
+            if int(logits.argmax()) != job.label:
+                distance = float(distances[place])
+                return (float(np.nextafter(distance, np.inf)) if distance else 0.0), point
+        return np.inf, None

@@ -27,7 +27,7 @@ from tasks.core.properties.vnnlib import read_property
 from tasks.core.search.answer import Answer
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
-from tasks.core.verification.replay import confirmed, replayed
+from tasks.core.verification.counterexamples import confirmed, reached
 
 WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # VNN-COMP's; the others are the same
 VERDICTS = {WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}
@@ -219,7 +219,7 @@ def _replayed_again(
     point = np.array([result.counterexample["X"]])
     if point.shape[1] != model.network.num_inputs:
         return None
-    found = (replayed(model, region, point) for region in prop.unsafe)
+    found = (reached(model, region, point) for region in prop.unsafe)
     counterexample = next((again for again in found if again is not None), None)
     return None if counterexample is None else replace(result, counterexample=counterexample)
 

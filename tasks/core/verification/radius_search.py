@@ -28,8 +28,8 @@ PROBE = "probe_"  # how the ladder's stages are called, with a number and the ra
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of every point, and with what effort.
+class RadiusGoal:
+    """What is to be known of every point, and with what effort.
 
     Attributes:
         max_epsilon: the greatest radius looked at, in (0, 1].
@@ -60,7 +60,7 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class RadiusJob:
     """One point for a worker; `row` is its place in the sample."""
 
     row: int
@@ -84,23 +84,23 @@ class RadiusSolver:
     """A worker's solver, which holds the network."""
 
     network: ReluNetwork
-    question: Question
+    goal: RadiusGoal
 
     def __post_init__(self) -> None:
         warm_up()
 
-    def __call__(self, job: Job) -> Findings:
-        return _Search(self.network, self.question, job).run()
+    def __call__(self, job: RadiusJob) -> Findings:
+        return _Search(self.network, self.goal, job).run()
 
 
 class _Search:
     """The bracket of one point for the float64 network: attack, linear bounds, then the ladder."""
 
-    def __init__(self, network: ReluNetwork, question: Question, job: Job) -> None:
-        self.network, self.question, self.label = network, question, job.label
+    def __init__(self, network: ReluNetwork, goal: RadiusGoal, job: RadiusJob) -> None:
+        self.network, self.goal, self.label = network, goal, job.label
         self.image = job.image.astype(np.float64).reshape(-1)
-        self.deadline = time.monotonic() + question.timeout_seconds
-        self.tolerance = INNER_TOLERANCE * question.tolerance
+        self.deadline = time.monotonic() + goal.timeout_seconds
+        self.tolerance = INNER_TOLERANCE * goal.tolerance
         self.proved, self.proved_by = 0.0, DecidedBy.CLEAN
         self.broken = np.inf
         self.points: list[FloatArray] = []
@@ -110,18 +110,18 @@ class _Search:
         """Everything that is found within the time."""
         if self._is_broken(self.image):
             self._break(self.image)
-        if self.question.engine != "marabou":
+        if self.goal.engine != "marabou":
             with self._timed("interval"):
                 self._bound("interval")
             with self._timed("attack"):
-                self._attack(time.monotonic() + ATTACK_SHARE * self.question.timeout_seconds)
+                self._attack(time.monotonic() + ATTACK_SHARE * self.goal.timeout_seconds)
             with self._timed("crown"):
                 self._bound("crown")
         narrowed = narrow(
             self._ask,
             self.proved,
             None if np.isinf(self.broken) else self.broken,
-            self.question.max_epsilon,
+            self.goal.max_epsilon,
             tolerance=self.tolerance,
             deadline=self.deadline,
         )
@@ -168,21 +168,21 @@ class _Search:
                 self._property(radius).unsafe,
                 num_steps=ATTACK_STEPS,
                 num_restarts=ATTACK_RESTARTS,
-                seed=self.question.seed,
+                seed=self.goal.seed,
                 deadline=deadline,
             )
             if point is not None:
                 self._break(point)
-            elif radius == self.question.max_epsilon:
+            elif radius == self.goal.max_epsilon:
                 return
             else:
                 missed = radius
-            doubled = min(2 * radius, self.question.max_epsilon)
+            doubled = min(2 * radius, self.goal.max_epsilon)
             radius = doubled if np.isinf(self.broken) else (missed + self.broken) / 2
 
     def _bound(self, method: Method) -> None:
         """Bisection with bounds alone: intervals cost next to nothing, linear bounds prove more."""
-        missed = min(self.broken, self.question.max_epsilon)
+        missed = min(self.broken, self.goal.max_epsilon)
         while time.monotonic() < self.deadline and missed - self.proved > self.tolerance:
             radius = (self.proved + missed) / 2
             ball = self._ball(radius)
@@ -198,9 +198,9 @@ class _Search:
             answer = decide(
                 self.network,
                 self._property(radius),
-                engine=self.question.engine,
+                engine=self.goal.engine,
                 timeout_seconds=seconds,
-                seed=self.question.seed,
+                seed=self.goal.seed,
                 with_marabou=False,  # which could take the process, and what is known, with it
             )
         if answer.verdict is Verdict.ROBUST:

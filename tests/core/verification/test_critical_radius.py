@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +16,29 @@ from tasks.core.attacks import falsification
 from tasks.core.errors import CertiflowError, ContradictionError
 from tasks.core.evidence.radii import radius_summary, radius_table
 from tasks.core.evidence.radius_figures import radius_curves
+from tasks.core.execution import asking
+from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
+from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall
 from tasks.core.verification import critical_radius
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
-from tasks.core.verification.radius_search import Job, Question, RadiusSolver
+from tasks.core.verification.radius_search import Findings, RadiusGoal, RadiusJob, RadiusSolver
 from tests.networks import random_network
 from tests.oracle import least_margin
 
-QUESTION = Question(max_epsilon=0.5, tolerance=0.002, timeout_seconds=20)
+GOAL = RadiusGoal(max_epsilon=0.5, tolerance=0.002, timeout_seconds=20)
+RESOURCES = Resources(num_workers=2, memory_limit_bytes=2**31)
 
 
 def bracketed(
     network: ReluNetwork,
     images: NDArray[np.floating],
     labels: list[int] | None = None,
-    question: Question = QUESTION,
+    goal: RadiusGoal = GOAL,
     store: VerdictStore | None = None,
     runtime: Runtime | None = None,
     *,
@@ -45,9 +51,8 @@ def bracketed(
         runtime or NumpyRuntime(network),
         network,
         Sample(np.arange(len(points)) + 10, points, found),
-        question,
-        num_workers=2,
-        memory_limit_bytes=2**31,
+        goal,
+        RESOURCES,
         store=store,
         fresh=fresh,
     )
@@ -61,8 +66,8 @@ def linear() -> ReluNetwork:
 @pytest.mark.parametrize("engine", ["ladder", "bounds", "marabou"])
 def test_linear_models_have_the_radius_of_the_closed_form(engine: str) -> None:
     images = np.array([[0.5, 0.25], [0.4, 0.3], [0.1, 0.9]])
-    question = Question(0.5, 0.001, 20, engine)  # type: ignore[arg-type]
-    for image, bracket in zip(images, bracketed(linear(), images, None, question), strict=True):
+    goal = RadiusGoal(0.5, 0.001, 20, engine)  # type: ignore[arg-type]
+    for image, bracket in zip(images, bracketed(linear(), images, None, goal), strict=True):
         radius = abs(2 * image[0] - image[1] - 0.3) / 3  # no pixel reaches 0 or 1 before
         if bracket.label == 1:  # x1 + r, x2 - r
             assert image[0] + radius < 1
@@ -90,9 +95,9 @@ def test_brackets_hold_the_exact_least_margin() -> None:
             ball = LinfBall.around(image[None], bracket.proved)
             assert least_margin(network, ball, bracket.label) > -1e-6
             if bracket.counterexample is None:
-                assert bracket.proved == QUESTION.max_epsilon
+                assert bracket.proved == GOAL.max_epsilon
                 continue
-            assert bracket.falsified - bracket.proved <= QUESTION.tolerance
+            assert bracket.falsified - bracket.proved <= GOAL.tolerance
             assert bracket.counterexample.dtype == np.float32
             point = bracket.counterexample[None]
             assert LinfBall.around(image[None], bracket.falsified).contains(point)[0]
@@ -114,14 +119,14 @@ def test_an_attack_that_takes_its_time_leaves_some_for_proofs(
         time.sleep(max(deadline - time.monotonic(), 0.0))
 
     monkeypatch.setattr(falsification, "search", slow)
-    job = Job(0, np.array([0.5, 0.25], np.float32), label=0)
-    found = RadiusSolver(linear(), Question(0.5, 0.001, 1.0))(job)
+    job = RadiusJob(0, np.array([0.5, 0.25], np.float32), label=0)
+    found = RadiusSolver(linear(), RadiusGoal(0.5, 0.001, 1.0))(job)
     assert found.proved == pytest.approx((2 * 0.5 - 0.25 - 0.3) / 3, abs=0.002)
 
 
 def test_no_time_no_claim() -> None:
     network = random_network(np.random.default_rng(1), (4, 8, 3))
-    (bracket,) = bracketed(network, np.full((1, 4), 0.5), question=Question(0.5, 0.01, 0.0))
+    (bracket,) = bracketed(network, np.full((1, 4), 0.5), goal=RadiusGoal(0.5, 0.01, 0.0))
     assert (bracket.proved, bracket.falsified) == (0.0, np.inf)
     assert not bracket.complete
     assert "time limit" in bracket.reason
@@ -142,8 +147,15 @@ class Liar:
 
 def test_a_break_within_the_proof_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.array([[0.5, 0.25]], dtype=np.float32)
-    nearer = critical_radius.Findings(proved=0.1, points=np.array([[0.45, 0.25]]))
-    monkeypatch.setattr(critical_radius, "_findings", lambda outcome, question: nearer)
+    nearer = Findings(proved=0.1, points=np.array([[0.45, 0.25]]))
+
+    def lying(
+        make: object, arguments: object, jobs: list[RadiusJob], **options: object
+    ) -> Iterator[Outcome[RadiusJob, Findings]]:
+        for job in jobs:
+            yield Outcome(job, Ending.DONE, nearer, "", 0.0)
+
+    monkeypatch.setattr(asking, "run_jobs", lying)
     with pytest.raises(ContradictionError, match=r"sample 10.*proved robust up to epsilon 0.1"):
         bracketed(linear(), image, runtime=Liar(image))
 
@@ -164,11 +176,11 @@ def test_a_second_call_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         first = bracketed(network, images, store=store)
         jobs: list[int] = []
 
-        def counted(*arguments: object, **options: object) -> list[object]:
+        def counted(*arguments: object, **options: object) -> Iterator[object]:
             jobs.append(len(arguments[2]))  # type: ignore[arg-type]
-            return []
+            yield from ()
 
-        monkeypatch.setattr(critical_radius, "run_jobs", counted)
+        monkeypatch.setattr(asking, "run_jobs", counted)
         second = bracketed(network, images, store=store)
         with pytest.raises(KeyError):  # the jobs that were handed out came to nothing
             bracketed(network, images, store=store, fresh=True)
@@ -179,13 +191,28 @@ def test_a_second_call_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         np.testing.assert_array_equal(before.counterexample, after.counterexample)
 
 
+def test_a_stored_counterexample_that_breaks_no_more_is_searched_again(tmp_path: Path) -> None:
+    image = np.array([[0.5, 0.25]], dtype=np.float32)
+    with VerdictStore(tmp_path / "verdicts.db") as store:
+        (first,) = bracketed(linear(), image, store=store)
+        sample = Sample(np.array([10]), image, np.array([0]))
+        question = critical_radius._RadiusQuestion(NumpyRuntime(linear()), linear(), sample, GOAL)
+        key = question.key(RadiusJob(0, image[0], 0))
+        known = store.get(key)
+        assert known is not None
+        store.put(key, replace(known, points=np.array([[0.5, 0.25]])))
+        (second,) = bracketed(linear(), image, store=store)
+    assert second.counterexample is not None
+    assert second.falsified == first.falsified
+
+
 @pytest.mark.parametrize(
     ("max_epsilon", "tolerance", "words"),
     [(0.0, 0.1, "greatest epsilon is 0"), (0.5, 0.6, "tolerance is 0.6"), (0.5, 0, "1e-05 to 0.5")],
 )
-def test_impossible_questions_are_refused(max_epsilon: float, tolerance: float, words: str) -> None:
+def test_impossible_goals_are_refused(max_epsilon: float, tolerance: float, words: str) -> None:
     with pytest.raises(CertiflowError, match=words):
-        Question(max_epsilon, tolerance, 1.0)
+        RadiusGoal(max_epsilon, tolerance, 1.0)
 
 
 def test_table_summary_and_figure(tmp_path: Path) -> None:

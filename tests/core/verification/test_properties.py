@@ -19,8 +19,8 @@ from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy
 from tasks.core.verification import properties
+from tasks.core.verification.counterexamples import confirmed, reached
 from tasks.core.verification.properties import Instance, InstanceResult, verify_instances
-from tasks.core.verification.replay import confirmed, replayed
 from tests.model_files import NNET_LINES, saved_nnet
 from tests.property_files import saved_distance, saved_property
 
@@ -159,7 +159,7 @@ def test_candidate_is_followed_deeper_until_the_deployed_model_agrees() -> None:
     """The deployed model reaches the region in the outermost tenth of the box only."""
     candidate: FloatArray = np.array([[0.76]])
     model, region = identity(-0.15), at_least(0.75).unsafe[0]
-    assert replayed(model, region, candidate) is None
+    assert reached(model, region, candidate) is None
     found = confirmed(model, region, candidate)
     assert found is not None
     assert found["X"][0] >= 0.9
@@ -170,7 +170,7 @@ def test_replay_stays_inside_the_box() -> None:
     box = LinfBall(np.full((1, 1), -0.7), np.full((1, 1), 0.7 - 1.5e-8))
     assert np.float32(box.upper[0, 0]) > box.upper[0, 0]
     region = UnsafeRegion(box, -np.eye(1), np.zeros(1))
-    found = replayed(identity(0.0), region, box.upper)
+    found = reached(identity(0.0), region, box.upper)
     assert found is not None
     assert box.contains([found["X"]]).all()
     assert float(np.float32(found["X"][0])) == found["X"][0]
