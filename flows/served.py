@@ -52,11 +52,11 @@ def check_places(settings: Settings, served: Settings) -> None:
     """Raises `CertiflowError` when `settings` have a cluster or path that `served` do not allow."""
     allowed, chosen = _places(served), _places(settings)
     for key, value in chosen.items():
-        if value != allowed[key] and not _is_harmless(key, value):
+        if value != allowed.get(key) and not _is_harmless(key, value):
             raise CertiflowError(
-                f"{key} is {value!r}, but this deployment is served with {allowed[key]!r}: a run "
-                "started through Prefect cannot choose a cluster or a path outside the project's "
-                "folder; change the settings that are served, or use `certiflow retrain`"
+                f"{key} is {value!r}, but this deployment is served with {allowed.get(key)!r}: a "
+                "run started through Prefect cannot choose a cluster or a path outside the "
+                "project's folder; change the settings that are served, or use `certiflow retrain`"
             )
 
 
@@ -93,8 +93,12 @@ def _served_settings() -> Settings:
 
 
 def _places(settings: Settings) -> dict[str, str | None]:
-    return {
-        "verification.cluster": settings.verification.cluster,
+    clusters = {
+        f"{name}.cluster": section.cluster
+        for name, section in settings
+        if hasattr(section, "cluster")
+    }
+    return clusters | {
         "data.dataset": settings.data.dataset,
         "data.fallback": settings.data.fallback,
         "data.cache": str(settings.data.cache),
@@ -105,5 +109,5 @@ def _places(settings: Settings) -> dict[str, str | None]:
 def _is_harmless(key: str, value: str | None) -> bool:
     if value is None or (key in {"data.dataset", "data.fallback"} and value in DATASETS):
         return True
-    is_path = key != "verification.cluster"
+    is_path = not key.endswith(".cluster")
     return is_path and Path(value).resolve().is_relative_to(Path.cwd().resolve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,6 @@ def radius(
 ) -> ArtifactRef:
     """A bracket around every sampled point's critical radius: the table, logged with its figure."""
     from tasks.core.evidence import radii, radius_figures
-    from tasks.core.execution.asking import Resources
     from tasks.core.execution.verdict_store import VerdictStore
     from tasks.core.models import loading
     from tasks.core.verification import critical_radius
@@ -43,17 +43,19 @@ def radius(
     goal = RadiusGoal(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
+    counts: Counter[str] = Counter()
     with console.stage("radius", settings.samples) as progress, VerdictStore(STORE) as store:
 
         def on_result(bracket: Bracket) -> None:
-            progress.advance(note=f"[{bracket.proved:.4f}, {bracket.falsified:.4f}]")
+            counts["complete" if bracket.complete else "open"] += 1
+            progress.advance(note=" · ".join(f"{counts[word]} {word}" for word in sorted(counts)))
 
         brackets = critical_radius.critical_radii(
             loaded.runtime,
             loaded.network,
             sample,
             goal,
-            Resources(settings.num_workers, settings.memory_limit_bytes),
+            settings.resources,
             store=store,
             fresh=fresh,
             on_result=on_result,
@@ -114,12 +116,12 @@ def global_robustness(
     from tasks.core.models import loading
     from tasks.core.properties.specification import LinfBall
     from tasks.core.verification import global_robustness as core
-    from tasks.core.verification.difference_search import Question
+    from tasks.core.verification.difference_search import DifferenceGoal
 
     loaded, log, data = loading.load(model.verified_path()), Run(run), load(dataset)
     sample_for(loaded, data, 1, seed)  # the shapes must fit
     mean = data.train_images.mean(axis=0, dtype=np.float64)
-    question = Question(
+    goal = DifferenceGoal(
         settings.epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
     with console.stage("global", data.num_classes) as progress, VerdictStore(STORE) as store:
@@ -131,9 +133,8 @@ def global_robustness(
             loaded.network,
             LinfBall.around(mean[None], settings.domain_radius),
             settings.delta,
-            question,
-            num_workers=settings.num_workers,
-            memory_limit_bytes=settings.memory_limit_bytes,
+            goal,
+            settings.resources,
             runtime=loaded.runtime,
             store=store,
             fresh=fresh,

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,9 @@ from tasks.core.files import sha256_of
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
 from tasks.core.verdicts import Engine
+
+if TYPE_CHECKING:
+    from tasks.core.execution.asking import Resources
 
 DATASETS = (*SOURCES, "digits")
 
@@ -48,7 +51,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "tracking": True,
     "data": {"cache", "fallback"},
     "verification": {"workers", "cluster"},
-    "radius": {"workers"},
+    "radius": {"workers", "cluster"},
 }
 
 
@@ -91,12 +94,24 @@ class AttackSettings(_Section):
 
 
 class _Effort(_Section):
-    """What a question may cost."""
+    """What a question may cost.
+
+    `cluster` is the address of a Dask scheduler, such as `tcp://host:8786`, whose workers then take
+    the place of this machine's solver processes.
+    """
 
     engine: Engine = "ladder"
     timeout_seconds: float = Field(default=20, gt=0, allow_inf_nan=False)
     memory_limit_mb: int = Field(default=4096, ge=256)
     workers: int | None = Field(default=None, ge=1)
+    cluster: str | None = None
+
+    @property
+    def resources(self) -> Resources:
+        """Where solvers run."""
+        from tasks.core.execution.asking import Resources
+
+        return Resources(self.num_workers, self.memory_limit_bytes, self.cluster)
 
     @property
     def num_workers(self) -> int:
@@ -112,16 +127,14 @@ class _Effort(_Section):
 class VerificationSettings(_Effort):
     """Proofs for a stratified sample of test points over their own grid of radii.
 
-    `cluster` is the address of a Dask scheduler, such as `tcp://host:8786`, whose workers then take
-    the place of this machine's solver processes. Marabou is asked about `witness_share` of the
-    proofs of other stages, each for `witness_seconds`.
+    Marabou is asked about `witness_share` of the proofs of other stages, each for
+    `witness_seconds`.
     """
 
     samples: int = Field(default=20, ge=1)
     epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
     witness_share: float = Field(default=0.1, ge=0, le=1)
     witness_seconds: float = Field(default=5, gt=0, allow_inf_nan=False)
-    cluster: str | None = None
 
 
 class RadiusSettings(_Effort):

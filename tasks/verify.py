@@ -16,7 +16,6 @@ from tasks import console
 from tasks.core.data.datasets import stratified_sample
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence import figures, metrics
-from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.core.verdict_columns import STAGES, WITNESS_WORDS
@@ -94,7 +93,7 @@ def verify_sample(
                 engine=settings.engine,
                 attack=_strength(attack, seed),
                 timeout_seconds=settings.timeout_seconds,
-                resources=_resources(settings),
+                resources=settings.resources,
                 store=store,
                 fresh=fresh,
                 on_result=on_result,
@@ -142,7 +141,7 @@ def witnessed(
             sample,
             results,
             asked,
-            _resources(settings),
+            settings.resources,
             store=store,
             fresh=fresh,
             on_witness=on_witness,
@@ -153,10 +152,6 @@ def _strength(attack: AttackSettings, seed: int) -> AttackStrength:
     from tasks.core.search.first_stages import AttackStrength
 
     return AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed)
-
-
-def _resources(settings: VerificationSettings) -> Resources:
-    return Resources(settings.num_workers, settings.memory_limit_bytes, settings.cluster)
 
 
 def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Sample:

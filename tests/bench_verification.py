@@ -73,8 +73,7 @@ def vnncomp(console: Console) -> None:
                 )
                 for entry in entries
             ],
-            num_workers=1,
-            memory_limit_bytes=MEMORY,
+            Resources(1, MEMORY),
             engine="ladder",
             seed=0,
             store=None,

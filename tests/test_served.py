@@ -13,6 +13,7 @@ from tests.flow_project import smoke
 
 OUTSIDE = [
     ("verification.cluster", "tcp://elsewhere:8786"),
+    ("radius.cluster", "tcp://elsewhere:8786"),
     ("tracking.output", "/tmp/elsewhere"),
     ("tracking.output", "../elsewhere"),
     ("tracking.output", "link"),

@@ -149,7 +149,8 @@ def test_the_scheduled_deployment_fits_the_flow() -> None:
 
 def test_the_fingerprint_follows_what_has_an_effect() -> None:
     base = load_settings(CONF / "smoke.yaml")[0].fingerprint
-    for same in ("tracking.output=x", "verification.workers=2", "verification.cluster=tcp://h:1"):
+    clusters = ("verification.cluster=tcp://h:1", "radius.cluster=tcp://h:1")
+    for same in ("tracking.output=x", "verification.workers=2", *clusters):
         assert load_settings(CONF / "smoke.yaml", [same])[0].fingerprint == base
     for other in ("seed=1", "training.epochs=9", "promotion.samples=9", "radius=null"):
         assert load_settings(CONF / "smoke.yaml", [other])[0].fingerprint != base

@@ -12,6 +12,7 @@ import typer
 
 from flows.command import standard_output, version_cli
 from flows.command.options import (
+    Cluster,
     Configuration,
     Data,
     EngineName,
@@ -92,6 +93,7 @@ def verify(
     engine: EngineName = "ladder",
     seed: Annotated[int, typer.Option(help="Of the attack's starts.", min=0)] = 0,
     workers: Workers = None,
+    cluster: Cluster = None,
     data: Annotated[
         str | None, typer.Option(help="Local robustness on this dataset's test points.")
     ] = None,
@@ -124,7 +126,7 @@ def verify(
     from flows.command import verify_command
 
     num_workers = workers or len(os.sched_getaffinity(0))
-    effort = verify_command.Effort(engine, seed, fresh, num_workers)
+    effort = verify_command.Effort(engine, seed, fresh, num_workers, cluster)
     if data is not None and model is not None:
         section = {
             "engine": engine,
@@ -132,6 +134,7 @@ def verify(
             "epsilons": tuple(epsilon or ()),
             "timeout_seconds": timeout,
             "workers": workers,
+            "cluster": cluster,
         }
         _ask(model, data, seed, {"verification": section}, fresh, json, verbose)
     elif prop is not None and model is not None:
@@ -153,6 +156,7 @@ def radius(
     engine: EngineName = "ladder",
     seed: Annotated[int, typer.Option(help="Of the sample and the attacks.", min=0)] = 0,
     workers: Workers = None,
+    cluster: Cluster = None,
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -166,6 +170,7 @@ def radius(
         "tolerance": tolerance,
         "timeout_seconds": timeout,
         "workers": workers,
+        "cluster": cluster,
     }
     _ask(model, data, seed, {"radius": section}, fresh, json, verbose)
 
@@ -185,6 +190,7 @@ def global_robustness(
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Of the attacks.", min=0)] = 0,
     workers: Workers = None,
+    cluster: Cluster = None,
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -198,13 +204,18 @@ def global_robustness(
         "tolerance": tolerance,
         "timeout_seconds": timeout,
         "workers": workers,
+        "cluster": cluster,
     }
     _ask(model, data, seed, {"global_robustness": section}, fresh, json, verbose)
 
 
 @reproduce.command()
 def reluplex(
-    timeout: Seconds = 60.0, workers: Workers = None, fresh: Fresh = False, json: Json = None
+    timeout: Seconds = 60.0,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    fresh: Fresh = False,
+    json: Json = None,
 ) -> None:
     """The local robustness of ACAS Xu 1_1 in the Reluplex paper (CAV 2017), beside its table."""
     environment.prepare(verbose=False)
@@ -213,7 +224,7 @@ def reluplex(
     from flows.command import reproduce_command, verify_command
 
     num_workers = workers or len(os.sched_getaffinity(0))
-    effort = verify_command.Effort("ladder", 0, fresh, num_workers)
+    effort = verify_command.Effort("ladder", 0, fresh, num_workers, cluster)
     reproduce_command.reluplex(timeout, effort, json)
 
 

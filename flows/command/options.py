@@ -32,6 +32,12 @@ Model = Annotated[str, typer.Option(help="ONNX, Keras or .nnet file, or models:/
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Processes; all cores by default.", min=1)
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", help="Solve on this Dask scheduler's workers.", metavar="tcp://HOST:PORT"
+    ),
+]
 Data = Annotated[
     str, typer.Option(help="mnist, fashion_mnist, digits, or an .npz file of your own.")
 ]

@@ -12,7 +12,8 @@ from rich.table import Table
 from flows.command.verify_command import Effort, verified
 from flows.processes.session import write_json
 from tasks import console
-from tasks.core.verification.properties import Instance, InstanceResult
+from tasks.core.verification.properties import Instance
+from tasks.core.verification.property_solver import InstanceResult
 from tasks.core.verification.reluplex import Cell, cells, load_network
 
 CACHE = Path("data")

@@ -15,13 +15,15 @@ from rich.table import Table
 from flows.processes.session import write_json
 from tasks import console
 from tasks.core.errors import CertiflowError
+from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.files import output_file
 from tasks.core.properties.numerals import float_of
 from tasks.core.properties.vnnlib import format_counterexample
 from tasks.core.verdict_columns import WORDS
 from tasks.core.verdicts import Engine
-from tasks.core.verification.properties import VERDICTS, Instance, InstanceResult, verify_instances
+from tasks.core.verification.properties import VERDICTS, Instance, verify_instances
+from tasks.core.verification.property_solver import InstanceResult
 
 STORE = Path("verdicts.db")
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of each process
@@ -43,6 +45,7 @@ class Effort:
     seed: int
     fresh: bool
     num_workers: int
+    cluster: str | None = None
 
 
 def verify_one(
@@ -104,8 +107,7 @@ def stored_or_verified(
     with VerdictStore(STORE) as store:
         return verify_instances(
             instances,
-            num_workers=effort.num_workers,
-            memory_limit_bytes=MEMORY_LIMIT_BYTES,
+            Resources(effort.num_workers, MEMORY_LIMIT_BYTES, effort.cluster),
             engine=effort.engine,
             seed=effort.seed,
             store=store,

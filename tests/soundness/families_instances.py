@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tasks.core.verification.properties import Instance, InstanceResult, PropertySolver
+from tasks.core.verification.property_solver import (
+    InputFile,
+    InstanceResult,
+    PropertyJob,
+    PropertySolver,
+)
 from tests.soundness import families_dense, families_edges, findings
 from tests.soundness.cases import Case
 from tests.soundness.findings import Finding
@@ -27,18 +30,9 @@ FAMILIES = (
 SECONDS = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What a worker is sent."""
-
-    instance: Instance
-    index: int = 0
-    known: None = None
-
-
 @lru_cache(maxsize=1)
-def _solver() -> Any:
-    return PropertySolver("ladder", 0)
+def _solver() -> PropertySolver:
+    return PropertySolver("ladder", 0, {})
 
 
 def instances(rng: np.random.Generator, folder: Path) -> list[Finding]:
@@ -48,7 +42,7 @@ def instances(rng: np.random.Generator, folder: Path) -> list[Finding]:
         return [Finding("instances", "undecided", "the weights are no float32 numbers")]
     model = written_onnx(folder, case.network)
     prop = written_vnnlib(folder, case.property, case.network)
-    job = _Job(Instance(model, prop, SECONDS))
+    job = PropertyJob(0, InputFile.of(model), InputFile.of(prop), SECONDS)
     _solver().prepare(job)
     result = _solver()(job)
     if result.verdict == "unsat":

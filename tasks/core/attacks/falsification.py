@@ -89,10 +89,14 @@ def descend(
     starts: FloatArray,
     *,
     num_steps: int,
+    deadline: float = np.inf,
 ) -> tuple[FloatArray, FloatArray]:
-    """From each start, shape (n, inputs), the point of least excess met, and that excess (n,)."""
+    """From each start, shape (n, inputs), the point of least excess met, and that excess (n,).
+
+    Ends with what it has at `deadline`, in seconds of `time.monotonic`.
+    """
     rows, offsets = region.rows[None], region.offsets[None]
-    return _descend(network, box, rows, offsets, starts, num_steps, np.inf)
+    return _descend(network, box, rows, offsets, starts, num_steps, deadline)
 
 
 def _descend(

@@ -99,7 +99,7 @@ def _connected(address: str) -> Iterator[Client]:
     except OSError as error:
         raise CertiflowError(
             f"no Dask scheduler answers at {address} within {CONNECT_SECONDS:g} s: "
-            "start it, or unset verification.cluster"
+            "start it, or do without a cluster"
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise CertiflowError(f"cannot connect to {address} ({_one_line(error)})") from error
@@ -109,7 +109,7 @@ def _connected(address: str) -> Iterator[Client]:
         except TimeoutError as error:
             raise CertiflowError(
                 f"the Dask cluster at {address} has no worker after {FIRST_WORKER_SECONDS:g} s: "
-                f"start one with `dask worker {address}`, or unset verification.cluster"
+                f"start one with `dask worker {address}`, or do without a cluster"
             ) from error
         yield client
 
@@ -127,8 +127,7 @@ def _check_address(address: str) -> None:
         complete = False
     if not complete:
         raise CertiflowError(
-            f"{address!r} is not the address of a Dask scheduler: "
-            "write verification.cluster like tcp://host:8786"
+            f"{address!r} is not the address of a Dask scheduler: write it like tcp://host:8786"
         )
 
 

@@ -31,8 +31,8 @@ class OnnxRuntime:
     path: Path
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process opens the file itself."""
-        return {"path": self.path}
+        """Another process, on whichever machine, makes a session of its own of the same model."""
+        return {"path": self.path, "_model": self._model}
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import (
     PROBE,
-    Findings,
+    RadiusFindings,
     RadiusGoal,
     RadiusJob,
     RadiusSolver,
@@ -90,7 +90,7 @@ def critical_radii(
     waiting = []
     for row, (image, label) in enumerate(zip(sample.images, sample.labels, strict=True)):
         job = RadiusJob(row, image, int(label))
-        itself = Findings(points=image.reshape(1, -1).astype(np.float64))
+        itself = RadiusFindings(points=image.reshape(1, -1).astype(np.float64))
         bracket = question.bracket(job, itself, 0.0)
         if bracket.counterexample is None:
             waiting.append(job)
@@ -137,12 +137,12 @@ class _RadiusQuestion:
     def seconds(self, job: RadiusJob) -> float:
         return self.goal.timeout_seconds
 
-    def judged(self, outcome: Outcome[RadiusJob, Findings]) -> Bracket:
+    def judged(self, outcome: Outcome[RadiusJob, RadiusFindings]) -> Bracket:
         findings = outcome.answer
         if findings is None:
             limit = f"time limit of {self.goal.timeout_seconds:g} s"
             reason = limit if outcome.ending is Ending.TIMEOUT else outcome.reason
-            findings = Findings(reason=reason)
+            findings = RadiusFindings(reason=reason)
         return self.bracket(outcome.job, findings, outcome.seconds)
 
     def stored(self, bracket: Bracket) -> StoredVerdict:
@@ -162,14 +162,14 @@ class _RadiusQuestion:
     def recalled(self, job: RadiusJob, known: StoredVerdict) -> Bracket | Again[RadiusJob]:
         """A stored counterexample must break the model again."""
         proved = known.margin or 0.0
-        findings = Findings(
+        findings = RadiusFindings(
             proved, known.decided_by, known.points, known.reason, known.stage_seconds
         )
         bracket = self.bracket(job, findings, known.seconds)
         lost = known.points is not None and bracket.counterexample is None
         return Again(job) if lost else bracket
 
-    def bracket(self, job: RadiusJob, findings: Findings, seconds: float) -> Bracket:
+    def bracket(self, job: RadiusJob, findings: RadiusFindings, seconds: float) -> Bracket:
         """The findings, as far as the deployed model confirms them."""
         index = int(self.sample.indices[job.row])
         candidates = np.empty((0, job.image.size)) if findings.points is None else findings.points

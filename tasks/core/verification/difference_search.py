@@ -25,8 +25,8 @@ INNER_TOLERANCE = 0.9  # of the tolerance: the replay in float32 takes the rest
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of every output, and with what effort.
+class DifferenceGoal:
+    """What is to be known of every output, and with what effort.
 
     Attributes:
         epsilon: the difference that no pair may reach; None: find the least one.
@@ -51,14 +51,14 @@ class Question:
 
 
 @dataclass(frozen=True)
-class ClassJob:
+class DifferenceJob:
     """One output for a worker."""
 
     label: int
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class DifferenceFindings:
     """A difference that no pair reaches, and points (x, d), shape (n, 2 inputs), of great ones."""
 
     proved: float = np.inf
@@ -75,14 +75,14 @@ class DifferenceSolver:
     loose: ReluNetwork
     domain: LinfBall
     delta: float
-    question: Question
+    goal: DifferenceGoal
 
     def __post_init__(self) -> None:
         warm_up()
 
-    def __call__(self, job: ClassJob) -> Evidence:
+    def __call__(self, job: DifferenceJob) -> DifferenceFindings:
         box = twin_box(self.domain, self.delta)
-        return _Search(self.twin, self.loose, box, self.question, job.label).run()
+        return _Search(self.twin, self.loose, box, self.goal, job.label).run()
 
 
 class _Search:
@@ -93,38 +93,43 @@ class _Search:
         twin: ReluNetwork,
         loose: ReluNetwork,
         box: LinfBall,
-        question: Question,
+        goal: DifferenceGoal,
         label: int,
     ) -> None:
-        self.twin, self.loose, self.box, self.question = twin, loose, box, question
+        self.twin, self.loose, self.box, self.goal = twin, loose, box, goal
         self.row = np.eye(twin.num_outputs)[[label]]
-        self.deadline = time.monotonic() + question.timeout_seconds
+        self.deadline = time.monotonic() + goal.timeout_seconds
         self.proved, self.decided_by = np.inf, DecidedBy.CLEAN
         self.found = 0.0
         self.points: list[FloatArray] = []
 
-    def run(self) -> Evidence:
+    def run(self) -> DifferenceFindings:
         """Attack, linear bounds, then the ladder, within the time."""
-        if self.question.timeout_seconds <= 0:
-            return Evidence(reason="time limit of 0 s")
+        if self.goal.timeout_seconds <= 0:
+            return DifferenceFindings(reason="time limit of 0 s")
         self._attack()
         self._bound()
-        reason = self._find_least() if self.question.epsilon is None else self._decide()
+        reason = self._find_least() if self.goal.epsilon is None else self._decide()
         points = np.array(self.points).reshape(-1, self.twin.num_inputs)
-        return Evidence(self.proved, self.decided_by, points, reason)
+        return DifferenceFindings(self.proved, self.decided_by, points, reason)
 
     def _region(self, epsilon: float) -> UnsafeRegion:
         return UnsafeRegion(self.box, -self.row, np.array([epsilon]))
 
     def _attack(self) -> None:
         """From random points of the domain with the greatest changes."""
-        generator = np.random.default_rng(self.question.seed)
+        generator = np.random.default_rng(self.goal.seed)
         spread = generator.random((ATTACK_RESTARTS, self.twin.num_inputs))
         half = self.twin.num_inputs // 2
         spread[:, half:] = spread[:, half:].round()
         starts = self.box.lower + spread * (self.box.upper - self.box.lower)
         points, excess = falsification.descend(
-            self.twin, self.box, self._region(0.0), starts, num_steps=ATTACK_STEPS
+            self.twin,
+            self.box,
+            self._region(0.0),
+            starts,
+            num_steps=ATTACK_STEPS,
+            deadline=self.deadline,
         )
         self.points.append(points[int(np.argmin(excess))])
         self.found = max(0.0, self._difference(self.points[0]))
@@ -135,7 +140,7 @@ class _Search:
     def _bound(self) -> None:
         """What backward linear bounds prove at once, the better of both twins."""
         for twin in (self.twin, self.loose):
-            hidden = preactivation_bounds(twin, self.box, "crown")
+            hidden = preactivation_bounds(twin, self.box, "crown", self.deadline)
             last = len(twin.layers) - 1
             lower = linear_lower_bounds(twin, last, -self.row, hidden, self.box)
             self.proved = min(self.proved, float(np.nextafter(-lower[0, 0], np.inf)))
@@ -143,13 +148,13 @@ class _Search:
 
     def _decide(self) -> str:
         """Whether the epsilon asked is reached; the reason if that stays open."""
-        assert self.question.epsilon is not None
-        if self.found >= self.question.epsilon:
+        assert self.goal.epsilon is not None
+        if self.found >= self.goal.epsilon:
             self.decided_by = DecidedBy.ATTACK
             return ""
-        if self.proved <= self.question.epsilon:
+        if self.proved <= self.goal.epsilon:
             return ""
-        return self._ask(self.question.epsilon, self.deadline - time.monotonic()).reason
+        return self._ask(self.goal.epsilon, self.deadline - time.monotonic()).reason
 
     def _find_least(self) -> str:
         narrowed = narrow(
@@ -157,7 +162,7 @@ class _Search:
             self.proved,
             self.found,
             0.0,
-            tolerance=INNER_TOLERANCE * self.question.tolerance,
+            tolerance=INNER_TOLERANCE * self.goal.tolerance,
             deadline=self.deadline,
         )
         return narrowed.reason
@@ -173,7 +178,7 @@ class _Search:
             self.proved, self.decided_by = epsilon, answer.decided_by
             return Reply(proved=True)
         if answer.verdict is Verdict.FALSIFIED:
-            if self.question.epsilon is not None:
+            if self.goal.epsilon is not None:
                 self.decided_by = answer.decided_by
             return Reply(broken=max(epsilon, self._difference(answer.candidates[0])))
         return Reply(reason=f"{answer.verdict} at {epsilon:.5g}: {answer.reason}")
@@ -182,8 +187,8 @@ class _Search:
         return decide(
             twin,
             Property((self._region(epsilon),)),
-            engine=self.question.engine,
+            engine=self.goal.engine,
             timeout_seconds=seconds,
-            seed=self.question.seed,
+            seed=self.goal.seed,
             with_marabou=False,  # which could take the process, and what is known, with it
         )

@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import ContradictionError
+from tasks.core.execution.asking import Resources, answers
 from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, VerdictStore
-from tasks.core.execution.worker_pool import Ending, Outcome, run_jobs
+from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
-from tasks.core.verification.difference_search import ClassJob, DifferenceSolver, Evidence, Question
+from tasks.core.verification.difference_search import (
+    DifferenceFindings,
+    DifferenceGoal,
+    DifferenceJob,
+    DifferenceSolver,
+)
+from tasks.core.verification.replay import replayed
 from tasks.core.verification.twin_network import twin_network
-
-GRACE_SECONDS = 15.0  # for a solver's last step, before the process is ended from outside
 
 Pair = tuple[FloatArray, FloatArray]
 
@@ -42,6 +49,7 @@ class ClassResult:
             domain at most delta apart differs by less.
         largest_difference: of the scores of `pair`, found by attack; 0 without a pair.
         pair: x1 and x2, each (inputs,), inside the domain, at most delta apart.
+        candidates: the twin network's points (x, d), (n, 2 inputs), that pairs were made of.
     """
 
     label: int
@@ -52,16 +60,16 @@ class ClassResult:
     seconds: float
     decided_by: DecidedBy
     reason: str = ""
+    candidates: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
 
 
 def global_robustness(
     network: ReluNetwork,
     domain: LinfBall,
     delta: float,
-    question: Question,
+    goal: DifferenceGoal,
+    resources: Resources,
     *,
-    num_workers: int,
-    memory_limit_bytes: int,
     runtime: Runtime | None = None,
     store: VerdictStore | None = None,
     fresh: bool = False,
@@ -75,157 +83,128 @@ def global_robustness(
     Raises:
         ContradictionError: a pair differs by as much as was proved impossible.
         CertiflowError: the domain is not one box of the network's inputs, delta is negative, the
-            store cannot be used, or a process cannot start.
+            store cannot be used; as `asking.answers` does.
     """
-    twin = twin_network(network, domain, delta)
-    loose = twin_network(network, domain, delta, clipped=False)
-    score = _float64_scores(network) if runtime is None else _float32_scores(runtime)
-    kind = np.float64 if runtime is None else np.float32
+    question = _DifferenceQuestion(network, domain, delta, goal, runtime)
+    jobs = [DifferenceJob(label) for label in range(network.num_outputs)]
     results: dict[int, ClassResult] = {}
-
-    def arrived(label: int, evidence: Evidence, seconds: float) -> None:
-        replayed = _replayed(score, domain, delta, evidence.points, label, kind)
-        results[label] = _result(label, evidence, replayed, question, seconds)
-        on_result(results[label])
-
-    keys = [_key(network, domain, delta, label, question) for label in range(network.num_outputs)]
-    waiting = []
-    for label, key in enumerate(keys):
-        known = store.get(key) if store is not None and not fresh else None
-        if known is None:
-            waiting.append(ClassJob(label))
-        else:
-            arrived(label, _from_store(known), known.seconds)
-    for outcome in run_jobs(
-        DifferenceSolver,
-        (twin, loose, domain, delta, question),
-        waiting,
-        num_workers=num_workers,
-        timeout_seconds=lambda job: question.timeout_seconds + GRACE_SECONDS,
-        memory_limit_bytes=memory_limit_bytes,
-    ):
-        label, evidence = outcome.job.label, _evidence(outcome, question)
-        arrived(label, evidence, outcome.seconds)
-        if store is not None and outcome.ending in {Ending.DONE, Ending.TIMEOUT}:
-            store.put(keys[label], _to_store(results[label], evidence))
+    with closing(answers(question, jobs, resources, store=store, fresh=fresh)) as found:
+        for job, result in found:
+            results[job.label] = result
+            on_result(result)
     return [results[label] for label in range(network.num_outputs)]
 
 
-def pair_of(domain: LinfBall, delta: float, point: FloatArray, kind: type[np.floating]) -> Pair:
-    """x1 and x2 = clip(x1 + d) of a point (x, d) of the twin network, as numbers of `kind`.
+@dataclass(frozen=True, eq=False)
+class _DifferenceQuestion:
+    """`asking.Question` about the outputs of a network."""
 
-    The change is shortened by two units in the last place of the domain's greatest number, so that
-    rounding leaves the pair inside.
-    """
-    size = domain.lower.shape[1]
-    lower, upper = domain.float32_bounds() if kind is np.float32 else (domain.lower, domain.upper)
-    reach = max(float(np.abs([domain.lower, domain.upper]).max()), delta)
-    most = max(delta - 2 * float(np.finfo(kind).eps) * reach, 0.0)
-    first = np.clip(point[:size].astype(kind), lower[0], upper[0])
-    second = first.astype(np.float64) + np.clip(point[size:], -most, most)
-    second = np.clip(second.astype(kind), lower[0], upper[0])
-    return first.astype(np.float64), second.astype(np.float64)
+    network: ReluNetwork
+    domain: LinfBall
+    delta: float
+    goal: DifferenceGoal
+    runtime: Runtime | None
 
+    def key(self, job: DifferenceJob) -> VerdictKey:
+        goal, domain = self.goal, self.domain
+        asked = f"{self.delta!r} {job.label} {goal.epsilon!r} {goal.tolerance!r}"
+        digest = hashlib.sha256(f"global robustness {domain.lower.shape} {asked} ".encode())
+        for bound in (domain.lower, domain.upper):
+            digest.update(np.ascontiguousarray(bound).tobytes())
+        engine = f"{goal.engine} v{ENGINE_VERSION}"
+        settings = f"timeout {goal.timeout_seconds:g} seed {goal.seed}"
+        return VerdictKey(self.network.sha256, digest.hexdigest(), f"{engine} {settings}")
 
-Scores = Callable[[FloatArray], FloatArray]
+    def solver(self) -> tuple[type[DifferenceSolver], tuple[Any, ...]]:
+        twin = twin_network(self.network, self.domain, self.delta)
+        loose = twin_network(self.network, self.domain, self.delta, clipped=False)
+        return DifferenceSolver, (twin, loose, self.domain, self.delta, self.goal)
 
+    def seconds(self, job: DifferenceJob) -> float:
+        return self.goal.timeout_seconds
 
-def _float64_scores(network: ReluNetwork) -> Scores:
-    return network
+    def judged(self, outcome: Outcome[DifferenceJob, DifferenceFindings]) -> ClassResult:
+        findings = outcome.answer
+        if findings is None:
+            limit = f"time limit of {self.goal.timeout_seconds:g} s"
+            reason = limit if outcome.ending is Ending.TIMEOUT else outcome.reason
+            findings = DifferenceFindings(reason=reason)
+        return self._result(outcome.job.label, findings, outcome.seconds)
 
-
-def _float32_scores(runtime: Runtime) -> Scores:
-    def scores(points: FloatArray) -> FloatArray:
-        fed = points.astype(np.float32).reshape(len(points), *runtime.input_shape)
-        alone = [runtime.logits(one[None])[0] for one in fed]
-        return np.array(alone, dtype=np.float64)
-
-    return scores
-
-
-def _replayed(
-    score: Scores,
-    domain: LinfBall,
-    delta: float,
-    points: FloatArray,
-    label: int,
-    kind: type[np.floating],
-) -> tuple[float, Pair | None]:
-    """The greatest difference of a score, and its pair, of points (n, 2 inputs)."""
-    largest, best = 0.0, None
-    for point in points:
-        pair = pair_of(domain, delta, point, kind)
-        inside = all(domain.contains(x[None])[0] for x in pair)
-        if not inside or np.abs(pair[1] - pair[0]).max() > delta:
-            continue
-        first, second = score(np.stack(pair))
-        difference = abs(float(second[label] - first[label]))
-        if difference > largest:
-            largest, best = difference, pair
-    return largest, best
-
-
-def _result(
-    label: int,
-    evidence: Evidence,
-    replayed: tuple[float, Pair | None],
-    question: Question,
-    seconds: float,
-) -> ClassResult:
-    found, pair = replayed
-    if found >= evidence.proved:
-        raise ContradictionError(
-            f"output {label}: proved to differ by less than {evidence.proved:g} by "
-            f"{evidence.decided_by}, yet a pair differs by {found:g}: this is a defect of "
-            "certiflow; please report it"
+    def stored(self, result: ClassResult) -> StoredVerdict:
+        """`margin` holds the epsilon proved; the points are those that were replayed."""
+        return StoredVerdict(
+            verdict=result.verdict,
+            decided_by=result.decided_by,
+            seconds=result.seconds,
+            margin=result.epsilon,
+            reason=result.reason,
+            points=result.candidates,
         )
-    asked = question.epsilon
-    if asked is None:
-        known = evidence.proved - found <= question.tolerance
-    else:
-        known = evidence.proved <= asked
-    verdict = Verdict.ROBUST if known else Verdict.UNKNOWN
-    if asked is not None and found >= asked:
-        verdict = Verdict.FALSIFIED
-    reason = "" if verdict is not Verdict.UNKNOWN else evidence.reason or NEAR_BOUNDARY
-    return ClassResult(
-        label, verdict, evidence.proved, found, pair, seconds, evidence.decided_by, reason
-    )
 
+    def recalled(self, job: DifferenceJob, known: StoredVerdict) -> ClassResult:
+        points = np.empty((0, 0)) if known.points is None else known.points
+        proved = np.inf if known.margin is None else known.margin
+        findings = DifferenceFindings(proved, known.decided_by, points, known.reason)
+        return self._result(job.label, findings, known.seconds)
 
-def _evidence(outcome: Outcome[ClassJob, Evidence], question: Question) -> Evidence:
-    if outcome.answer is not None:
-        return outcome.answer
-    if outcome.ending is Ending.TIMEOUT:
-        return Evidence(reason=f"time limit of {question.timeout_seconds:g} s")
-    return Evidence(reason=outcome.reason)
+    def _result(self, label: int, findings: DifferenceFindings, seconds: float) -> ClassResult:
+        proved, asked = findings.proved, self.goal.epsilon
+        found, pair = self._greatest(findings.points, label)
+        if found >= proved:
+            raise ContradictionError(
+                f"output {label}: proved to differ by less than {proved:g} by "
+                f"{findings.decided_by}, yet a pair differs by {found:g}: this is a defect of "
+                "certiflow; please report it"
+            )
+        known = proved - found <= self.goal.tolerance if asked is None else proved <= asked
+        verdict = Verdict.ROBUST if known else Verdict.UNKNOWN
+        if asked is not None and found >= asked:
+            verdict = Verdict.FALSIFIED
+        reason = "" if verdict is not Verdict.UNKNOWN else findings.reason or NEAR_BOUNDARY
+        return ClassResult(
+            label,
+            verdict,
+            proved,
+            found,
+            pair,
+            seconds,
+            findings.decided_by,
+            reason,
+            findings.points,
+        )
 
+    def _greatest(self, points: FloatArray, label: int) -> tuple[float, Pair | None]:
+        """The greatest difference of a score, and its pair, of the twin's points."""
+        largest, best = 0.0, None
+        for point in points:
+            pair, change = self._pair(point)
+            inside = all(self.domain.contains(x[None])[0] for x in pair)
+            if not inside or np.abs(pair[1] - pair[0]).max() > self.delta:
+                continue
+            difference = abs(float(change[label]))
+            if difference > largest:
+                largest, best = difference, pair
+        return largest, best
 
-def _key(
-    network: ReluNetwork, domain: LinfBall, delta: float, label: int, question: Question
-) -> VerdictKey:
-    asked = f"{delta!r} {label} {question.epsilon!r} {question.tolerance!r}"
-    digest = hashlib.sha256(f"global robustness {domain.lower.shape} {asked} ".encode())
-    for bound in (domain.lower, domain.upper):
-        digest.update(np.ascontiguousarray(bound).tobytes())
-    engine = f"{question.engine} v{ENGINE_VERSION}"
-    settings = f"timeout {question.timeout_seconds:g} seed {question.seed}"
-    return VerdictKey(network.sha256, digest.hexdigest(), f"{engine} {settings}")
+    def _pair(self, point: FloatArray) -> tuple[Pair, FloatArray]:
+        """x1 and x2 = clip(x1 + d) of a point (x, d) of the twin, and how the scores change.
 
+        The change d is shortened by two units in the last place of the domain's greatest number, so
+        that rounding leaves the pair inside.
+        """
+        size, delta = self.domain.lower.shape[1], self.delta
+        unit = np.finfo(np.float64 if self.runtime is None else np.float32).eps
+        reach = max(float(np.abs([self.domain.lower, self.domain.upper]).max()), delta)
+        most = max(delta - 2 * float(unit) * reach, 0.0)
+        first, before = self._replayed(point[:size])
+        second, after = self._replayed(first + np.clip(point[size:], -most, most))
+        return (first, second), after - before
 
-def _to_store(result: ClassResult, evidence: Evidence) -> StoredVerdict:
-    """`margin` holds the epsilon proved; the points are those that were replayed."""
-    return StoredVerdict(
-        verdict=result.verdict,
-        decided_by=result.decided_by,
-        seconds=result.seconds,
-        margin=result.epsilon,
-        reason=result.reason,
-        points=evidence.points,
-    )
-
-
-def _from_store(known: StoredVerdict) -> Evidence:
-    points = np.empty((0, 0)) if known.points is None else known.points
-    proved = np.inf if known.margin is None else known.margin
-    return Evidence(proved, known.decided_by, points, known.reason)
+    def _replayed(self, point: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The point as the model is fed it, and its scores."""
+        if self.runtime is None:
+            inside = np.clip(point, self.domain.lower[0], self.domain.upper[0])
+            return inside, self.network(inside[None])[0]
+        fed, logits = replayed(self.runtime, self.domain, point)
+        return fed.reshape(-1).astype(np.float64), logits.astype(np.float64)

@@ -69,7 +69,7 @@ class RadiusJob:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class RadiusFindings:
     """What a worker found: the radius proved and points, (n, inputs), that float64 mislabels."""
 
     proved: float = 0.0
@@ -89,7 +89,7 @@ class RadiusSolver:
     def __post_init__(self) -> None:
         warm_up()
 
-    def __call__(self, job: RadiusJob) -> Findings:
+    def __call__(self, job: RadiusJob) -> RadiusFindings:
         return _Search(self.network, self.goal, job).run()
 
 
@@ -106,7 +106,7 @@ class _Search:
         self.points: list[FloatArray] = []
         self.seconds: dict[str, float] = {}
 
-    def run(self) -> Findings:
+    def run(self) -> RadiusFindings:
         """Everything that is found within the time."""
         if self._is_broken(self.image):
             self._break(self.image)
@@ -126,7 +126,9 @@ class _Search:
             deadline=self.deadline,
         )
         points = np.array(self.points).reshape(-1, len(self.image))
-        return Findings(narrowed.proved, self.proved_by, points, narrowed.reason, self.seconds)
+        return RadiusFindings(
+            narrowed.proved, self.proved_by, points, narrowed.reason, self.seconds
+        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -26,7 +26,12 @@ from tasks.core.properties.specification import LinfBall
 from tasks.core.verification import critical_radius
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
-from tasks.core.verification.radius_search import Findings, RadiusGoal, RadiusJob, RadiusSolver
+from tasks.core.verification.radius_search import (
+    RadiusFindings,
+    RadiusGoal,
+    RadiusJob,
+    RadiusSolver,
+)
 from tests.networks import random_network
 from tests.oracle import least_margin
 
@@ -147,11 +152,11 @@ class Liar:
 
 def test_a_break_within_the_proof_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.array([[0.5, 0.25]], dtype=np.float32)
-    nearer = Findings(proved=0.1, points=np.array([[0.45, 0.25]]))
+    nearer = RadiusFindings(proved=0.1, points=np.array([[0.45, 0.25]]))
 
     def lying(
         make: object, arguments: object, jobs: list[RadiusJob], **options: object
-    ) -> Iterator[Outcome[RadiusJob, Findings]]:
+    ) -> Iterator[Outcome[RadiusJob, RadiusFindings]]:
         for job in jobs:
             yield Outcome(job, Ending.DONE, nearer, "", 0.0)
 

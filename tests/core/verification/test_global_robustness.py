@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,19 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError, ContradictionError
+from tasks.core.execution import asking
+from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
+from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall
 from tasks.core.verdicts import Verdict
-from tasks.core.verification import global_robustness as subject
-from tasks.core.verification.difference_search import Evidence, Question
+from tasks.core.verification.difference_search import (
+    DifferenceFindings,
+    DifferenceGoal,
+    DifferenceJob,
+)
 from tasks.core.verification.global_robustness import ClassResult, global_robustness
 from tasks.core.verification.twin_network import twin_box, twin_network
 from tests.networks import box, random_network
@@ -28,7 +35,7 @@ DOMAIN = box([0.25, 0.0, 0.5], [0.25, 1.0, 0.75])
 
 def results_of(
     network: ReluNetwork,
-    question: Question,
+    goal: DifferenceGoal,
     domain: LinfBall = DOMAIN,
     runtime: Runtime | None = None,
     store: VerdictStore | None = None,
@@ -37,9 +44,8 @@ def results_of(
         network,
         domain,
         DELTA,
-        question,
-        num_workers=2,
-        memory_limit_bytes=2**31,
+        goal,
+        Resources(num_workers=2, memory_limit_bytes=2**31),
         runtime=runtime,
         store=store,
     )
@@ -81,7 +87,7 @@ def test_linear_units_pass_in_both_copies() -> None:
 def test_a_linear_model_moves_by_the_norm_of_its_row() -> None:
     """The first input is a point, so that only the others move: delta times their weights."""
     network = ReluNetwork((Affine(np.array([[5.0, 2.0, -1.0], [1.0, 0.0, 3.0]]), np.zeros(2)),))
-    results = results_of(network, Question(None, 0.001, 20))
+    results = results_of(network, DifferenceGoal(None, 0.001, 20))
     for result, norm in zip(results, (3.0, 3.0), strict=True):
         assert result.verdict is Verdict.ROBUST
         assert result.largest_difference <= norm * DELTA + 1e-12
@@ -93,7 +99,7 @@ def test_brackets_hold_the_exact_greatest_difference(deployed: bool) -> None:
     for seed in range(3):
         network = random_network(np.random.default_rng(seed), (3, 5, 2))
         runtime = NumpyRuntime(network) if deployed else None
-        results = results_of(network, Question(None, 0.002, 20), runtime=runtime)
+        results = results_of(network, DifferenceGoal(None, 0.002, 20), runtime=runtime)
         _, first, second = pairs(DOMAIN, 20_000)
         sampled = np.abs(network(second) - network(first)).max(axis=0)
         for result in results:
@@ -137,27 +143,37 @@ def _signed(layer: Affine, shifted: NDArray[np.bool_]) -> Affine:
 def test_an_epsilon_asked_is_decided() -> None:
     network = random_network(np.random.default_rng(1), (3, 5, 2))
     exact = [greatest_difference(network, label) for label in range(2)]
-    above = results_of(network, Question(1.05 * max(exact), 0.01, 20))
+    above = results_of(network, DifferenceGoal(1.05 * max(exact), 0.01, 20))
     assert {result.verdict for result in above} == {Verdict.ROBUST}
-    below = results_of(network, Question(0.9 * min(exact), 0.01, 20), runtime=NumpyRuntime(network))
+    below = results_of(
+        network, DifferenceGoal(0.9 * min(exact), 0.01, 20), runtime=NumpyRuntime(network)
+    )
     assert {result.verdict for result in below} == {Verdict.FALSIFIED}
     assert all(result.largest_difference >= 0.9 * min(exact) for result in below)
 
 
 def test_no_time_no_claim() -> None:
     network = random_network(np.random.default_rng(1), (3, 5, 2))
-    for result in results_of(network, Question(None, 0.01, 0.0)):
+    for result in results_of(network, DifferenceGoal(None, 0.01, 0.0)):
         assert (result.verdict, result.epsilon) == (Verdict.UNKNOWN, np.inf)
         assert result.reason == "time limit of 0 s"
 
 
 def test_a_second_call_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, question = random_network(np.random.default_rng(2), (3, 5, 2)), Question(None, 0.01, 9)
+    network, goal = (
+        random_network(np.random.default_rng(2), (3, 5, 2)),
+        DifferenceGoal(None, 0.01, 9),
+    )
     with VerdictStore(tmp_path / "verdicts.db") as store:
-        first = results_of(network, question, store=store)
+        first = results_of(network, goal, store=store)
         jobs: list[int] = []
-        monkeypatch.setattr(subject, "run_jobs", lambda *a, **k: jobs.append(len(a[2])) or [])
-        second = results_of(network, question, store=store)
+
+        def counted(*arguments: object, **options: object) -> Iterator[object]:
+            jobs.append(len(arguments[2]))
+            yield from ()
+
+        monkeypatch.setattr(asking, "run_jobs", counted)
+        second = results_of(network, goal, store=store)
     assert jobs == [0]
     for before, after in zip(first, second, strict=True):
         assert (before.epsilon, before.largest_difference) == (
@@ -169,19 +185,26 @@ def test_a_second_call_computes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_pair_beyond_the_proof_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     network = ReluNetwork((Affine(np.array([[5.0, 2.0, -1.0]]), np.zeros(1)),))
     point = np.array([[0.25, 0.5, 0.6, 0.0, DELTA, 0.0]])
-    false = Evidence(proved=0.01, points=point)
-    monkeypatch.setattr(subject, "_evidence", lambda outcome, question: false)
+    false = DifferenceFindings(proved=0.01, points=point)
+
+    def lying(
+        make: object, arguments: object, jobs: list[DifferenceJob], **options: object
+    ) -> Iterator[Outcome[DifferenceJob, DifferenceFindings]]:
+        for job in jobs:
+            yield Outcome(job, Ending.DONE, false, "", 0.0)
+
+    monkeypatch.setattr(asking, "run_jobs", lying)
     with pytest.raises(ContradictionError, match=r"output 0: proved to differ by less than 0\.01"):
-        results_of(network, Question(None, 0.01, 9))
+        results_of(network, DifferenceGoal(None, 0.01, 9))
 
 
-def test_impossible_questions_are_refused() -> None:
+def test_impossible_goals_are_refused() -> None:
     network = random_network(np.random.default_rng(1), (3, 5, 2))
     with pytest.raises(CertiflowError, match="one box of 3 inputs"):
         twin_network(network, box([0.0], [1.0]), DELTA)
     with pytest.raises(CertiflowError, match="delta is -1"):
         twin_network(network, DOMAIN, -1.0)
     with pytest.raises(CertiflowError, match="epsilon is 0"):
-        Question(0.0, 0.1, 1.0)
+        DifferenceGoal(0.0, 0.1, 1.0)
     with pytest.raises(CertiflowError, match="tolerance is 0"):
-        Question(None, 0.0, 1.0)
+        DifferenceGoal(None, 0.0, 1.0)

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from tasks.core.arrays import FloatArray
+from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import LoadedModel
 from tasks.core.networks.network import Affine, ReluNetwork
@@ -20,24 +21,26 @@ from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy
 from tasks.core.verification import properties
 from tasks.core.verification.counterexamples import confirmed, reached
-from tasks.core.verification.properties import Instance, InstanceResult, verify_instances
+from tasks.core.verification.properties import Instance, verify_instances
+from tasks.core.verification.property_solver import InputFile, InstanceResult
 from tests.model_files import NNET_LINES, saved_nnet
 from tests.property_files import saved_distance, saved_property
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
+RESOURCES = Resources(num_workers=1, memory_limit_bytes=4 * 2**30)
+
+
 def verify(
     instances: list[Instance], *, store: VerdictStore | None = None, **changes: Any
 ) -> list[InstanceResult]:
     settings: dict[str, Any] = {
-        "num_workers": 1,
-        "memory_limit_bytes": 4 * 2**30,
         "engine": "ladder",
         "seed": 0,
         "fresh": False,
     }
-    return verify_instances(instances, store=store, **(settings | changes))
+    return verify_instances(instances, RESOURCES, store=store, **(settings | changes))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,8 @@ def test_stored_counterexample_that_does_not_replay_is_computed_again(
         saved_distance(tmp_path), saved_property(tmp_path / "p.vnnlib", "(>= Y_0 0.9)"), 20
     )
     with VerdictStore(tmp_path / "v.db") as store:
-        key = properties._key(instance, "ladder", 0, properties._file_key)
+        job = properties._job(0, instance, InputFile.of)
+        key = properties._PropertyQuestion("ladder", 0, {}).key(job)
         (first,) = verify([instance], store=store)
         known = store.get(key)
         assert known is not None
@@ -184,7 +188,7 @@ def test_process_that_overruns_is_a_timeout() -> None:
         DecidedBy.ATTACK,
     )  # which found the point
     assert "1 s" in result.reason
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 120  # of the 600 that it would take
 
 
 def test_bad_rows_are_errors_with_a_reason_and_the_others_go_on(tmp_path: Path) -> None:

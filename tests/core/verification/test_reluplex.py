@@ -11,6 +11,7 @@ import pytest
 
 from tasks.core.data.download import MIRROR_VARIABLE, DatasetUnavailableError, PinnedFile
 from tasks.core.errors import CertiflowError
+from tasks.core.execution.asking import Resources
 from tasks.core.files import sha256_of
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import NumpyRuntime
@@ -113,8 +114,7 @@ def test_all_established_verdicts(tmp_path: Path) -> None:
     model, table = load_network(tmp_path / "data"), cells()
     results = verify_instances(
         [Instance(model, cell.property(model), 60) for cell in table],
-        num_workers=2,
-        memory_limit_bytes=4 * 2**30,
+        Resources(2, 4 * 2**30),
         engine="ladder",
         seed=0,
         store=None,
