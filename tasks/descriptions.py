@@ -140,15 +140,32 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
                 for row in rows
             ),
         ),
-        *witnessed_only(rows),
+        *witnesses(rows),
     ]
 
 
-def witnessed_only(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def witnesses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What Marabou said: of proofs, and of points that stayed unknown."""
+    return [*_asked(rows), *_witnessed_only(rows)]
+
+
+def _witnessed_only(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line on the unknown points that Marabou alone found robust, if there are any."""
     counts = {decimal(row["epsilon"]): int(row["witnessed_only"]) for row in rows}
     found = ", ".join(f"{count} at {epsilon}" for epsilon, count in counts.items() if count)
     return [f"Of the unknown, witnessed by Marabou only: {found}."] if found else []
+
+
+def _asked(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line on the proofs of other stages that Marabou was asked about, if there are any."""
+    words = ("confirmed", "undecided")
+    counts = {word: sum(int(row[f"witness_{word}"]) for row in rows) for word in words}
+    asked = sum(counts.values())
+    if not asked:
+        return []
+    said = ", ".join(f"{count} {word}" for word, count in counts.items())
+    seconds = sum(row["witness_seconds"] for row in rows)
+    return [f"Marabou was asked about {asked} of the proofs: {said}; {seconds:.1f} s of solving."]
 
 
 def of_decision(decision: Decision) -> str:

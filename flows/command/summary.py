@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.descriptions import of_radius, witnessed_only
+from tasks.descriptions import of_radius, witnesses
 from tasks.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import LOCAL_UI
@@ -63,7 +63,7 @@ def _attacks(summary: Summary) -> Table:
 def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
     """One row per radius: how many points got which verdict, and what is proved."""
     console.print(_verdicts(verification))
-    for line in witnessed_only(verification):
+    for line in witnesses(verification):
         console.print(line)
 
 
