@@ -165,7 +165,7 @@ def _asked(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     said = ", ".join(f"{count} {word}" for word, count in counts.items())
     seconds = sum(row["witness_seconds"] for row in rows)
-    return [f"Marabou was asked about {asked} of the proofs: {said}; {seconds:.1f} s of solving."]
+    return [f"Marabou on {asked} of the proofs: {said}, in {seconds:.1f} s of solving."]
 
 
 def of_decision(decision: Decision) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -16,8 +16,7 @@ from tasks.core.bounds.linear import (
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.execution import asking
-from tasks.core.execution.asking import Question, Resources
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
@@ -28,8 +27,9 @@ from tasks.core.search.outcome import Search
 from tasks.core.search.phases import PhaseSearch, optimised_root
 from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
-from tasks.core.verification.balls import Ball, Sample
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import RadiusGoal, RadiusJob, RadiusSolver
+from tests.one_process import outcomes_here
 from tests.soundness import findings
 from tests.soundness.cases import Case, Image
 from tests.soundness.exact import Plane, least_excess
@@ -182,7 +182,7 @@ def _verify(case: Case) -> list[Finding]:
     if image is None:
         return []
     sample = Sample(np.array([0]), image.pixels[None], np.array([image.label]))
-    asking.outcomes = _run_here  # a process for each case would be all of its time
+    asking.outcomes = outcomes_here  # a process for each case would be all of its time
     results = local_robustness.verify(
         NumpyRuntime(case.network),
         case.network,
@@ -194,16 +194,6 @@ def _verify(case: Case) -> list[Finding]:
         resources=Resources(num_workers=1, memory_limit_bytes=2**31),
     )
     return [_ball(case, image, result) for result in results]
-
-
-def _run_here(
-    question: Question, jobs: Sequence[Ball], resources: Resources
-) -> Generator[Outcome, None, None]:
-    """`asking.outcomes` in this process."""
-    make_solver, arguments = question.solver()
-    solver = make_solver(*arguments)
-    for job in jobs:
-        yield Outcome(job, Ending.DONE, solver(job), "", 0.0)
 
 
 def _ball(case: Case, image: Image, result: VerificationResult) -> Finding:
