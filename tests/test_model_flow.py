@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -56,6 +57,9 @@ def test_radius_brackets_are_tables_figures_and_metrics(
     arguments = ["radius", "--model", "digits.keras", "--data", "digits", "--samples", "4"]
     result = certiflow(project, environment, *arguments, "--tolerance", "0.01", *FAST)
     assert result.returncode == 0, result.stderr
+    (done,) = (line for line in result.stderr.splitlines() if line.startswith("radius "))
+    counts = re.findall(r"(\d+) (complete|open)", done)
+    assert sum(int(count) for count, _ in counts) == 4, done
     folder = next(project.glob("runs/radius-*"))
     table = pd.read_csv(folder / "tables" / "critical_radius.csv")
     assert (table["proved"] < table["falsified"]).all() or (table["falsified"] == 0).any()
@@ -63,6 +67,16 @@ def test_radius_brackets_are_tables_figures_and_metrics(
     for path in (folder / "counterexamples").glob("*.npz"):
         with np.load(path, allow_pickle=False) as arrays:
             assert arrays["image"].shape == (8, 8)
+
+
+@pytest.mark.parametrize("command", ["radius", "global-robustness"])
+def test_a_cluster_is_where_it_is_solved(
+    command: str, project: Path, environment: dict[str, str]
+) -> None:
+    arguments = [command, "--model", "digits.keras", "--data", "digits", "--fresh"]
+    result = certiflow(project, environment, *arguments, "--cluster", "nonsense", *FAST)
+    assert result.returncode == 1
+    assert "'nonsense' is not the address of a Dask scheduler" in error_of(result)
 
 
 def test_global_robustness_bounds_what_sampling_finds(

@@ -10,7 +10,14 @@ import yaml
 from flows.configuration import load_settings
 from flows.processes.environment import OFFLINE
 from tasks.core.errors import CertiflowError
-from tasks.settings import Settings, decimal
+from tasks.core.execution.asking import Resources
+from tasks.settings import (
+    GlobalSettings,
+    RadiusSettings,
+    Settings,
+    VerificationSettings,
+    decimal,
+)
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -154,6 +161,13 @@ def test_the_fingerprint_follows_what_has_an_effect() -> None:
         assert load_settings(CONF / "smoke.yaml", [same])[0].fingerprint == base
     for other in ("seed=1", "training.epochs=9", "promotion.samples=9", "radius=null"):
         assert load_settings(CONF / "smoke.yaml", [other])[0].fingerprint != base
+
+
+@pytest.mark.parametrize("section", [VerificationSettings, RadiusSettings, GlobalSettings])
+def test_every_question_may_be_solved_on_a_cluster(section: type[RadiusSettings]) -> None:
+    settings = section(workers=3, memory_limit_mb=512, cluster="tcp://h:1")
+    assert settings.resources == Resources(3, 512 * 2**20, "tcp://h:1")
+    assert section(workers=3).resources.cluster is None
 
 
 def test_the_reference_radius_is_the_greatest_verified_unless_set() -> None:

@@ -114,6 +114,7 @@ def test_stored_verdict_is_used_until_fresh(project: Path, environment: dict[str
         (["verify", "--model", "sat.vnnlib", "--property", "sat.vnnlib"], "unknown kind of model"),
         (["verify", "--model", "models:/no/1", "--property", "sat.vnnlib"], "models:/no/1: MLflow"),
         (single("sat.vnnlib", "--json", "/proc/x"), "--json /proc/x"),
+        (single("sat.vnnlib", "--cluster", "nonsense"), "'nonsense' is not the address of a Dask"),
         (["verify", "--csv", "no.csv", "--results", "o.csv"], "no.csv: No such file"),
         (["verify", "--csv", "model.onnx", "--results", "o.csv"], "model.onnx"),
         (["verify", "--csv", "short.csv", "--results", "o.csv"], "short.csv, line 4: 'model.onnx,"),

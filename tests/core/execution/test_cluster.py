@@ -50,17 +50,6 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With one worker of one thread."""
-    running = Cluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        running.start_worker()
-        yield running
-    finally:
-        running.end()
-
-
 @pytest.fixture
 def lonely(tmp_path: Path) -> Iterator[Cluster]:
     """Without a worker."""

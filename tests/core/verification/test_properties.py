@@ -22,7 +22,12 @@ from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy
 from tasks.core.verification import properties
 from tasks.core.verification.counterexamples import confirmed, reached
 from tasks.core.verification.properties import Instance, verify_instances
-from tasks.core.verification.property_solver import InputFile, InstanceResult
+from tasks.core.verification.property_solver import (
+    InputFile,
+    InstanceResult,
+    PropertyJob,
+    PropertySolver,
+)
 from tests.model_files import NNET_LINES, saved_nnet
 from tests.property_files import saved_distance, saved_property
 
@@ -213,6 +218,21 @@ def test_bad_rows_are_errors_with_a_reason_and_the_others_go_on(tmp_path: Path) 
         assert result.decided_by is None
     assert [seen[index] for index in range(4)] == results
     assert not again[0].stored
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "p.vnnlib"])
+def test_a_file_that_changed_since_it_was_asked_about_has_no_verdict(
+    name: str, tmp_path: Path
+) -> None:
+    model = saved_distance(tmp_path)
+    prop = saved_property(tmp_path / "p.vnnlib", "(>= Y_0 1.1)")
+    job = PropertyJob(0, InputFile.of(model), InputFile.of(prop), 20)
+    with (tmp_path / name).open("a") as file:
+        file.write("\n")
+    solver = PropertySolver("ladder", 0, {})
+    solver.prepare(job)
+    assert solver(job).verdict == "error"
+    assert f"{tmp_path / name}: changed since" in solver(job).reason
 
 
 def test_nnet_file_in_its_physical_units(tmp_path: Path) -> None:
