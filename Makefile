@@ -1,7 +1,7 @@
 # certiflow: `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run-flow compare serve test soundness lint bench ui lock clean
+.PHONY: help setup run-flow compare serve check test soundness lint bench ui lock clean
 
 CONF ?= conf/default.yaml
 CRON ?= 0 2 * * *
@@ -27,6 +27,12 @@ compare: setup ## model versions side by side, best first
 
 serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
+
+QUICK := $(addprefix tests/,test_layers.py test_architecture.py test_documents.py test_settings.py) \
+  $(addprefix tests/core/,properties data bounds attacks evidence)
+
+check: lint ## lint, types, and the tests that take less than a minute
+	@$(BIN)/python -m pytest --quiet --durations=0 --durations-min=5 $(QUICK)
 
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
@@ -58,7 +64,7 @@ lock: setup ## resolve the versions anew into the lock files (pip-tools)
 	@$(VENV)/lock/bin/pip-compile $(LOCK) --extra dev -o requirements.lock pyproject.toml
 	@$(VENV)/lock/bin/pip-compile $(LOCK) --extra bench -c requirements.lock -o requirements-bench.lock pyproject.toml
 
-setup: $(STAMP)
+setup: $(STAMP) ## make .venv from the lock file, where it is missing or stale
 
 # The environment is made anew when the lock file has changed or its Python is gone.
 ifneq ($(shell $(BIN)/python -c 'import sys; print(sys.version_info[:2] == (3, 11))' 2>/dev/null),True)

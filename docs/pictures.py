@@ -1,4 +1,4 @@
-"""Makes the README's pictures: `python docs/pictures.py [run|study]`, both without a word.
+"""Makes the pictures of README and docs: `python docs/pictures.py [run|study]`, both by default.
 
 `run`: of the newest finished run in the project's store, which must hold a report page (`certiflow
 report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study.
@@ -59,12 +59,11 @@ def pictures_of_study(client: MlflowClient) -> None:
 def newest(client: MlflowClient, condition: str) -> Run:
     """The newest finished run for which it holds."""
     experiment = client.get_experiment_by_name("certiflow")
-    (run,) = client.search_runs(
-        [experiment.experiment_id],
-        f"attributes.status = 'FINISHED' AND {condition}",
-        max_results=1,
-    )
-    return run
+    finished = f"attributes.status = 'FINISHED' AND {condition}"
+    runs = experiment and client.search_runs([experiment.experiment_id], finished, max_results=1)
+    if not runs:
+        sys.exit(f"no finished run with {condition}: make one first (make run-flow, or a study)")
+    return runs[0]
 
 
 def copy_figures(client: MlflowClient, run: Run, names: Sequence[str]) -> None:

@@ -1,1 +1,5 @@
-"""The stages of the workflow as Prefect tasks; `tasks.core` holds their numerics."""
+"""The stages of the workflow as Prefect tasks: one module a stage, thin around `tasks.core`.
+
+May import `tasks.tracking` and `tasks.core`; no flow. `settings` and `console` serve tracking too.
+Guarantees: stages hand on files with their digests and small records, never arrays.
+"""

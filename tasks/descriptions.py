@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.verdict_columns import WITNESS_WORDS
+from tasks.core.verdicts import Verdict
 from tasks.settings import ModelSettings, Settings, decimal
 
 if TYPE_CHECKING:
     from tasks.records import Comparison, Decision, Summary
 
-VERDICTS = ("robust", "falsified", "unknown", "timeout", "error")
+VERDICTS = tuple(verdict.value for verdict in Verdict)
 
 
 def of_run(summary: Summary, settings: Settings) -> str:
@@ -158,8 +160,7 @@ def _witnessed_only(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _asked(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line on the proofs of other stages that Marabou was asked about, if there are any."""
-    words = ("confirmed", "undecided")
-    counts = {word: sum(int(row[f"witness_{word}"]) for row in rows) for word in words}
+    counts = {word: sum(int(row[f"witness_{word}"]) for row in rows) for word in WITNESS_WORDS}
     asked = sum(counts.values())
     if not asked:
         return []

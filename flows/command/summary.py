@@ -9,12 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.descriptions import of_radius, witnesses
+from tasks.descriptions import VERDICTS, of_radius, witnesses
 from tasks.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import LOCAL_UI
-
-VERDICT_COLUMNS = ("robust", "falsified", "unknown", "timeout", "error")
 
 
 def show(summary: Summary) -> None:
@@ -68,13 +66,13 @@ def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
 
 
 def _verdicts(verification: list[dict[str, Any]]) -> Table:
-    points = sum(int(verification[0][column]) for column in VERDICT_COLUMNS)
+    points = sum(int(verification[0][column]) for column in VERDICTS)
     title = f"Verification, {points} sampled points"
     table = Table(title=title, title_justify="left", pad_edge=False)  # it fits 80 columns
-    for column in ("epsilon", *VERDICT_COLUMNS, "proved", "deployed"):
+    for column in ("epsilon", *VERDICTS, "proved", "deployed"):
         table.add_column(column, justify="right")
     for row in verification:
-        counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
+        counts = (str(int(row[column])) for column in VERDICTS)
         shares = (row["certified_accuracy"], row["certified_deployed_accuracy"])
         table.add_row(decimal(row["epsilon"]), *counts, *(f"{share:.2%}" for share in shares))
     return table

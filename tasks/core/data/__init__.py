@@ -1,5 +1,5 @@
-"""Datasets by name or from files, checked against pinned hashes, and what a drift of them is.
+"""Datasets by name or from a file: where they come from, what they hold, how far they drift.
 
-May be imported by every package after it; itself imports the modules above it alone.
-Guarantees: what is loaded has the content that was pinned, images float32 in [0, 1].
+May import the modules of `tasks.core` itself.
+Guarantees: a dataset by name has the content that was pinned; images are float32 in [0, 1].
 """

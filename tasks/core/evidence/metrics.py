@@ -93,7 +93,10 @@ def _is(table: pd.DataFrame, column: str, word: str) -> pd.Series:
 COUNTS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     **{verdict.value: partial(_is, column="verdict", word=verdict.value) for verdict in Verdict},
     "witnessed_only": is_witnessed_only,
-    **{f"witness_{word}": partial(_is, column="witness", word=word) for word in WITNESS_WORDS},
+}
+# Proofs that Marabou was asked about.
+WITNESSES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    f"witness_{word}": partial(_is, column="witness", word=word) for word in WITNESS_WORDS
 }
 # Shares of all points, with the count that each is made of.
 SHARES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
@@ -114,7 +117,8 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     `witness_confirmed` and `witness_undecided` the proofs that it was asked about.
     """
     epsilon = table["epsilon"]
-    counts = {name: marked(table).groupby(epsilon).sum() for name, marked in COUNTS.items()}
+    counted = COUNTS | WITNESSES
+    counts = {name: marked(table).groupby(epsilon).sum() for name, marked in counted.items()}
     shares = {name: marked(table).groupby(epsilon).mean() for name, marked in SHARES.items()}
     seconds = {name: table.groupby("epsilon")[name].sum() for name in SECONDS if name in table}
     return pd.DataFrame(counts | shares | seconds).reset_index()

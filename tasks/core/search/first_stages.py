@@ -28,9 +28,10 @@ from tasks.core.search.answer import Answer, Known
 from tasks.core.verdicts import DecidedBy, Verdict
 
 BATCH = 1000  # balls whose bounds are held at a time
-# Of hidden bounds handed on, all radii together. A convolutional network's are 300 kB a ball: they
-# cost a second to compute and a millisecond to send, but ten thousand balls wait at once. What is
-# beyond goes without; the ladder computes it again.
+# Of hidden bounds handed on, all radii together: a ball's are 2 kB for two small dense layers, some
+# 300 kB for a convolutional network. They always cost more to compute than to send; but all balls
+# wait at once, and ten thousand would take 3 GB. What is beyond goes without, and the ladder
+# computes it again.
 HANDED_ON_BYTES = 2**28
 
 Found = tuple[int, Answer | Known]

@@ -1,5 +1,5 @@
-"""Architectures, defences, and the loop that trains them, with its checkpoints.
+"""Architectures, defences, and the loop that trains them: with its schedule and checkpoints.
 
-May import `bounds`, `models`, `attacks`, `data` and what lies before them.
+May import `data`, `models`, `attacks` and what lies before them; no search, no verification.
 Guarantees: the same seed and settings give the same weights; nothing here proves anything.
 """
