@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.comparison_view import COLUMNS, view
 from tasks.core.evidence.sampling import CONFIDENCE, METHOD, interval_text, share_interval
+from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.settings import ModelSettings, Settings, decimal
 from tasks.tracking import way_to
@@ -155,7 +156,7 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
                 for row in rows
             ),
         ),
-        *witnessed_only(rows),
+        *witnesses(rows),
     ]
 
 
@@ -164,11 +165,27 @@ def of_share(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:.2%} [{interval_text(row[f'{name}_low'], row[f'{name}_high'])}]"
 
 
-def witnessed_only(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def witnesses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What Marabou said: of proofs, and of points that stayed unknown."""
+    return [*_asked(rows), *_witnessed_only(rows)]
+
+
+def _witnessed_only(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line on the unknown points that Marabou alone found robust, if there are any."""
     counts = {decimal(row["epsilon"]): int(row["witnessed_only"]) for row in rows}
     found = ", ".join(f"{count} at {epsilon}" for epsilon, count in counts.items() if count)
     return [f"Of the unknown, witnessed by Marabou only: {found}."] if found else []
+
+
+def _asked(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line on the proofs of other stages that Marabou was asked about, if there are any."""
+    counts = {word: sum(int(row[f"witness_{word}"]) for row in rows) for word in WITNESS_WORDS}
+    asked = sum(counts.values())
+    if not asked:
+        return []
+    said = ", ".join(f"{count} {word}" for word, count in counts.items())
+    seconds = sum(row["witness_seconds"] for row in rows)
+    return [f"Marabou on {asked} of the proofs: {said}, in {seconds:.1f} s of solving."]
 
 
 def of_decision(decision: Decision) -> str:

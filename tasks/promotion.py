@@ -28,7 +28,7 @@ from tasks.tracking import (
     local_store_locked,
     model_name,
 )
-from tasks.verify import sample_for, verdicts
+from tasks.verify import sample_for, verify_sample
 
 DECIDING_SECONDS = 120
 
@@ -131,11 +131,11 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
     model = loading.load(downloaded_model(f"models:/{version}"))
     count = min(settings.promotion.samples, len(data.test_labels))
     sample = sample_for(model, data, count, seed)
-    found = verdicts(
+    found = verify_sample(
         model,
         sample,
         (settings.reference_epsilon,),
-        settings.verification.model_copy(update={"witness_share": 0.0}),
+        settings.verification,
         settings.attack,
         seed,
         title=f"gate v{version.number}",

@@ -125,11 +125,16 @@ class _Effort(_Section):
 
 
 class VerificationSettings(_Effort):
-    """Proofs for a stratified sample of test points over their own grid of radii."""
+    """Proofs for a stratified sample of test points over their own grid of radii.
+
+    Marabou is asked about `witness_share` of the proofs of other stages, each for
+    `witness_seconds`.
+    """
 
     samples: int = Field(default=20, ge=1)
     epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
     witness_share: float = Field(default=0.1, ge=0, le=1)
+    witness_seconds: float = Field(default=5, gt=0, allow_inf_nan=False)
 
 
 class RadiusSettings(_Effort):

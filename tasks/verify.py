@@ -18,6 +18,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.evidence import figures, metrics
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.verdict_columns import STAGES, WITNESS_WORDS
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.data import DatasetRef, load
 from tasks.settings import AttackSettings, VerificationSettings, decimal
@@ -26,7 +27,8 @@ from tasks.tracking import Run, RunRef
 if TYPE_CHECKING:
     from tasks.core.data.datasets import Dataset
     from tasks.core.models.loading import LoadedModel
-    from tasks.core.verification.ball_sample import Sample
+    from tasks.core.search.first_stages import AttackStrength
+    from tasks.core.verification.balls import Sample
 
 STORE = Path("verdicts.db")  # of this project folder, shared by all commands
 
@@ -50,13 +52,15 @@ def verify(
     log, started = Run(run), monotonic()
     loaded = loading.load(model.verified_path())
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
-    results = verdicts(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
+    results = verify_sample(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
+    if settings.engine != "marabou":
+        results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": loaded.network.sha256})
     return _log_results(log, results, sample, run.folder)
 
 
-def verdicts(
+def verify_sample(
     model: LoadedModel,
     sample: Sample,
     epsilons: Sequence[float],
@@ -67,12 +71,11 @@ def verdicts(
     title: str = "verify",
     fresh: bool = False,
 ) -> list[VerificationResult]:
-    """`verification.verify` as settings ask, shown as a stage, with the project's stored verdicts.
+    """A verdict for every ball as settings ask: a stage, with the project's stored verdicts.
 
-    Of the settings, `samples` and `epsilons` are not looked at.
+    Of the settings, `samples`, `epsilons` and what concerns witnesses are not looked at.
     """
     from tasks.core.verification import local_robustness
-    from tasks.core.verification.ball_sample import AttackStrength, SolverLimits
 
     counts: Counter[Verdict] = Counter()
     with console.stage(title, len(sample.labels) * len(epsilons)) as progress:
@@ -88,18 +91,67 @@ def verdicts(
                 sample,
                 epsilons,
                 engine=settings.engine,
-                attack=AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed),
-                limits=SolverLimits(
-                    settings.num_workers,
-                    settings.timeout_seconds,
-                    settings.memory_limit_bytes,
-                    settings.cluster,
-                ),
-                witness_share=settings.witness_share,
+                attack=_strength(attack, seed),
+                timeout_seconds=settings.timeout_seconds,
+                resources=settings.resources,
                 store=store,
                 fresh=fresh,
                 on_result=on_result,
             )
+
+
+def witnessed(
+    model: LoadedModel,
+    sample: Sample,
+    results: list[VerificationResult],
+    settings: VerificationSettings,
+    attack: AttackSettings,
+    seed: int,
+    *,
+    fresh: bool = False,
+) -> list[VerificationResult]:
+    """The results, a share of the proofs marked with what Marabou says of them: a stage of its own.
+
+    Raises:
+        ContradictionError: Marabou finds a point that breaks what was proved.
+    """
+    from tasks.core.verification import cross_checks
+    from tasks.core.verification.local_robustness import LocalRobustness
+
+    asked = cross_checks.to_be_witnessed(results, settings.witness_share, seed)
+    if not asked:
+        return results
+    question = LocalRobustness(
+        model.runtime,
+        model.network,
+        "marabou",
+        settings.witness_seconds,
+        _strength(attack, seed),
+        prove_again=False,
+    )
+    counts: Counter[str] = Counter()
+    with console.stage("witness", len(asked)) as progress, VerdictStore(STORE) as store:
+
+        def on_witness(word: str) -> None:
+            counts[word] += 1
+            progress.advance(note=" · ".join(f"{counts[w]} {w}" for w in sorted(counts)))
+
+        return cross_checks.witnessed(
+            question,
+            sample,
+            results,
+            asked,
+            settings.resources,
+            store=store,
+            fresh=fresh,
+            on_witness=on_witness,
+        )
+
+
+def _strength(attack: AttackSettings, seed: int) -> AttackStrength:
+    from tasks.core.search.first_stages import AttackStrength
+
+    return AttackStrength(attack.pgd_steps, attack.pgd_restarts, seed)
 
 
 def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Sample:
@@ -108,7 +160,7 @@ def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Samp
     Raises:
         CertiflowError: the model's inputs or outputs do not fit the dataset.
     """
-    from tasks.core.verification.ball_sample import Sample
+    from tasks.core.verification.balls import Sample
 
     network, shape = model.network, model.input_shape
     if network.num_inputs != np.prod(data.image_shape) or network.num_outputs != data.num_classes:
@@ -137,19 +189,20 @@ def _log_results(
     log.metrics(
         {
             f"verification/seconds/{stage}": float(table[f"seconds_{stage}"].sum())
-            for stage in metrics.STAGES
+            for stage in STAGES
         }
+        | {"verification/witness/seconds": float(table["witness_seconds"].sum())}
         | {
-            f"verification/witness_{word}": float((table["witness"] == word).sum())
-            for word in ("confirmed", "undecided")
+            name: float((table["witness"] == word).sum())
+            for word in WITNESS_WORDS
+            for name in (f"verification/witness/{word}", f"verification/witness_{word}")
         }
     )
     log.files("counterexamples", *_save_counterexamples(results, sample, folder))
     summary = metrics.verification_summary(table).set_index("epsilon")
-    for verdict in Verdict:
-        log.per_epsilon(f"verification/{verdict}", summary[verdict.value].to_dict())
-    log.per_epsilon("verification/witnessed_only", summary["witnessed_only"].to_dict())
-    for name in ("certified_accuracy", "certified_deployed_accuracy", "unbroken_accuracy"):
+    for name in metrics.COUNTS:
+        log.per_epsilon(f"verification/{name}", summary[name].to_dict())
+    for name in metrics.SHARES:
         log.per_epsilon(f"verification/{name}", summary[name].to_dict(), curve=True)
     return ArtifactRef.to(path)
 

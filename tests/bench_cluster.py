@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -20,14 +21,16 @@ from rich.table import Table
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.evidence import metrics
+from tasks.core.execution.asking import Resources
 from tasks.core.execution.cluster import run_on_cluster
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
+from tasks.core.search.answer import Known
+from tasks.core.search.first_stages import AttackStrength, FirstStages
 from tasks.core.training import loop
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verification import local_robustness
-from tasks.core.verification.ball_jobs import job_for
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.balls import Sample
 from tests.dask_cluster import Cluster
 from tests.solvers import assassin
 
@@ -65,7 +68,8 @@ def stage(
         [EPSILON],
         engine="ladder",
         attack=AttackStrength(20, 1, 0),
-        limits=SolverLimits(num_processes, POINT_SECONDS, MEMORY, address),
+        timeout_seconds=POINT_SECONDS,
+        resources=Resources(num_processes, MEMORY, address),
     )
     seconds = perf_counter() - started
     table = metrics.verification_table(results)
@@ -92,8 +96,14 @@ def speed(classifier: Classifier, sample: Sample, console: Console) -> None:
 def overhead(classifier: Classifier, sample: Sample, console: Console) -> None:
     """What travels, pickled, and the seconds of jobs that cost nothing."""
     network = relu_network(classifier.model)
-    nothing = np.full(network.num_outputs - 1, -np.inf)
-    job = job_for(sample, np.intp(0), EPSILON, nothing, "ladder")
+    attack = AttackStrength(20, 1, 0)
+    stages = FirstStages(classifier, network, sample.images, sample.labels, attack)
+    found = dict(stages.run(range(len(sample.labels)), EPSILON))
+    job = next(
+        replace(ball, known=known)
+        for ball in sample.balls([EPSILON])
+        if isinstance(known := found[ball.row], Known)
+    )
     console.print(f"sent once: {len(pickle.dumps(network))} bytes")
     console.print(f"sent per job: {len(pickle.dumps(job))} bytes")
     with cluster_of(1) as address:

@@ -26,11 +26,12 @@ from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.properties.specification import LinfBall
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import loop
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.properties import Instance, verify_instances
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -101,7 +102,7 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
     network = relu_network(classifier.model)
     rows = np.arange(POINTS)
     sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
-    limits = SolverLimits(len(os.sched_getaffinity(0)), POINT_SECONDS, MEMORY)
+    resources = Resources(len(os.sched_getaffinity(0)), MEMORY)
     table = Table(title=f"{data.name}, first {POINTS} test points at {EPSILON:g}, 10 s a point")
     for column in ("engine", "decided", "robust", "falsified", "seconds"):
         table.add_column(column, justify="left" if column == "engine" else "right")
@@ -116,7 +117,8 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
             [EPSILON],
             engine=engine,
             attack=AttackStrength(20, 1, 0),
-            limits=limits,
+            timeout_seconds=POINT_SECONDS,
+            resources=resources,
         )
         counts = Counter(result.verdict for result in found[engine])
         decided = counts[Verdict.ROBUST] + counts[Verdict.FALSIFIED]

@@ -16,6 +16,7 @@ from flows.command.cli import app
 from tasks.core.evidence import metrics
 from tasks.core.evidence.radii import radius_table
 from tasks.core.training.training_settings import TrainingSettings
+from tasks.core.verdict_columns import STAGES
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.core.verification.critical_radius import Bracket
 from tasks.settings import RadiusSettings, Settings
@@ -130,6 +131,6 @@ def test_columns_of_tables_are_documented() -> None:
         radius_table([bracket]),
     )
     columns = {column for table in tables for column in table.columns}
-    stages = {f"seconds_{stage}" for stage in metrics.STAGES}
+    stages = {f"seconds_{stage}" for stage in STAGES}
     text = (ROOT / "docs/metrics.md").read_text()
     assert [column for column in sorted(columns - stages) if f"`{column}`" not in text] == []

@@ -37,7 +37,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_local_robustness_of_a_file_is_logged(project: Path, environment: dict[str, str]) -> None:
     arguments = ["verify", "--model", "digits.keras", "--data", "digits", "--samples", "6"]
     result = certiflow(
-        project, environment, *arguments, "--epsilon", "0.02", "--epsilon", "0.1", *FAST
+        project,
+        environment,
+        *arguments,
+        "--epsilon",
+        "0.02",
+        "--epsilon",
+        "0.1",
+        *FAST,
+        "--witness-share",
+        "1",
     )
     assert result.returncode == 0, result.stderr
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
@@ -49,6 +58,19 @@ def test_local_robustness_of_a_file_is_logged(project: Path, environment: dict[s
     assert 1 >= certified[0] >= certified[1] >= 0
     table = pd.read_csv(next(project.glob("runs/verify-*/tables/verification.csv")))
     assert len(table) == 12
+    proofs = (table["verdict"] == "robust").sum()
+    said = {
+        word: run.data.metrics[f"verification/witness/{word}"]
+        for word in ("confirmed", "undecided", "seconds")
+    }
+    assert said["confirmed"] + said["undecided"] == proofs > 0
+    assert said["seconds"] == pytest.approx(table["witness_seconds"].sum())
+    assert said["seconds"] > 0
+    assert run.data.params["verification.witness_seconds"] == "5.0"
+    assert f"{proofs}/{proofs}" in next(
+        line for line in result.stderr.splitlines() if line.startswith("witness")
+    )
+    assert f"Marabou on {proofs} of the proofs: {said['confirmed']:.0f} confirmed" in result.stdout
 
 
 def test_radius_brackets_are_tables_figures_and_metrics(

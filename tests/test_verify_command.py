@@ -20,7 +20,7 @@ from flows.command.verify_command import read_instances
 from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
 from tests.command import CERTIFLOW, ROOT, certiflow, clean_environment
-from tests.property_files import saved_distance, saved_property
+from tests.property_files import saved_distance, saved_hard_question, saved_property
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,15 @@ def test_verdict_without_a_counterexample(
 
 
 def test_timeout_is_a_verdict_too(project: Path, environment: dict[str, str]) -> None:
-    result = certiflow(project, environment, *single("unsat.vnnlib", "--timeout", "0.001"))
-    assert result.returncode == 0
-    assert result.stdout in {"timeout\n", "unknown\n", "unsat\n"}  # as fast as the machine is
+    """Nothing settles the question within minutes."""
+    saved_hard_question(project)
+    question = ["verify", "--model", "hard/model.onnx", "--property", "hard/safe.vnnlib"]
+    result = certiflow(project, environment, *question, "--timeout", "0.5", "--json", "out.json")
+    assert (result.returncode, result.stdout) == (0, "timeout\n"), result.stderr
+    found = json.loads((project / "out.json").read_text())
+    assert found["reason"]
+    assert found["counterexample"] is None
+    assert found["seconds"] >= 0.4  # it was tried for as long as was allowed
 
 
 def test_stored_verdict_is_used_until_fresh(project: Path, environment: dict[str, str]) -> None:
@@ -236,15 +242,16 @@ def test_killed_run_goes_on_where_it_was(project: Path, environment: dict[str, s
     assert [row["verdict"] for row in found] == ["sat"] * count
 
 
-def stored(project: Path) -> dict[tuple[str, str], tuple[float, str]]:
-    """Seconds and creation time by network and property."""
+def stored(project: Path) -> dict[tuple[str, str, str], tuple[float, str]]:
+    """Seconds and creation time by network, property and engine."""
     path = project / "verdicts.db"
     if not path.exists():
         return {}
     try:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-            found = connection.execute("SELECT network, property, seconds, created FROM verdicts")
-            return {(row[0], row[1]): (row[2], row[3]) for row in found}
+            columns = "network, property, engine, seconds, created"
+            found = connection.execute(f"SELECT {columns} FROM verdicts")
+            return {tuple(row[:3]): (row[3], row[4]) for row in found}
     except sqlite3.OperationalError:  # being made
         return {}
 

@@ -235,13 +235,13 @@ def test_a_failed_run_is_no_evidence(versions: dict[str, Summary]) -> None:
 def test_points_that_could_not_be_verified_decide_nothing(
     versions: dict[str, Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verdicts, before = promotion.verdicts, aliases()
+    verify_sample, before = promotion.verify_sample, aliases()
 
     def crashing(*arguments: Any, **named: Any) -> Any:
-        first, *rest = verdicts(*arguments, **named)
+        first, *rest = verify_sample(*arguments, **named)
         return [replace(first, verdict=Verdict.ERROR, reason="it died twice"), *rest]
 
-    monkeypatch.setattr(promotion, "verdicts", crashing)
+    monkeypatch.setattr(promotion, "verify_sample", crashing)
     with pytest.raises(CertiflowError, match=r"1 of 20 points could not be verified \(it died"):
         promote_flow("2")
     assert aliases() == before | {"challenger": 2}

@@ -101,6 +101,9 @@ def verify(
         list[float] | None, typer.Option(help="With --data: radius; may be given several times.")
     ] = None,
     samples: Annotated[int, typer.Option(help="With --data: test points.", min=1)] = 20,
+    witness_share: Annotated[
+        float, typer.Option(help="With --data: of the proofs, shown to Marabou.", min=0, max=1)
+    ] = 0.1,
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -132,6 +135,7 @@ def verify(
             "engine": engine,
             "samples": samples,
             "epsilons": tuple(epsilon or ()),
+            "witness_share": witness_share,
             "timeout_seconds": timeout,
             "workers": workers,
             "cluster": cluster,

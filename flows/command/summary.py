@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.verdicts import VERDICT_COLUMNS
-from tasks.descriptions import of_radius, of_share, witnessed_only
+from tasks.descriptions import of_radius, of_share, witnesses
 from tasks.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import way_to
@@ -64,7 +64,7 @@ def _attacks(summary: Summary) -> Table:
 def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
     """One row per radius: how many points got which verdict, and what is proved."""
     console.print(_verdicts(verification))
-    for line in witnessed_only(verification):
+    for line in witnesses(verification):
         console.print(line)
 
 

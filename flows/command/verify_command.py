@@ -15,12 +15,12 @@ from rich.table import Table
 from flows.processes.session import write_json
 from tasks import console
 from tasks.core.errors import CertiflowError
-from tasks.core.evidence.metrics import WORDS
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.files import output_file
 from tasks.core.properties.numerals import float_of
 from tasks.core.properties.vnnlib import format_counterexample
+from tasks.core.verdict_columns import WORDS
 from tasks.core.verdicts import Engine
 from tasks.core.verification.properties import VERDICTS, Instance, verify_instances
 from tasks.core.verification.property_solver import InstanceResult

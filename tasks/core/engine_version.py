@@ -12,6 +12,7 @@ NUMBER = 5  # for people: larger after every change that they should know of
 SOURCES = (
     "arrays.py",
     "verdicts.py",
+    "verdict_columns.py",
     "properties",
     "networks",
     "bounds",

@@ -80,6 +80,7 @@ class VerificationResult:
             order of sums, so that the proof holds for the model as it is served.
         witness: with a proof of other stages, what Marabou said of it: `confirmed`, `undecided`,
             or nothing where it was not asked.
+        witness_seconds: what asking Marabou took where another stage had proved the ball before.
     """
 
     sample_index: int
@@ -95,6 +96,7 @@ class VerificationResult:
     counterexample: NDArray[np.float32] | None = None
     deployed: bool | None = None
     witness: str = ""
+    witness_seconds: float = 0.0
 
 
 def check_no_contradiction(results: Sequence[VerificationResult]) -> None:

@@ -15,20 +15,21 @@ from tasks.core.bounds.linear import (
 )
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution import asking
+from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.search.inputs import InputSearch
 from tasks.core.search.ladder import decide
 from tasks.core.search.outcome import Search
 from tasks.core.search.phases import PhaseSearch, optimised_root
 from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
-from tasks.core.verification.ball_jobs import Job as BallJob
-from tasks.core.verification.ball_jobs import LadderSolver
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import RadiusGoal, RadiusJob, RadiusSolver
+from tests.one_process import outcomes_here
 from tests.soundness import findings
 from tests.soundness.cases import Case, Image
 from tests.soundness.exact import Plane, least_excess
@@ -36,7 +37,6 @@ from tests.soundness.findings import Finding, worst
 from tests.soundness.float32 import deployed
 
 SEARCH_SECONDS = 0.2
-BATCHED = SolverLimits(num_workers=1, timeout_seconds=2.0, memory_limit_bytes=2**31)
 ATTACK = AttackStrength(num_steps=5, num_restarts=1, seed=0)
 
 
@@ -182,7 +182,7 @@ def _verify(case: Case) -> list[Finding]:
     if image is None:
         return []
     sample = Sample(np.array([0]), image.pixels[None], np.array([image.label]))
-    local_robustness.run_ladder = _run_here  # a process for each case would be all of its time
+    asking.outcomes = outcomes_here  # a process for each case would be all of its time
     results = local_robustness.verify(
         NumpyRuntime(case.network),
         case.network,
@@ -190,18 +190,10 @@ def _verify(case: Case) -> list[Finding]:
         image.epsilons,
         engine="ladder",
         attack=ATTACK,
-        limits=BATCHED,
+        timeout_seconds=2.0,
+        resources=Resources(num_workers=1, memory_limit_bytes=2**31),
     )
     return [_ball(case, image, result) for result in results]
-
-
-def _run_here(
-    network: ReluNetwork, jobs: Sequence[BallJob], limits: SolverLimits, seed: int
-) -> Iterator[Outcome]:
-    """`ball_jobs.run_ladder` in this process."""
-    solver = LadderSolver(network, limits.timeout_seconds, seed)
-    for job in jobs:
-        yield Outcome(job, Ending.DONE, solver(job), "", 0.0)
 
 
 def _ball(case: Case, image: Image, result: VerificationResult) -> Finding:

@@ -17,11 +17,11 @@ import numpy as np
 
 from tasks.core.arrays import BoolArray
 from tasks.core.properties.linear_relations import Written
-from tasks.core.properties.specification import LinfBall, Property
+from tasks.core.properties.specification import Property
 from tasks.core.search import ladder, marabou
-from tasks.core.search.ladder import Answer
+from tasks.core.search.answer import Answer
 from tasks.core.verdicts import WITNESSED_ONLY, Verdict
-from tasks.core.verification.ball_jobs import Job, LadderSolver
+from tasks.core.verification.balls import Ball, LadderSolver
 
 
 def marabou_unsat_is_a_proof() -> None:
@@ -67,14 +67,14 @@ def underflow() -> None:
 def carried_bounds() -> None:
     """Of the classes that bounds proved, it is handed on that they did and not by how much."""
 
-    def call(self: LadderSolver, job: Job) -> Answer:
-        ball = LinfBall.around(job.image[None], job.epsilon)
-        whole = Property.robustness(ball, job.label, self.network.num_outputs)
-        left = np.flatnonzero(~(job.known > 0))
+    def call(self: LadderSolver, ball: Ball) -> Answer:
+        whole = ball.robustness(self.network.num_outputs)
+        known = np.full(len(whole.unsafe), -np.inf) if ball.known is None else ball.known.lower
+        left = np.flatnonzero(~(known > 0))
         answer = ladder.decide(
             self.network,
             Property(tuple(whole.unsafe[index] for index in left)),
-            engine=job.engine,
+            engine=self.engine,
             timeout_seconds=self.timeout_seconds,
             seed=self.seed,
         )

@@ -27,12 +27,14 @@ def search(
     num_restarts: int,
     seed: int,
     deadline: float = np.inf,
+    from_center: bool = True,
 ) -> FloatArray | None:
     """The point found deepest in the first region of `box` (one box) that is reached, or None.
 
-    Descends on each region's greatest row (Madry et al. 2018), from the center and from seeded
-    uniform points; steps start at a quarter of the box and halve every few steps. Shape (inputs,),
-    float64, inside the box. Ends with what it has at `deadline`, in seconds of `time.monotonic`.
+    Descends on each region's greatest row (Madry et al. 2018), from seeded uniform points, the
+    first of which is the center unless `from_center` is false; steps start at a quarter of the box
+    and halve every few steps. Shape (inputs,), float64, inside the box. Ends with what it has at
+    `deadline`, in seconds of `time.monotonic`.
     Incomplete: None proves nothing.
     """
     if not regions:
@@ -40,7 +42,8 @@ def search(
     generator = np.random.default_rng(seed)
     width = box.upper - box.lower
     starts = box.lower + generator.random((num_restarts, network.num_inputs)) * width
-    starts[0] = (box.lower[0] + box.upper[0]) / 2
+    if from_center:
+        starts[0] = (box.lower[0] + box.upper[0]) / 2
     rows, offsets = padded_rows(regions)
     points, excess = _descend(
         network,

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import FloatArray, Images, IntArray
+from tasks.core.arrays import Images, IntArray
 from tasks.core.models.runtimes import Classifier
-from tasks.core.properties.specification import LinfBall, margins
 
 if TYPE_CHECKING:
-    from tasks.core.models.runtimes import Runtime
+    pass
 
 
 PGD_STEP = 2.5  # times epsilon, over all steps together (Madry et al. 2018)
@@ -142,20 +141,3 @@ def fgsm_points_batched(
         np.concatenate([part.points for part in parts]),
         np.concatenate([part.broken for part in parts]),
     )
-
-
-def replayed_margin(
-    runtime: Runtime, ball: LinfBall, point: Images | FloatArray, label: int
-) -> tuple[Images, float, int]:
-    """A point as the deployed model sees it, alone in its batch: (float32 point, margin, label).
-
-    The point is moved to float32 numbers inside the ball (one box); a margin below zero shows that
-    the ball is broken, a margin of zero or more shows nothing.
-    """
-    lower, upper = ball.float32_bounds()
-    shape = runtime.input_shape
-    inside = np.clip(np.asarray(point, dtype=np.float32).reshape(1, -1), lower, upper)
-    inside = inside.reshape(1, *shape)
-    logits = runtime.logits(inside)
-    margin = float(margins(logits.astype(np.float64), [label]).min())
-    return inside[0], margin, int(logits[0].argmax())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,10 @@ import pandas as pd
 from tasks.core.arrays import FloatArray, IntArray, Mask
 from tasks.core.errors import ContradictionError
 from tasks.core.evidence.sampling import share_interval
+from tasks.core.verdict_columns import COLUMNS, WITNESS_WORDS, WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS, WITNESSED_ONLY, Verdict, VerificationResult
 
 FIRST = 1000  # the reference experiment attacked the first 1,000 test images
-
-WORDS = {True: "yes", False: "no", None: ""}
-
-STAGES = ("attack", "interval", "crown", "alpha_crown", "branch_and_bound", "marabou")
 
 
 def epsilon_grid(
@@ -72,28 +70,42 @@ def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
 
     `deployed` says of what is robust whether the proof holds for the float32 model as well.
     """
-    return pd.DataFrame(
-        [
-            {
-                "sample_index": result.sample_index,
-                "label": result.label,
-                "epsilon": result.epsilon,
-                "verdict": result.verdict.value,
-                "decided_by": result.decided_by.value,
-                "target": result.target,
-                "seconds": round(result.seconds, 4),
-                "margin": result.margin,
-                "deployed": WORDS[result.deployed],
-                "reason": result.reason,
-                "witness": result.witness,
-                **{
-                    f"seconds_{stage}": round(result.stage_seconds.get(stage, 0.0), 4)
-                    for stage in STAGES
-                },
-            }
-            for result in results
-        ]
-    ).astype({"target": "Int64"})
+    rows = [{column.name: column.of(result) for column in COLUMNS} for result in results]
+    dtypes = {column.name: column.dtype for column in COLUMNS}
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def is_deployed(table: pd.DataFrame) -> pd.Series:
+    """Rows of a `verification_table` that are proved of the deployed float32 model."""
+    return _is(table, "verdict", Verdict.ROBUST.value) & _is(table, "deployed", WORDS[True])
+
+
+def is_witnessed_only(table: pd.DataFrame) -> pd.Series:
+    """Rows that are unknown although Marabou found no counterexample."""
+    return _is(table, "verdict", Verdict.UNKNOWN.value) & _is(table, "reason", WITNESSED_ONLY)
+
+
+def _is(table: pd.DataFrame, column: str, word: str) -> pd.Series:
+    """Rows with the word; none in the tables of versions that had no such column."""
+    return table[column] == word if column in table else pd.Series(False, index=table.index)
+
+
+# Points of each radius that are counted, by the name of the count in summaries and in MLflow.
+COUNTS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    **{verdict.value: partial(_is, column="verdict", word=verdict.value) for verdict in Verdict},
+    "witnessed_only": is_witnessed_only,
+}
+# Proofs that Marabou was asked about.
+WITNESSES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    f"witness_{word}": partial(_is, column="witness", word=word) for word in WITNESS_WORDS
+}
+# Shares of all points, with the count that each is made of.
+SHARES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "certified_accuracy": COUNTS[Verdict.ROBUST.value],
+    "certified_deployed_accuracy": is_deployed,
+    "unbroken_accuracy": lambda table: ~COUNTS[Verdict.FALSIFIED.value](table),
+}
+SECONDS = ("seconds", "witness_seconds")
 
 
 def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -103,19 +115,15 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     `certified_deployed_accuracy` the share proved of the float32 model as it is served,
     `unbroken_accuracy` the share not falsified (an upper one); over all `points` of the sample. The
     first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
-    counts those of the unknown points that Marabou alone found robust.
+    counts those of the unknown points that Marabou alone found robust, `witness_confirmed` and
+    `witness_undecided` the proofs that it was asked about.
     """
-    verdicts = [verdict.value for verdict in Verdict]
-    counts = pd.crosstab(table["epsilon"], table["verdict"]).reindex(columns=verdicts, fill_value=0)
-    points = counts.sum(axis=1)
-    summary = counts.assign(
-        witnessed_only=_count(table, is_witnessed_only(table)),
-        certified_accuracy=counts[Verdict.ROBUST.value] / points,
-        certified_deployed_accuracy=_count(table, is_deployed(table)) / points,
-        unbroken_accuracy=1 - counts[Verdict.FALSIFIED.value] / points,
-        seconds=table.groupby("epsilon")["seconds"].sum(),
-    )
-    return with_intervals(summary.reset_index())
+    epsilon = table["epsilon"]
+    counted = COUNTS | WITNESSES
+    counts = {name: marked(table).groupby(epsilon).sum() for name, marked in counted.items()}
+    shares = {name: marked(table).groupby(epsilon).mean() for name, marked in SHARES.items()}
+    seconds = {name: table.groupby("epsilon")[name].sum() for name in SECONDS if name in table}
+    return with_intervals(pd.DataFrame(counts | shares | seconds).reset_index())
 
 
 def with_intervals(summary: pd.DataFrame) -> pd.DataFrame:
@@ -129,26 +137,6 @@ def with_intervals(summary: pd.DataFrame) -> pd.DataFrame:
         ]
         columns[f"{name}_low"], columns[f"{name}_high"] = zip(*edges, strict=True)
     return summary.assign(**columns)
-
-
-def is_deployed(table: pd.DataFrame) -> pd.Series:
-    """Rows of a `verification_table` that are proved of the deployed float32 model.
-
-    None are in the tables of versions that did not ask.
-    """
-    if "deployed" not in table:
-        return pd.Series(False, index=table.index)
-    return (table["verdict"] == Verdict.ROBUST.value) & (table["deployed"] == WORDS[True])
-
-
-def is_witnessed_only(table: pd.DataFrame) -> pd.Series:
-    """Rows that are unknown although Marabou found no counterexample."""
-    return (table["verdict"] == Verdict.UNKNOWN.value) & (table["reason"] == WITNESSED_ONLY)
-
-
-def _count(table: pd.DataFrame, rows: pd.Series) -> pd.Series:
-    """How many of the rows are marked, by epsilon."""
-    return rows.groupby(table["epsilon"]).sum()
 
 
 def check_radii(verification: pd.DataFrame, radii: pd.DataFrame) -> None:

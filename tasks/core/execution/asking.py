@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -37,6 +37,10 @@ class Again(Generic[JobT]):
     job: JobT
 
 
+# What is said of many jobs at once: of each its result, or the job as it is to be solved.
+First = Callable[[Sequence[JobT]], Iterator[tuple[JobT, ResultT | Again[JobT]]]]
+
+
 class Question(Protocol[JobT, AnswerT, ResultT]):
     """What is asked of every job. Results come from `judged` or `recalled`, in this process."""
 
@@ -66,10 +70,12 @@ def answers(
     *,
     store: VerdictStore | None = None,
     fresh: bool = False,
+    first: First[JobT, ResultT] | None = None,
 ) -> Generator[tuple[JobT, ResultT], None, None]:
     """Every job with its result: first those that `store` knows, then the others as they come.
 
-    Jobs are handed out in the order given. A result is stored before it is yielded, unless its
+    Jobs are handed out in the order given, or in that of `first`, which says what it can of them in
+    this process. A result is stored before it is yielded, unless its
     process crashed or broke the memory limit. `fresh` recalls nothing. The caller should not dwell
     on a result, and should close the iteration, so that an error elsewhere ends the work as well.
 
@@ -77,29 +83,41 @@ def answers(
         CertiflowError: the store cannot be used; as `run_jobs` and `run_on_cluster` do.
         ContradictionError: from `question.judged`; that result is not stored.
     """
-    keys: dict[JobT, VerdictKey] = {}
-    waiting: list[JobT] = []
-    for job in jobs:
-        found: ResultT | Again[JobT] = Again(job)
-        if store is not None:
-            key = question.key(job)
-            known = None if fresh else store.get(key)
-            if known is not None:
-                found = question.recalled(job, known)
+    left = list(jobs)
+    keys = {} if store is None else {job: question.key(job) for job in left}
+
+    def recall(asked: Sequence[JobT]) -> Iterator[tuple[JobT, ResultT | Again[JobT]]]:
+        for job in asked:
+            known = None if store is None or fresh else store.get(keys[job])
+            yield job, Again(job) if known is None else question.recalled(job, known)
+
+    def keep(job: JobT, result: ResultT) -> None:
+        row = None if store is None else question.stored(result)
+        if store is not None and row is not None:
+            store.put(keys[job], row)
+
+    for look, is_new in ((recall, False), (first or all_again, True)):
+        asked, left = left, []
+        for job, found in look(asked):
             if isinstance(found, Again):
-                keys[found.job] = key
-        if isinstance(found, Again):
-            waiting.append(found.job)
-        else:
-            yield job, found
-    with closing(outcomes(question, waiting, resources)) as ended:
+                left.append(found.job)
+                if store is not None:
+                    keys[found.job] = keys[job]
+            else:
+                if is_new:
+                    keep(job, found)
+                yield job, found
+    with closing(outcomes(question, left, resources)) as ended:
         for outcome in ended:
             result = question.judged(outcome)
-            if store is not None and outcome.ending in WORTH_KEEPING:
-                row = question.stored(result)
-                if row is not None:
-                    store.put(keys[outcome.job], row)
+            if outcome.ending in WORTH_KEEPING:
+                keep(outcome.job, result)
             yield outcome.job, result
+
+
+def all_again(jobs: Sequence[JobT]) -> Iterator[tuple[JobT, Again[JobT]]]:
+    """Says nothing of any job."""
+    return ((job, Again(job)) for job in jobs)
 
 
 def outcomes(

@@ -21,7 +21,7 @@ from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, margins
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
-from tasks.core.verification.ball_sample import Sample
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import (
     PROBE,
     RadiusFindings,

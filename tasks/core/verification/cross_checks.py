@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
 from tasks.core.errors import ContradictionError
+from tasks.core.execution.asking import Question, Resources, answers
+from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.runtimes import Classifier, Runtime
-from tasks.core.networks.network import ReluNetwork
+from tasks.core.search.answer import Answer
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.verdicts import WITNESSED_ONLY, DecidedBy, Verdict, VerificationResult
-from tasks.core.verification.ball_jobs import job_for, run_ladder, solved
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.balls import Ball, Sample
 
 
 def attack_proofs(
@@ -22,7 +24,11 @@ def attack_proofs(
     results: Sequence[VerificationResult],
     attack: AttackStrength,
 ) -> None:
-    """Attacks every ball that went to Marabou first: the others were attacked before."""
+    """Attacks every ball that went to Marabou first: the others were attacked before.
+
+    Raises:
+        ContradictionError: the attack breaks what was proved.
+    """
     if not isinstance(runtime, Classifier):
         return
     row_of = {int(index): row for row, index in enumerate(sample.indices)}
@@ -42,51 +48,61 @@ def attack_proofs(
             raise _contradiction(index, epsilon, str(by), "PGD breaks it")
 
 
-def witnessed(
-    runtime: Runtime,
-    network: ReluNetwork,
-    sample: Sample,
-    results: Sequence[VerificationResult],
-    limits: SolverLimits,
-    seed: int,
-    share: float,
+def to_be_witnessed(
+    results: Sequence[VerificationResult], share: float, seed: int
 ) -> list[VerificationResult]:
-    """The results, a seeded share of the ladder's own proofs marked with what Marabou says.
-
-    It confirms by `unsat`, which alone would not always be a proof.
-    """
-    row_of = {int(index): row for row, index in enumerate(sample.indices)}
+    """A seeded share of the proofs of which Marabou has said nothing yet, rounded up."""
     claims = sorted(  # results come in any order, which must not change what is chosen
         (
             r
             for r in results
-            if r.verdict is Verdict.ROBUST and r.decided_by is not DecidedBy.MARABOU
+            if r.verdict is Verdict.ROBUST
+            and r.decided_by is not DecidedBy.MARABOU
+            and not r.witness
         ),
         key=lambda result: (result.sample_index, result.epsilon),
     )
     count = int(np.ceil(share * len(claims)))
     chosen = np.random.default_rng(seed).choice(len(claims), size=count, replace=False)
-    asked: Mapping[tuple[int, float], VerificationResult] = {
-        (claims[index].sample_index, claims[index].epsilon): claims[index] for index in chosen
-    }
-    nothing = np.full(network.num_outputs - 1, -np.inf)
-    jobs = [
-        job_for(sample, np.intp(row_of[index]), epsilon, nothing, "marabou", prove_again=False)
-        for index, epsilon in asked
+    return [claims[index] for index in chosen]
+
+
+def witnessed(
+    question: Question[Ball, Answer, VerificationResult],
+    sample: Sample,
+    results: Sequence[VerificationResult],
+    asked: Sequence[VerificationResult],
+    resources: Resources,
+    *,
+    store: VerdictStore | None = None,
+    fresh: bool = False,
+    on_witness: Callable[[str], None] = lambda word: None,
+) -> list[VerificationResult]:
+    """The results, those `asked` about marked with what Marabou says, and what that took.
+
+    `question` is asked of Marabou, and does not prove again: it confirms by `unsat`, which alone
+    would not always be a proof. `on_witness` hears `confirmed` or `undecided` of each as it comes.
+
+    Raises:
+        ContradictionError: Marabou finds a point that breaks what was proved.
+    """
+    claims = {(claim.sample_index, claim.epsilon): claim for claim in asked}
+    balls = [
+        ball
+        for ball in sample.balls(sorted({claim.epsilon for claim in asked}))
+        if (ball.sample_index, ball.epsilon) in claims
     ]
-    said: dict[tuple[int, float], str] = {}
-    with closing(run_ladder(network, jobs, limits, seed)) as outcomes:
-        for outcome in outcomes:
-            answer = solved(runtime, network, sample, outcome)
-            key = (answer.sample_index, answer.epsilon)
+    marked: dict[tuple[int, float], VerificationResult] = {}
+    with closing(answers(question, balls, resources, store=store, fresh=fresh)) as said:
+        for ball, answer in said:
+            key = (ball.sample_index, ball.epsilon)
             if answer.verdict is Verdict.FALSIFIED:
-                raise _contradiction(*key, str(asked[key].decided_by), "Marabou breaks it")
-            confirmed = answer.verdict is Verdict.ROBUST or answer.reason == WITNESSED_ONLY
-            said[key] = "confirmed" if confirmed else "undecided"
-    return [
-        replace(result, witness=said.get((result.sample_index, result.epsilon), ""))
-        for result in results
-    ]
+                raise _contradiction(*key, str(claims[key].decided_by), "Marabou breaks it")
+            is_confirmed = answer.verdict is Verdict.ROBUST or answer.reason == WITNESSED_ONLY
+            word = "confirmed" if is_confirmed else "undecided"
+            marked[key] = replace(claims[key], witness=word, witness_seconds=answer.seconds)
+            on_witness(word)
+    return [marked.get((result.sample_index, result.epsilon), result) for result in results]
 
 
 def _contradiction(index: int, epsilon: float, prover: str, breaker: str) -> ContradictionError:

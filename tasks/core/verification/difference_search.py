@@ -13,7 +13,8 @@ from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
-from tasks.core.search.ladder import Answer, decide, warm_up
+from tasks.core.search.answer import Answer
+from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.bisection import Reply, narrow
 from tasks.core.verification.twin_network import twin_box

@@ -1,32 +1,27 @@
 """Local robustness of sampled points: clean prediction, attack, bounds, and the ladder's rest.
 
-The first stages are batched over the sample in this process; what they leave open goes, one point
-and radius a job, to processes that run `ladder.decide`.
+The first stages are batched over the sample in this process; what they leave open goes, one ball a
+job, to processes that run `ladder.decide`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
-from time import monotonic
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.core.arrays import FloatArray, Images
-from tasks.core.bounds.float32_error import row_error
-from tasks.core.bounds.linear import (
-    Method,
-    interval_lower_bounds,
-    linear_lower_bounds,
-    preactivation_bounds,
-)
-from tasks.core.execution.verdict_store import VerdictStore
+from tasks.core.engine_version import ENGINE_VERSION
+from tasks.core.execution.asking import Again, Resources, answers
+from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, VerdictStore
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.agreement import box_points, check_agreement
-from tasks.core.models.runtimes import Classifier, Runtime
+from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, margin_rows
+from tasks.core.search.answer import Answer, Known
+from tasks.core.search.first_stages import AttackStrength, FirstStages
+from tasks.core.verdict_columns import STORED_FIELDS
 from tasks.core.verdicts import (
     DecidedBy,
     Engine,
@@ -34,18 +29,8 @@ from tasks.core.verdicts import (
     VerificationResult,
     check_no_contradiction,
 )
-from tasks.core.verification.ball_jobs import Job, job_for, run_ladder, solved
-from tasks.core.verification.ball_records import Recorder
-from tasks.core.verification.ball_sample import (
-    AttackStrength,
-    Sample,
-    SolverLimits,
-    result_of,
-    with_counterexample,
-)
-from tasks.core.verification.cross_checks import attack_proofs, witnessed
-
-BOUND_BATCH = 1000  # points whose boxes are held at a time
+from tasks.core.verification.balls import Ball, LadderSolver, Sample, answered, unanswered
+from tasks.core.verification.cross_checks import attack_proofs
 
 
 def verify(
@@ -56,8 +41,8 @@ def verify(
     *,
     engine: Engine,
     attack: AttackStrength,
-    limits: SolverLimits,
-    witness_share: float = 0.0,
+    timeout_seconds: float,
+    resources: Resources,
     store: VerdictStore | None = None,
     fresh: bool = False,
     on_result: Callable[[VerificationResult], None] = lambda result: None,
@@ -67,113 +52,147 @@ def verify(
     `ladder` and `bounds` take what attacks and CROWN leave open down `ladder.decide`; `marabou`
     gives every point that is classified right to the solver alone. `robust` is sound for
     `network`; `falsified` comes with a point that `runtime` mislabels. Verdicts in `store` are
-    taken from there, unless `fresh`, and new ones are put there as they come. A seeded
-    `witness_share` of the balls that the ladder proved without Marabou is given to Marabou as well.
+    taken from there, unless `fresh`, and new ones are put there as they come.
 
     Raises:
         ContradictionError: a ball was proved robust and is also broken.
         CertiflowError: `runtime` computes something else than `network`.
     """
-    check_agreement(network, runtime, box_points(_widest_balls(sample, epsilons)))
-    results = Recorder(runtime, network, sample, engine, attack, limits, store, on_result)
+    check_agreement(network, runtime, box_points(sample.first_boxes(max(epsilons))))
+    question = LocalRobustness(runtime, network, engine, timeout_seconds, attack)
+    found: list[VerificationResult] = []
+
+    def arrived(result: VerificationResult) -> None:
+        found.append(result)
+        on_result(result)
+
     right = runtime.logits(sample.images).argmax(axis=1) == sample.labels
-    results.note(_misclassified(runtime, sample, np.flatnonzero(~right), epsilons))
-    if not fresh:
-        results.recall(np.flatnonzero(right), epsilons)
-    jobs: list[tuple[float, Job]] = []
-    broken: dict[int, Images] = {}
-    for epsilon in sorted(epsilons):
-        rows = results.missing(np.flatnonzero(right), epsilon)
-        lower = np.full((len(sample.labels), network.num_outputs - 1), -np.inf)
-        if engine != "marabou":
-            results.record(_attack(runtime, sample, rows, epsilon, attack, broken))
-            rows = results.missing(rows, epsilon)
-            for method in ("interval", "crown"):
-                bounded = _bound(network, sample, rows, epsilon, method, lower)
-                results.record(bounded)
-                rows = results.missing(rows, epsilon)
-        jobs += [
-            (lower[row].min(), job_for(sample, row, epsilon, lower[row], engine)) for row in rows
-        ]
-    hardest_first = [job for _, job in sorted(jobs, key=lambda entry: entry[0])]
-    with closing(run_ladder(network, hardest_first, limits, attack.seed)) as outcomes:
-        results.record(solved(runtime, network, sample, outcome) for outcome in outcomes)
-    check_no_contradiction(results.found)
-    attack_proofs(runtime, sample, results.found, attack)
-    if engine != "marabou":
-        results.found = witnessed(
-            runtime, network, sample, results.found, limits, attack.seed, witness_share
-        )
-    return sorted(results.found, key=lambda result: (result.sample_index, result.epsilon))
+    balls = sample.balls(epsilons)
+    for ball in balls:
+        if not right[ball.row]:
+            arrived(question.misclassified(ball))
+    first = None if engine == "marabou" else question.first_stages(sample)
+    waiting = [ball for ball in balls if right[ball.row]]
+    with closing(
+        answers(question, waiting, resources, store=store, fresh=fresh, first=first)
+    ) as results:
+        for _, result in results:
+            arrived(result)
+    check_no_contradiction(found)
+    attack_proofs(runtime, sample, found, attack)
+    return sorted(found, key=lambda result: (result.sample_index, result.epsilon))
 
 
-def _widest_balls(sample: Sample, epsilons: Sequence[float]) -> LinfBall:
-    return LinfBall.around(sample.images, max(epsilons))
+@dataclass(frozen=True, eq=False)
+class LocalRobustness:
+    """Whether a ball's label wins all over it, asked of an engine within so many seconds.
 
-
-def _misclassified(
-    runtime: Runtime, sample: Sample, rows: NDArray[np.intp], epsilons: Sequence[float]
-) -> Iterator[VerificationResult]:
-    """A misclassified point is its own counterexample at every epsilon."""
-    for row in rows:
-        for epsilon in epsilons:
-            result = result_of(sample, row, epsilon, Verdict.FALSIFIED, DecidedBy.CLEAN, 0.0)
-            yield with_counterexample(runtime, result, sample.images[row], sample.images[row])
-
-
-def _attack(
-    runtime: Runtime,
-    sample: Sample,
-    rows: NDArray[np.intp],
-    epsilon: float,
-    attack: AttackStrength,
-    broken: dict[int, Images],
-) -> Iterator[VerificationResult]:
-    """FGSM, then PGD, on rows that no smaller ball has broken; adds what breaks to `broken`.
-
-    Only a Keras model has gradients here; others are attacked in float64 by the ladder.
+    `attack` is that of the first stages. What Marabou merely witnesses is proved again, or stays
+    open.
     """
-    if not isinstance(runtime, Classifier):
-        return
-    started = monotonic()
-    left = np.array([row for row in rows if row not in broken], dtype=np.intp)
-    attacked = attack.pgd(runtime, sample.images[left], sample.labels[left], epsilon)
-    seconds = (monotonic() - started) / max(len(rows), 1)
-    broken.update(zip(left[attacked.broken], attacked.points[attacked.broken], strict=True))
-    for row in rows:
-        if row not in broken:
-            continue
-        result = result_of(sample, row, epsilon, Verdict.FALSIFIED, DecidedBy.ATTACK, seconds)
-        result = with_counterexample(runtime, result, sample.images[row], broken[row])
-        if result.verdict is Verdict.FALSIFIED:
-            yield result
-        else:  # it flips in a batch but not alone: not a counterexample
-            del broken[row]
 
+    runtime: Runtime
+    network: ReluNetwork
+    engine: Engine
+    timeout_seconds: float
+    attack: AttackStrength
+    prove_again: bool = True
 
-def _bound(
-    network: ReluNetwork,
-    sample: Sample,
-    rows: NDArray[np.intp],
-    epsilon: float,
-    method: Method,
-    lower: FloatArray,
-) -> Iterator[VerificationResult]:
-    """Raises `lower`, (points of the sample, adversary classes), to what the bounds prove."""
-    for start in range(0, len(rows), BOUND_BATCH):
-        started, batch = monotonic(), rows[start : start + BOUND_BATCH]
-        ball = LinfBall.around(sample.images[batch], epsilon)
-        hidden = preactivation_bounds(network, ball, method)
-        margins = margin_rows(sample.labels[batch], network.num_outputs)
-        if method == "interval":
-            found = interval_lower_bounds(network, margins, hidden, ball)
-        else:
-            found = linear_lower_bounds(network, len(network.layers) - 1, margins, hidden, ball)
-        lower[batch] = np.maximum(lower[batch], found)
-        deployed = np.all(lower[batch] > row_error(network, margins, hidden, ball), axis=1)
-        seconds = (monotonic() - started) / len(batch)
-        stage = DecidedBy.INTERVAL if method == "interval" else DecidedBy.CROWN
-        for row, holds in zip(batch, deployed.tolist(), strict=True):
-            if (lower[row] > 0).all():
-                result = result_of(sample, row, epsilon, Verdict.ROBUST, stage, seconds)
-                yield replace(result, margin=float(lower[row].min()), deployed=holds)
+    def misclassified(self, ball: Ball) -> VerificationResult:
+        """A misclassified point is its own counterexample at every epsilon."""
+        point = ball.image.reshape(1, -1).astype(np.float64)
+        return self._answered(ball, Answer(Verdict.FALSIFIED, DecidedBy.CLEAN, point), 0.0)
+
+    def first_stages(
+        self, sample: Sample
+    ) -> Callable[[Sequence[Ball]], Iterator[tuple[Ball, VerificationResult | Again[Ball]]]]:
+        """What the batched stages say of balls of the sample; those left open last, hardest first.
+
+        These carry what is known of them by then.
+        """
+
+        def decided(
+            balls: Sequence[Ball],
+        ) -> Iterator[tuple[Ball, VerificationResult | Again[Ball]]]:
+            stages = FirstStages(
+                self.runtime, self.network, sample.images, sample.labels, self.attack
+            )
+            still_open: list[tuple[float, Ball, Ball]] = []
+            for epsilon in sorted({ball.epsilon for ball in balls}):
+                at = {ball.row: ball for ball in balls if ball.epsilon == epsilon}
+                for row, found in stages.run(list(at), epsilon):
+                    if isinstance(found, Known):
+                        least = float(found.lower.min())
+                        still_open.append((least, at[row], replace(at[row], known=found)))
+                    else:
+                        seconds = sum(found.stage_seconds.values())
+                        yield at[row], self._answered(at[row], found, seconds)
+            for _, ball, with_known in sorted(still_open, key=lambda entry: entry[0]):
+                yield ball, Again(with_known)
+
+        return decided
+
+    def key(self, ball: Ball) -> VerdictKey:
+        """All that a verdict depends on."""
+        engine = (
+            f"{self.engine} v{ENGINE_VERSION} timeout {self.timeout_seconds:g} pgd "
+            f"{self.attack.num_steps}x{self.attack.num_restarts} seed {self.attack.seed}"
+        )
+        if not self.prove_again:
+            engine += " as a witness"
+        prop = ball.robustness(self.network.num_outputs)
+        return VerdictKey(self.network.sha256, prop.sha256, engine)
+
+    def solver(self) -> tuple[Callable[..., Callable[[Ball], Answer]], tuple[object, ...]]:
+        """A process that runs the ladder."""
+        arguments = (
+            self.network,
+            self.engine,
+            self.timeout_seconds,
+            self.attack.seed,
+            self.prove_again,
+        )
+        return LadderSolver, arguments
+
+    def seconds(self, ball: Ball) -> float:
+        """The same for every ball."""
+        return self.timeout_seconds
+
+    def judged(self, outcome: Outcome[Ball, Answer]) -> VerificationResult:
+        """The record of a ball; the time of the batches before is its own as well."""
+        ball = outcome.job
+        seconds = outcome.seconds
+        if ball.known is not None:
+            seconds += sum(ball.known.stage_seconds.values())
+        if outcome.answer is None:
+            return unanswered(outcome, seconds)
+        return self._answered(ball, outcome.answer, seconds)
+
+    def stored(self, result: VerificationResult) -> StoredVerdict | None:
+        """All that cannot be had from the ball itself."""
+        if result.verdict is Verdict.ERROR:
+            return None
+        point = result.counterexample
+        return StoredVerdict(
+            result.verdict,
+            result.decided_by,
+            result.seconds,
+            **{name: getattr(result, name) for name in STORED_FIELDS},
+            points=None if point is None else point.astype(np.float64).reshape(1, -1),
+        )
+
+    def recalled(self, ball: Ball, known: StoredVerdict) -> VerificationResult | Again[Ball]:
+        """What is stored; a stored counterexample must break the model again."""
+        fields = {name: getattr(known, name) for name in STORED_FIELDS}
+        if known.verdict is not Verdict.FALSIFIED:
+            return ball.result(known.verdict, known.decided_by, known.seconds, **fields)
+        if known.points is None:
+            return Again(ball)
+        claim = Answer(
+            known.verdict, known.decided_by, known.points, stage_seconds=known.stage_seconds
+        )
+        result = self._answered(ball, claim, known.seconds)
+        return result if result.verdict is Verdict.FALSIFIED else Again(ball)
+
+    def _answered(self, ball: Ball, answer: Answer, seconds: float) -> VerificationResult:
+        return answered(self.runtime, self.network.num_outputs, ball, answer, seconds)

@@ -19,7 +19,8 @@ from tasks.core.models.agreement import box_points, check_agreement
 from tasks.core.models.loading import LoadedModel
 from tasks.core.properties.specification import Property
 from tasks.core.properties.vnnlib import read_property
-from tasks.core.search.ladder import Answer, decide, warm_up
+from tasks.core.search.answer import Answer
+from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
 from tasks.core.verification.counterexamples import confirmed, reached
 from tasks.core.verification.input_files import InputFile

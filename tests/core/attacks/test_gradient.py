@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.core.attacks.gradient import Attacked, fgsm, fgsm_points, pgd, replayed_margin
+from tasks.core.attacks.gradient import Attacked, fgsm, fgsm_points, pgd
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
 from tasks.core.properties.specification import LinfBall, margins
@@ -91,14 +91,6 @@ def test_pgd_breaks_all_that_fgsm_breaks(classifier: Classifier, digits: Dataset
     weak, strong = (run(attack, classifier, digits, 0.1) for attack in ("fgsm", "pgd"))
     assert strong.broken[weak.broken].all()
     assert strong.broken.sum() > weak.broken.sum()
-
-
-def test_replay_moves_a_point_into_the_ball(classifier: Classifier, digits: Dataset) -> None:
-    image, label = digits.test_images[0], int(digits.test_labels[0])
-    ball = LinfBall.around(image[None], 0.05)
-    point, margin, predicted = replayed_margin(classifier, ball, np.full((8, 8), 9.0), label)
-    assert ball.contains(point[None])[0]
-    assert (margin < 0) == (predicted != label)
 
 
 def test_no_images_no_attack(classifier: Classifier, digits: Dataset) -> None:

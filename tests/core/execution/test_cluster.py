@@ -18,21 +18,26 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence import metrics
 from tasks.core.execution import cluster as subject
+from tasks.core.execution.asking import Resources
 from tasks.core.execution.cluster import run_on_cluster
 from tasks.core.execution.worker_pool import Ending, Outcome
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import loop
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verdicts import DecidedBy, Engine, VerificationResult
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
+from tasks.core.verification.balls import Sample
+from tasks.core.verification.cross_checks import to_be_witnessed, witnessed
 from tasks.core.verification.local_robustness import verify
 from tests.core.execution.test_worker_pool import MEGABYTE, make_solver
-from tests.core.verification.test_local_robustness import take
+from tests.core.verification.test_local_robustness import take, witness_question
 from tests.dask_cluster import Cluster, end_tree, eventually
 from tests.solvers import assassin
 
-LIMITS = SolverLimits(num_workers=2, timeout_seconds=30, memory_limit_bytes=2**31)
+RESOURCES = Resources(num_workers=2, memory_limit_bytes=2**31)
+TIMEOUT_SECONDS = 30.0
+ATTACK = AttackStrength(num_steps=10, num_restarts=1, seed=0)
 WITHOUT_CERTIFLOW = """
 import sys
 
@@ -81,23 +86,35 @@ def verified(
     sample: Sample,
     address: str | None,
     engine: Engine = "ladder",
-    witness_share: float = 0.0,
     on_result: Callable[[VerificationResult], None] = lambda result: None,
 ) -> pd.DataFrame:
     """The table without the columns of seconds."""
-    results = verify(
+    return without_seconds(results_of(classifier, sample, address, engine, on_result))
+
+
+def without_seconds(results: Sequence[VerificationResult]) -> pd.DataFrame:
+    table = metrics.verification_table(results)
+    return table[[name for name in table.columns if "seconds" not in name]]
+
+
+def results_of(
+    classifier: Classifier,
+    sample: Sample,
+    address: str | None,
+    engine: Engine = "ladder",
+    on_result: Callable[[VerificationResult], None] = lambda result: None,
+) -> list[VerificationResult]:
+    return verify(
         classifier,
         relu_network(classifier.model),
         sample,
         [0.1, 0.12],
         engine=engine,
-        attack=AttackStrength(num_steps=10, num_restarts=1, seed=0),
-        limits=replace(LIMITS, cluster=address),
-        witness_share=witness_share,
+        attack=ATTACK,
+        timeout_seconds=TIMEOUT_SECONDS,
+        resources=replace(RESOURCES, cluster=address),
         on_result=on_result,
     )
-    table = metrics.verification_table(results)
-    return table[[name for name in table.columns if not name.startswith("seconds")]]
 
 
 @pytest.mark.parametrize(
@@ -127,8 +144,14 @@ def test_cluster_gives_the_local_table(
 def test_witnesses_are_the_same_balls_on_a_cluster(
     cluster: Cluster, classifier: Classifier, digits: Dataset
 ) -> None:
+    sample = take(digits, 10)
+    results = results_of(classifier, sample, None)
+    question = witness_question(classifier, relu_network(classifier.model))
+    asked = to_be_witnessed(results, 0.3, 0)
     here, there = (
-        verified(classifier, take(digits, 10), address, witness_share=0.3)
+        without_seconds(
+            witnessed(question, sample, results, asked, replace(RESOURCES, cluster=address))
+        )
         for address in (None, cluster.address)
     )
     pd.testing.assert_frame_equal(here, there)

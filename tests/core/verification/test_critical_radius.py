@@ -24,7 +24,7 @@ from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall
 from tasks.core.verification import critical_radius
-from tasks.core.verification.ball_sample import Sample
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
 from tasks.core.verification.radius_search import (
     RadiusFindings,

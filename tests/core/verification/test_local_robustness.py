@@ -12,22 +12,24 @@ import pytest
 from tasks.core.attacks.gradient import pgd
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import ContradictionError
-from tasks.core.models.runtimes import Classifier, NumpyRuntime
+from tasks.core.execution.asking import Resources
+from tasks.core.models.runtimes import Classifier, NumpyRuntime, Runtime
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall
-from tasks.core.search.ladder import Answer
+from tasks.core.search.answer import Answer
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import architectures
 from tasks.core.verdicts import DecidedBy, Engine, Verdict, VerificationResult
-from tasks.core.verification import ball_jobs
-from tasks.core.verification.ball_jobs import Job
-from tasks.core.verification.ball_sample import AttackStrength, Sample, SolverLimits
-from tasks.core.verification.local_robustness import verify
+from tasks.core.verification import local_robustness
+from tasks.core.verification.balls import Ball, Sample
+from tasks.core.verification.local_robustness import LocalRobustness, verify
 from tests.networks import random_network
 from tests.oracle import least_margin
 
 ATTACK = AttackStrength(num_steps=10, num_restarts=2, seed=0)
-LIMITS = SolverLimits(num_workers=2, timeout_seconds=30, memory_limit_bytes=2**31)
+RESOURCES = Resources(num_workers=2, memory_limit_bytes=2**31)
+TIMEOUT_SECONDS = 30.0
 
 
 def take(digits: Dataset, count: int) -> Sample:
@@ -39,8 +41,19 @@ def verified(
 ) -> list[VerificationResult]:
     network = relu_network(classifier.model)
     return verify(
-        classifier, network, sample, epsilons, engine=engine, attack=ATTACK, limits=LIMITS
+        classifier,
+        network,
+        sample,
+        epsilons,
+        engine=engine,
+        attack=ATTACK,
+        timeout_seconds=TIMEOUT_SECONDS,
+        resources=RESOURCES,
     )
+
+
+def witness_question(runtime: Runtime, network: ReluNetwork) -> LocalRobustness:
+    return LocalRobustness(runtime, network, "marabou", TIMEOUT_SECONDS, ATTACK, prove_again=False)
 
 
 @pytest.mark.parametrize("engine", ["ladder", "marabou"])
@@ -158,7 +171,8 @@ def test_margin_is_the_least_over_all_classes(epsilon: float) -> None:
             [epsilon],
             engine="ladder",
             attack=ATTACK,
-            limits=LIMITS,
+            timeout_seconds=TIMEOUT_SECONDS,
+            resources=RESOURCES,
         ):
             if result.verdict is Verdict.ROBUST:
                 proved += 1
@@ -184,7 +198,7 @@ def test_false_proof_stops_the_run(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A solver that calls everything robust is found out by the attack on its proofs."""
-    monkeypatch.setattr(ball_jobs, "LadderSolver", Liar)
+    monkeypatch.setattr(local_robustness, "LadderSolver", Liar)
     with pytest.raises(ContradictionError, match=r"marabou proved it robust at epsilon 0\.5"):
         verified(classifier, take(digits, 3), [0.5], "marabou")
 
@@ -192,10 +206,10 @@ def test_false_proof_stops_the_run(
 class Liar:
     """Stands in for the solver in a worker process."""
 
-    def __init__(self, network: ReluNetwork, timeout_seconds: float, seed: int) -> None:
+    def __init__(self, network: ReluNetwork, *settings: object) -> None:
         self.inputs = network.num_inputs
 
-    def __call__(self, job: Job) -> Answer:
+    def __call__(self, ball: Ball) -> Answer:
         nothing = np.empty((0, self.inputs))
         return Answer(Verdict.ROBUST, DecidedBy.MARABOU, nothing, margin=1.0)
 
@@ -203,16 +217,16 @@ class Liar:
 class OnTheBoundary(Liar):
     """Answers `falsified` with a point that the deployed model classifies right."""
 
-    def __call__(self, job: Job) -> Answer:
+    def __call__(self, ball: Ball) -> Answer:
         return Answer(
-            Verdict.FALSIFIED, DecidedBy.MARABOU, job.image.reshape(1, -1).astype(float), region=0
+            Verdict.FALSIFIED, DecidedBy.MARABOU, ball.image.reshape(1, -1).astype(float), region=0
         )
 
 
 def test_counterexample_that_does_not_replay_is_unknown(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ball_jobs, "LadderSolver", OnTheBoundary)
+    monkeypatch.setattr(local_robustness, "LadderSolver", OnTheBoundary)
     right = classifier.predictions(digits.test_images) == digits.test_labels
     rows = np.flatnonzero(right)[:2]
     sample = Sample(rows, digits.test_images[rows], digits.test_labels[rows])

@@ -1,0 +1,119 @@
+"""What bounds have proved of the regions of one box, and of the network's units over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray
+from tasks.core.bounds.float32_error import row_error
+from tasks.core.bounds.linear import (
+    Method,
+    interval_lower_bounds,
+    linear_lower_bounds,
+    preactivation_bounds,
+)
+from tasks.core.bounds.relaxations import Bounds
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.search.answer import Known
+
+
+class BoxBounds:
+    """Sound bounds that only get better.
+
+    `network` loses the units that are found dead; `whole` and `whole_hidden` keep them, since in
+    float32 they may be a little alive. `lower`, (regions,), is proved of each region's excess.
+    """
+
+    def __init__(
+        self, network: ReluNetwork, regions: Sequence[UnsafeRegion], known: Known | None
+    ) -> None:
+        self.whole, self.network = network, network
+        self.regions, self.box = list(regions), regions[0].box
+        self.lower = np.full(len(regions), -np.inf) if known is None else known.lower.copy()
+        self.hidden: list[Bounds] = []
+        self.whole_hidden: list[Bounds] = []
+        self.units = [np.arange(len(layer.bias)) for layer in network.layers[:-1]]
+        self.has_crown = known is not None and known.hidden is not None
+        if known is not None and known.hidden is not None:
+            self.set_hidden(known.hidden)
+            self._drop_dead_units()
+
+    @property
+    def left(self) -> list[int]:
+        """The places of the regions that are not excluded."""
+        return [int(index) for index in np.flatnonzero(~(self.lower > 0))]
+
+    @property
+    def regions_left(self) -> list[UnsafeRegion]:
+        """The regions that are not excluded."""
+        return [self.regions[index] for index in self.left]
+
+    @property
+    def excludes_all(self) -> bool:
+        """Whether no region is reached."""
+        return bool((self.lower > 0).all())
+
+    def bound_hidden(self, method: Method, deadline: float = np.inf) -> None:
+        """Bounds the hidden layers, unless CROWN did already, and drops the units found dead."""
+        if self.has_crown:
+            return
+        self.set_hidden(preactivation_bounds(self.network, self.box, method, deadline))
+        self._drop_dead_units()
+        self.has_crown = method == "crown"
+
+    def bound_regions(self, method: Method) -> None:
+        """Bounds every row of the regions left, by the hidden bounds there are."""
+        rows = np.concatenate([region.rows for region in self.regions_left])
+        if method == "interval":
+            bounds = interval_lower_bounds(self.network, rows, self.hidden, self.box)
+        else:
+            depth = len(self.network.layers) - 1
+            bounds = linear_lower_bounds(self.network, depth, rows, self.hidden, self.box)
+        left = self.left
+        counts = [len(self.regions[index].rows) for index in left]
+        for index, values in zip(left, np.split(bounds[0], np.cumsum(counts)[:-1]), strict=True):
+            excess = values + self.regions[index].offsets
+            excess = excess - np.abs(excess) * 2.0**-52  # the sum's own rounding
+            self.lower[index] = max(self.lower[index], excess.max())  # the greatest row proves most
+
+    def raise_lower(self, places: Sequence[int], lower: FloatArray) -> None:
+        """With bounds on the excess of the regions at `places`."""
+        self.lower[places] = np.maximum(self.lower[places], lower)
+
+    def set_hidden(self, hidden: Sequence[Bounds]) -> None:
+        """Bounds on the units that are left, and so on those of the whole network."""
+        self.hidden = list(hidden)
+        if not self.whole_hidden:
+            self.whole_hidden = [Bounds(each.lower.copy(), each.upper.copy()) for each in hidden]
+        for whole, units, bounds in zip(self.whole_hidden, self.units, hidden, strict=True):
+            whole.lower[:, units], whole.upper[:, units] = bounds.lower, bounds.upper
+
+    def float32_errors(self) -> FloatArray:
+        """By how much the deployed model may be off on each region's rows, (regions,)."""
+        rows = np.concatenate([region.rows for region in self.regions])
+        errors = row_error(self.whole, rows, self.whole_hidden, self.box)[0]
+        ends = np.cumsum([len(region.rows) for region in self.regions])
+        return np.array([part.max() for part in np.split(errors, ends[:-1])])
+
+    def goal(self) -> float:
+        """The bound from which on a proof holds for the deployed model as well."""
+        error = float(self.float32_errors().max())
+        return error if np.isfinite(error) else 0.0
+
+    def _drop_dead_units(self) -> None:
+        """Goes on with the network without the ReLUs that are zero in the whole box.
+
+        There it is the same function, and after certified training much smaller.
+        """
+        kept = [
+            ~(bounds.upper[0] <= 0) | linear
+            for bounds, linear in zip(self.hidden, self.network.linear, strict=True)
+        ]
+        for mask in kept:
+            mask[:1] |= not mask.any()  # a layer of no units would be a shape for nobody
+        self.network = self.network.restricted(kept)
+        self.units = [units[mask] for units, mask in zip(self.units, kept, strict=True)]
+        self.hidden = [bounds[:, mask] for bounds, mask in zip(self.hidden, kept, strict=True)]

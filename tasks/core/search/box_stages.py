@@ -1,0 +1,210 @@
+"""The stages of the ladder for the regions of one box, each taking what was left open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.core import reporting
+from tasks.core.arrays import FloatArray
+from tasks.core.attacks import falsification
+from tasks.core.bounds.linear import Method
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.search import marabou
+from tasks.core.search.answer import Answer, Known
+from tasks.core.search.box_bounds import BoxBounds
+from tasks.core.verdicts import NEAR_BOUNDARY, WITNESSED_ONLY, DecidedBy, Verdict
+
+if TYPE_CHECKING:
+    from tasks.core.search.inputs import InputSearch
+    from tasks.core.search.phases import PhaseSearch
+
+FEW_INPUTS = 12  # up to which inputs are split instead of phases
+ATTACK_STEPS = 40
+SLOPE_STEPS = 15
+
+Stage = tuple[DecidedBy, Callable[[], FloatArray | None]]  # a point if it may reach a region
+
+
+def searches() -> tuple[type[PhaseSearch], type[InputSearch]]:
+    """Imported late: Numba takes a moment, and the processes that only wait need none of it."""
+    from tasks.core.search.inputs import InputSearch
+    from tasks.core.search.phases import PhaseSearch
+
+    return PhaseSearch, InputSearch
+
+
+class BoxStages:
+    """What each stage does, with the bounds found so far; `seconds` gathers each stage's time."""
+
+    def __init__(
+        self,
+        network: ReluNetwork,
+        regions: Sequence[UnsafeRegion],
+        deadline: float,
+        seed: int,
+        seconds: dict[str, float],
+        *,
+        known: Known | None,
+    ) -> None:
+        self.bounds = BoxBounds(network, regions, known)
+        self.is_bounded = self.bounds.has_crown
+        self.deadline, self.seed, self.seconds = deadline, seed, seconds
+        self.search: PhaseSearch | InputSearch | None = None
+        self.near: list[FloatArray] = []  # points on the border, for the deployed model to judge
+        self.reason = ""
+
+    def down(self, stages: Sequence[Stage]) -> Answer:
+        """One stage after the other; the last one's answer where all leave something open."""
+        for decided_by, run in stages:
+            point = run()
+            if point is not None:
+                if self._is_reached(point):
+                    return self._falsified(point, decided_by)
+                self.near.append(point)
+            if self.bounds.excludes_all:
+                return self._robust(decided_by)
+        return self._open(stages[-1][0])
+
+    def plain_bounds(self, method: Method) -> FloatArray | None:
+        """Intervals or CROWN, unless CROWN's bounds were handed on."""
+        if self.is_bounded:
+            return None
+        with self._timed(method):
+            self.bounds.bound_hidden(method, self.deadline)
+            self.bounds.bound_regions(method)
+        return None
+
+    def attack(self, num_restarts: int, *, from_center: bool) -> FloatArray | None:
+        """Gradient descent in float64 on each region left."""
+        with self._timed("attack"):
+            return falsification.search(
+                self.bounds.network,
+                self.bounds.box,
+                self.bounds.regions_left,
+                num_steps=ATTACK_STEPS,
+                num_restarts=num_restarts,
+                seed=self.seed,
+                deadline=self.deadline,
+                from_center=from_center,
+            )
+
+    def alpha_crown(self) -> FloatArray | None:
+        """Optimised slopes, with which the search on phases begins."""
+        from tasks.core.search.phases import optimised_root
+
+        bounds = self.bounds
+        if bounds.network.num_inputs <= FEW_INPUTS:
+            return None  # splitting an input is worth more, and is as fast
+        with self._timed("alpha_crown"):
+            left = bounds.left
+            self.search = search = optimised_root(
+                bounds.network,
+                bounds.box,
+                bounds.regions_left,
+                bounds.hidden,
+                SLOPE_STEPS,
+                self.deadline,
+                bounds.goal(),
+            )
+            bounds.set_hidden(search.problem.hidden)
+            bounds.raise_lower(left, search.root_lower)
+        return None
+
+    def branch_and_bound(self, share: float = 1.0) -> FloatArray | None:
+        """For a share of the time left; goes on where it was when it is called once more."""
+        bounds = self.bounds
+        _, input_search = searches()
+        with self._timed("branch_and_bound"):
+            left = bounds.left
+            if self.search is None:
+                self.search = input_search(
+                    bounds.network, bounds.box, bounds.regions_left, bounds.hidden, bounds.goal()
+                )
+            now = time.monotonic()
+            found = self.search.run(now + share * (self.deadline - now))
+            if found.proved:
+                bounds.lower[left] = found.lower
+            self.reason = found.reason
+            return found.candidate
+
+    def marabou(self, share: float, again: Sequence[Stage]) -> Answer:
+        """What Marabou says; what it merely witnesses is proved by the stages `again`, or open."""
+        bounds = self.bounds
+        with self._timed("marabou"):
+            left = bounds.left
+            bounds.bound_hidden("crown", self.deadline)
+            answer = marabou.decide(
+                bounds.network,
+                bounds.box,
+                bounds.regions_left,
+                timeout_seconds=share * (self.deadline - time.monotonic()),
+                hidden=bounds.hidden,
+            )
+        bounds.raise_lower(left, answer.margins)
+        if answer.verdict is Verdict.ROBUST:  # by constant rows: linear bounds show them
+            return self._robust(DecidedBy.CROWN)
+        if answer.verdict is Verdict.FALSIFIED and not self._is_reached(answer.candidates[0]):
+            answer = replace(answer, verdict=Verdict.UNKNOWN, reason=NEAR_BOUNDARY)
+        reasons = [self.reason, answer.reason]
+        if answer.reason == WITNESSED_ONLY:
+            reasons = [WITNESSED_ONLY]
+            proved = self.down(again) if again else None
+            if proved is not None and proved.verdict is Verdict.ROBUST:
+                return replace(proved, witness="confirmed")
+            if proved is not None and proved.verdict is Verdict.FALSIFIED:
+                return proved
+        return Answer(
+            answer.verdict,
+            DecidedBy.MARABOU,
+            np.concatenate([answer.candidates, self._candidates]),
+            None if answer.region is None else left[answer.region],
+            reason="; ".join(part for part in reasons if part),
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        reporting.entered(stage)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+    @property
+    def _candidates(self) -> FloatArray:
+        return np.array(self.near).reshape(-1, self.bounds.network.num_inputs)
+
+    def _robust(self, stage: DecidedBy) -> Answer:
+        return Answer(
+            Verdict.ROBUST,
+            stage,
+            np.empty((0, self.bounds.network.num_inputs)),
+            margin=float(self.bounds.lower.min()),
+            deployed=bool((self.bounds.lower > self.bounds.float32_errors()).all()),
+        )
+
+    def _is_reached(self, point: FloatArray) -> bool:
+        """Whether the point reaches a region, evaluated alone by the whole network.
+
+        Without the dead units sums may round otherwise, which decides ties.
+        """
+        bounds = self.bounds
+        return any(falsification.reaches(bounds.whole, region, point) for region in bounds.regions)
+
+    def _falsified(self, point: FloatArray, stage: DecidedBy) -> Answer:
+        outputs = self.bounds.whole(point[None])
+        excess = [float(region.excess(outputs)[0]) for region in self.bounds.regions]
+        return Answer(Verdict.FALSIFIED, stage, point[None], int(np.argmin(excess)))
+
+    def _open(self, stage: DecidedBy) -> Answer:
+        late = stage is DecidedBy.BRANCH_AND_BOUND and time.monotonic() >= self.deadline
+        verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
+        reason = self.reason or "bounds are too loose"
+        return Answer(verdict, stage, self._candidates, self.bounds.left[0], reason=reason)

@@ -1,0 +1,175 @@
+"""The ladder's first stages, batched over the balls of one radius: attack, intervals, CROWN.
+
+They take milliseconds a ball where a solver process takes tens: most balls never get there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray, Images, IntArray
+from tasks.core.attacks.gradient import Attacked, pgd
+from tasks.core.bounds.float32_error import row_error
+from tasks.core.bounds.linear import (
+    Method,
+    interval_lower_bounds,
+    linear_lower_bounds,
+    preactivation_bounds,
+)
+from tasks.core.bounds.relaxations import Bounds
+from tasks.core.models.runtimes import Classifier, Runtime
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall, margin_rows
+from tasks.core.search.answer import Answer, Known
+from tasks.core.verdicts import DecidedBy, Verdict
+
+BATCH = 1000  # balls whose bounds are held at a time
+# Of hidden bounds handed on, all radii together: a ball's are 2 kB for two small dense layers, some
+# 300 kB for a convolutional network. They always cost more to compute than to send; but all balls
+# wait at once, and ten thousand would take 3 GB. What is beyond goes without, and the ladder
+# computes it again.
+HANDED_ON_BYTES = 2**28
+
+Found = tuple[int, Answer | Known]
+
+
+@dataclass(frozen=True)
+class AttackStrength:
+    """PGD's steps, restarts and seed."""
+
+    num_steps: int
+    num_restarts: int
+    seed: int
+
+    def pgd(
+        self, classifier: Classifier, images: Images, labels: IntArray, epsilon: float
+    ) -> Attacked:
+        """`attacks.pgd` of this strength."""
+        return pgd(
+            classifier,
+            images,
+            labels,
+            epsilon,
+            num_steps=self.num_steps,
+            num_restarts=self.num_restarts,
+            seed=self.seed,
+        )
+
+
+class FirstStages:
+    """Of points that `runtime` classifies right, at one radius after another, the least first."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        network: ReluNetwork,
+        images: Images,
+        labels: IntArray,
+        attack: AttackStrength,
+    ) -> None:
+        self.runtime, self.network, self.attack = runtime, network, attack
+        self.images, self.labels = images, labels
+        self.broken: dict[int, FloatArray] = {}  # by point; they break all greater balls as well
+        self.spare_bytes = HANDED_ON_BYTES
+
+    def run(self, points: Sequence[int], epsilon: float) -> Iterator[Found]:
+        """Each of the points, places in `images`, once: its answer, or what is known of it.
+
+        `robust` is sound for `network`; a point of `falsified` lies in the ball, and `runtime`
+        mislabels it when it is evaluated alone.
+        """
+        rows = np.array(points, dtype=np.intp)
+        seconds = self._attack(rows, epsilon)
+        for row in rows.tolist():
+            if row in self.broken:
+                yield row, _falsified(self.broken[row], seconds)
+        left = np.array([row for row in rows.tolist() if row not in self.broken], dtype=np.intp)
+        for start in range(0, len(left), BATCH):
+            yield from self._bound(left[start : start + BATCH], epsilon, seconds)
+
+    def _attack(self, rows: IntArray, epsilon: float) -> dict[str, float]:
+        """FGSM, then PGD, on points that no smaller ball has broken; the seconds of each ball.
+
+        Only a Keras model has gradients here; others are attacked in float64 by the ladder.
+        """
+        if not isinstance(self.runtime, Classifier):
+            return {}
+        started = monotonic()
+        left = np.array([row for row in rows.tolist() if row not in self.broken], dtype=np.intp)
+        found = self.attack.pgd(self.runtime, self.images[left], self.labels[left], epsilon)
+        for row, point in zip(left[found.broken], found.points[found.broken], strict=True):
+            # what flips in a batch but not alone is no counterexample
+            if self.runtime.predictions(point[None])[0] != self.labels[row]:
+                self.broken[int(row)] = point.reshape(1, -1).astype(np.float64)
+        return {"attack": (monotonic() - started) / max(len(rows), 1)}
+
+    def _bound(self, rows: IntArray, epsilon: float, seconds: dict[str, float]) -> Iterator[Found]:
+        """By intervals, then what they leave open by CROWN."""
+        lower = np.full((len(rows), self.network.num_outputs - 1), -np.inf)
+        left, hidden = np.arange(len(rows)), list[Bounds]()
+        for method, stage in _BOUNDS:
+            if len(left) == 0:
+                return
+            started = monotonic()
+            ball = LinfBall.around(self.images[rows[left]], epsilon)
+            margins = margin_rows(self.labels[rows[left]], self.network.num_outputs)
+            hidden = preactivation_bounds(self.network, ball, method)
+            lower[left] = np.maximum(lower[left], self._margins(ball, margins, hidden, method))
+            errors = row_error(self.network, margins, hidden, ball)
+            seconds = seconds | {method: (monotonic() - started) / len(left)}
+            proved = (lower[left] > 0).all(axis=1)
+            for place in np.flatnonzero(proved).tolist():
+                least = lower[left[place]]
+                yield int(rows[left[place]]), _robust(least, errors[place], ball, stage, seconds)
+            left, hidden = left[~proved], [bounds[~proved] for bounds in hidden]
+        for place, index in enumerate(left.tolist()):
+            handed_on = self._handed_on(hidden, place)
+            yield int(rows[index]), Known(lower[index].copy(), handed_on, seconds)
+
+    def _margins(
+        self, ball: LinfBall, margins: FloatArray, hidden: list[Bounds], method: Method
+    ) -> FloatArray:
+        if method == "interval":
+            return interval_lower_bounds(self.network, margins, hidden, ball)
+        depth = len(self.network.layers) - 1
+        return linear_lower_bounds(self.network, depth, margins, hidden, ball)
+
+    def _handed_on(self, hidden: Sequence[Bounds], place: int) -> list[Bounds] | None:
+        """A copy of one ball's, which does not keep the batch alive, while there is room."""
+        size = sum(2 * each.lower[place].nbytes for each in hidden)
+        if size > self.spare_bytes:
+            return None
+        self.spare_bytes -= size
+        at = slice(place, place + 1)
+        return [Bounds(each.lower[at].copy(), each.upper[at].copy()) for each in hidden]
+
+
+_BOUNDS: tuple[tuple[Method, DecidedBy], ...] = (
+    ("interval", DecidedBy.INTERVAL),
+    ("crown", DecidedBy.CROWN),
+)
+
+
+def _falsified(point: FloatArray, seconds: dict[str, float]) -> Answer:
+    return Answer(Verdict.FALSIFIED, DecidedBy.ATTACK, point, stage_seconds=seconds)
+
+
+def _robust(
+    lower: FloatArray,
+    errors: FloatArray,
+    ball: LinfBall,
+    stage: DecidedBy,
+    seconds: dict[str, float],
+) -> Answer:
+    return Answer(
+        Verdict.ROBUST,
+        stage,
+        np.empty((0, ball.lower.shape[1])),
+        margin=float(lower.min()),
+        deployed=bool((lower > errors).all()),
+        stage_seconds=seconds,
+    )

@@ -1,0 +1,102 @@
+"""Regions of several rows are reached only where all rows are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tasks.core.attacks import falsification
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.search.ladder import decide
+from tasks.core.verdicts import DecidedBy, Engine, Verdict
+from tests.core.search.answers import (
+    ENGINES,
+    TIMEOUT_SECONDS,
+    check_answer,
+    check_falsified,
+    cube,
+    single,
+)
+from tests.networks import (
+    box,
+    random_network,
+    sampled_points,
+)
+from tests.oracle import least_excess_at
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_conjunction_is_reached_only_where_all_rows_are(engine: Engine) -> None:
+    """x1 <= 0 and x1 >= gap are each reached in the box, but never both."""
+    network = ReluNetwork((Affine(np.array([[1.0, 0.0]]), np.zeros(1)),))
+    rows = np.array([[1.0], [-1.0]])
+    for gap, allowed in ((0.5, {Verdict.ROBUST, Verdict.UNKNOWN}), (-0.5, {Verdict.FALSIFIED})):
+        region = UnsafeRegion(box([-1.0] * 2, [1.0] * 2), rows, np.array([0.0, gap]))
+        answer = decide(network, single(region), engine=engine, timeout_seconds=TIMEOUT_SECONDS)
+        assert answer.verdict in allowed
+        assert engine == "bounds" or answer.verdict is not Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_conjunction_over_a_network_without_hidden_layers(seed: int) -> None:
+    """More than twelve inputs, so phases would be split: there are none."""
+    generator = np.random.default_rng(seed)
+    network = random_network(generator, (15, 4))
+    offsets = generator.uniform(0, 4, 3)
+    region = UnsafeRegion(cube(15, 1.0), generator.normal(size=(3, 4)), offsets)
+    answer = decide(network, single(region), timeout_seconds=TIMEOUT_SECONDS)
+    check_answer(generator, network, single(region), answer, least_excess_at(network, region)[0])
+
+
+def test_regions_of_unlike_numbers_of_rows() -> None:
+    """One, two and three rows over one box, close to being reached: the search mixes them."""
+    branched = 0
+    for seed in range(24):
+        generator = np.random.default_rng(seed)
+        network = random_network(generator, (15, 12, 12, 4))
+        ball = cube(15, 0.5)
+        outputs = network(sampled_points(generator, ball, 2000))
+        regions = []
+        for count in (1, 3, 2):
+            rows = generator.normal(size=(count, 4))
+            offset = 0.9 - (outputs @ rows.T).max(axis=1).min()
+            regions.append(UnsafeRegion(ball, rows, np.full(count, offset)))
+        prop = Property(tuple(regions))
+        answer = decide(network, prop, timeout_seconds=2.0)
+        assert answer.verdict in {Verdict.FALSIFIED, Verdict.ROBUST, Verdict.TIMEOUT}
+        if answer.verdict is Verdict.FALSIFIED:
+            check_falsified(network, prop, answer)
+        if answer.verdict is Verdict.ROBUST:
+            starts = sampled_points(generator, ball, 20)
+            for region in regions:
+                found = falsification.descend(network, ball, region, starts, num_steps=60)[1]
+                assert answer.margin is not None
+                assert answer.margin <= found.min()
+        branched += answer.decided_by is DecidedBy.BRANCH_AND_BOUND
+        if branched == 4:
+            break
+    assert branched == 4
+
+
+def test_rounded_weights_of_a_conjunction_prove_nothing() -> None:
+    """`rows * (x1 - t) <= 0` in every row at x1 = t exactly, though each weighted sum is rounded.
+
+    The rows sum to zero, so with equal weights the bound is nothing but rounding error.
+    """
+    generator = np.random.default_rng(0)
+    network = ReluNetwork(
+        (Affine(np.eye(1, 13), np.zeros(1)), Affine(np.eye(1), np.zeros(1))),
+        (np.ones(1, dtype=bool),),
+    )
+    for _ in range(60):
+        rows = generator.integers(-9, 10, size=int(generator.integers(2, 6))).astype(float)
+        rows[-1] -= rows.sum()
+        t = float(generator.integers(1, 2**40)) / 2**40  # rows * t are exact
+        lower, upper, point = np.zeros((3, 1, 13))
+        lower[0, 0], upper[0, 0] = t - generator.random() * 0.1, t + generator.random() * 0.1
+        point[0, 0] = t
+        region = UnsafeRegion(LinfBall(lower, upper), rows[:, None], -rows * t)
+        assert region.excess(network(point))[0] == 0
+        answer = decide(network, single(region), timeout_seconds=0.02)
+        assert answer.verdict is not Verdict.ROBUST
