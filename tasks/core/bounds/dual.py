@@ -106,7 +106,7 @@ class DualProblem:
         self.biases = [layer.bias.astype(np.float32) for layer in network.layers]
         self.center = ((box.lower[0] + box.upper[0]) / 2).astype(np.float32)
         self.radius = ((box.upper[0] - box.lower[0]) / 2).astype(np.float32)
-        self.scales: RoundingScales = rounding_scales(network, len(hidden), hidden, box)
+        self.scales: RoundingScales = rounding_scales(network, hidden, box)
 
     def initial_choices(self, problems: Subproblems) -> Choices:
         """CROWN's slopes, no multipliers, equal weights."""
@@ -147,14 +147,7 @@ class DualProblem:
             self.network,
             rows,
             [bounds[:, at] for at in self.layers],
-            [
-                ReluRelaxation(
-                    relaxation.lower_slope[:, at],
-                    relaxation.upper_slope[:, at],
-                    relaxation.upper_intercept[:, at],
-                )
-                for at in self.layers
-            ],
+            [relaxation[:, at] for at in self.layers],
             self.box,
             self.scales,
             [terms[:, at] for at in self.layers],

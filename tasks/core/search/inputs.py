@@ -11,6 +11,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,10 @@ class InputSearch:
 
 
 class _Padded:
-    """The network, its rounding scales and the regions in arrays of one width, for the kernel."""
+    """The network, what holds of it over the box, and the regions in arrays, for the kernel.
+
+    `phases` are the units' in the box, (layers - 1, w).
+    """
 
     def __init__(
         self,
@@ -128,63 +132,56 @@ class _Padded:
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
     ) -> None:
+        from tasks.core.bounds.box_kernel import PaddedBounds, PaddedNetwork, PaddedRegions
+
         depth = len(network.layers)
-        self.widths = np.array([network.num_inputs, *(len(a.bias) for a in network.layers)])
-        width = int(self.widths.max())
-        scales = rounding_scales(network, depth - 1, hidden, box)
-        self.weights = np.zeros((depth, width, width))
-        self.biases, self.affine_scales = np.zeros((depth, width)), np.zeros((depth, width))
-        for index, layer in enumerate(network.layers):
-            outputs, inputs = layer.matrix.shape
-            self.weights[index, :outputs, :inputs] = layer.weight
-            self.biases[index, :outputs] = layer.bias
-            self.affine_scales[index, :outputs] = scales.affine[index][0]
-        shape = (max(depth - 1, 1), width)
-        self.relu_scales = np.zeros(shape)
-        self.root_lower, self.root_upper = np.zeros(shape), np.zeros(shape)
-        self.phases = np.zeros(shape, dtype=np.int8)
-        for index, (bounds, linear) in enumerate(zip(hidden, network.linear, strict=True)):
-            units = slice(0, len(linear))
-            self.relu_scales[index, units] = scales.relu[index][0]
-            self.root_lower[index, units] = bounds.lower[0]
-            self.root_upper[index, units] = bounds.upper[0]
-            active, inactive = (bounds.lower[0] >= 0) | linear, bounds.upper[0] <= 0
-            self.phases[index, units] = np.where(active, 1, np.where(inactive, -1, 0))
-        self.input_scales = scales.inputs[0]
-        self.rows = np.concatenate([region.rows for region in regions])
-        self.offsets = np.concatenate([region.offsets for region in regions])
-        self.places = np.repeat(np.arange(len(regions)), [len(region.rows) for region in regions])
+        widths = np.array([network.num_inputs, *(len(a.bias) for a in network.layers)])
+        square, units = (int(widths.max()),) * 2, (max(depth - 1, 1), int(widths.max()))
+        scales = rounding_scales(network, hidden, box)
+        weights = [layer.weight for layer in network.layers]
+        active = [(b.lower[0] >= 0) | n for b, n in zip(hidden, network.linear, strict=True)]
+        inactive = [bounds.upper[0] <= 0 for bounds in hidden]
+        self.network = PaddedNetwork(
+            weights=_padded(weights, (depth, *square)),
+            biases=_padded([layer.bias for layer in network.layers], (depth, units[1])),
+            widths=widths,
+            affine_scales=_padded([scale[0] for scale in scales.affine], (depth, units[1])),
+            relu_scales=_padded([scale[0] for scale in scales.relu], units),
+            input_scales=scales.inputs[0],
+        )
+        self.root = PaddedBounds(
+            _padded([bounds.lower[0] for bounds in hidden], units),
+            _padded([bounds.upper[0] for bounds in hidden], units),
+        )
+        phases = [np.where(a, 1, np.where(b, -1, 0)) for a, b in zip(active, inactive, strict=True)]
+        self.phases = _padded(phases, units).astype(np.int8)
+        self.regions = PaddedRegions(
+            np.concatenate([region.rows for region in regions]),
+            np.concatenate([region.offsets for region in regions]),
+            np.cumsum([0, *(len(region.rows) for region in regions)]),
+        )
 
     def bounds(
         self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray, goal: float
     ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
-        """See `box_kernel.bound_boxes`: bounds, inputs to split and candidates."""
-        from tasks.core.bounds.box_kernel import bound_boxes
+        """See `box_kernel.Found`, whose four these are; updates `phases` and `alive`."""
+        from tasks.core.bounds.box_kernel import Found, bound_boxes
 
-        count, inputs = boxes.lower.shape
-        lower, closed = np.empty(count), np.empty(count)
-        split = np.zeros(count, dtype=np.int64)
-        points = np.zeros((count, inputs))
-        bound_boxes(
-            self.weights,
-            self.biases,
-            self.widths,
-            self.affine_scales,
-            self.relu_scales,
-            self.input_scales,
-            self.root_lower,
-            self.root_upper,
-            self.rows,
-            self.offsets,
-            self.places,
-            goal,
-            np.ascontiguousarray(boxes.lower),
-            np.ascontiguousarray(boxes.upper),
-            phases,
-            alive,
-            lower,
-            closed,
-            split,
-            points,
+        count = len(boxes)
+        found = Found(
+            lower=np.empty(count),
+            closed=np.empty(count),
+            split=np.zeros(count, dtype=np.int64),
+            points=np.zeros(boxes.lower.shape),
         )
-        return lower, closed, split, points
+        lower, upper = np.ascontiguousarray(boxes.lower), np.ascontiguousarray(boxes.upper)
+        bound_boxes(self.network, self.root, self.regions, goal, lower, upper, phases, alive, found)
+        return found
+
+
+def _padded(parts: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> FloatArray:
+    """The arrays one after another along the first axis of `shape`, zeros around them."""
+    result = np.zeros(shape)
+    for place, part in enumerate(parts):
+        result[(place, *(slice(size) for size in part.shape))] = part
+    return result
