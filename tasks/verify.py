@@ -48,7 +48,7 @@ def verify(
     from tasks.core.models import loading
 
     log, started = Run(run), monotonic()
-    loaded = loading.load(model.verified_path())
+    loaded = loading.load_artifact(model)
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
     results = verdicts(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
     log.metrics({"verification/seconds": monotonic() - started})

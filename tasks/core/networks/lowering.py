@@ -93,7 +93,9 @@ class Tensor:
         *leading, last = self.shape
         if last != len(weight):
             raise CertiflowError(f"expected {len(weight)} values on the last axis, found {last}")
-        blocks = sparse.kron(sparse.eye_array(prod(leading)), weight.T, format="csr")
+        blocks = sparse.csr_array(weight.T)
+        if prod(leading) > 1:
+            blocks = sparse.kron(sparse.eye_array(prod(leading)), blocks, format="csr")
         return self.mapped(blocks, (*leading, weight.shape[1]))
 
 
@@ -304,9 +306,12 @@ class Lowering:
         ]
 
     def _lift(self, tensor: Tensor, depth: int) -> Tensor:
+        # what cancels out in float64 need not do so in the model
+        varying = np.flatnonzero(np.diff(tensor.matrix.indptr) | np.diff(tensor.absolute.indptr))
+        if not len(varying):
+            return replace(tensor, depth=depth)
         while tensor.depth < depth:
             if tensor not in self._lifted:
-                varying = np.flatnonzero(np.diff(tensor.matrix.indptr))
                 self._lifted[tensor] = self._through(tensor, varying, linear=True)
             tensor = self._lifted[tensor]
         return tensor
@@ -317,7 +322,8 @@ class Lowering:
         if depth == len(self._widths):
             self._widths.append(0)
             self._hidden.append([])
-        self._hidden[depth - 1].append((tensor.taken(rows), linear))
+        every = len(rows) == len(tensor.constant)
+        self._hidden[depth - 1].append((tensor if every else tensor.taken(rows), linear))
         units = self._widths[depth] + np.arange(len(rows))
         self._widths[depth] += len(rows)
         constant = tensor.constant.copy()
@@ -383,6 +389,8 @@ def _channel_windows(tensor: Tensor, window: Window) -> tuple[IntArray, Shape]:
 
 
 def _widened(matrix: sparse.csr_array, columns: int) -> sparse.csr_array:
+    if matrix.shape[1] == columns:
+        return matrix
     return sparse.csr_array(
         (matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns)
     )

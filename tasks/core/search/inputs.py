@@ -183,5 +183,5 @@ def _padded(parts: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> FloatArray
     """The arrays one after another along the first axis of `shape`, zeros around them."""
     result = np.zeros(shape)
     for place, part in enumerate(parts):
-        result[(place, *(slice(size) for size in part.shape))] = part
+        result[place][tuple(map(slice, part.shape))] = part
     return result
