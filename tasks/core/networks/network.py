@@ -15,7 +15,8 @@ from scipy import sparse
 
 from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.matrices import DenseMatrix, Matrix, stored
+from tasks.core.networks.block_matrix import stored
+from tasks.core.networks.matrices import DenseMatrix, Matrix
 
 
 @dataclass(frozen=True, eq=False, init=False)

@@ -12,7 +12,8 @@ import pytest
 
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks import falsification
-from tasks.core.networks.matrices import BlockMatrix, DenseMatrix
+from tasks.core.networks.block_matrix import BlockMatrix
+from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tasks.core.search.ladder import Answer, decide
