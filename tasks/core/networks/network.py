@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise, repeat
 from typing import Any
@@ -125,6 +125,10 @@ class ReluNetwork:
                     f"affine layer {number} gives {first.matrix.shape[0]} values, "
                     f"layer {number + 1} expects {second.matrix.shape[1]}"
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to other processes is without what was computed from it."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def num_inputs(self) -> int:
