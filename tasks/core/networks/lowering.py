@@ -34,7 +34,7 @@ class Lowering:
         each, none = sparse.eye_array(size, format="csr"), np.zeros(size)
         self.input = Tensor(each, none, shape, 0, each, none)
         self._widths = [size]
-        self._hidden: list[list[tuple[Tensor, bool]]] = []
+        self._units: list[list[tuple[Tensor, bool]]] = []
         self._lifted: dict[Tensor, Tensor] = {}
         self._least_roundings = 0
 
@@ -135,7 +135,7 @@ class Lowering:
 
     def network(self, output: Tensor) -> ReluNetwork:
         """The network whose outputs are this tensor's elements; consecutive affine maps are one."""
-        blocks = [*self._hidden[: output.depth], [(output, True)]]
+        blocks = [*self._units[: output.depth], [(output, True)]]
         layers = [
             _layer([tensor for tensor, _ in block], width)
             for block, width in zip(blocks, self._widths, strict=False)
@@ -187,9 +187,9 @@ class Lowering:
         depth = tensor.depth + 1
         if depth == len(self._widths):
             self._widths.append(0)
-            self._hidden.append([])
+            self._units.append([])
         every = len(rows) == len(tensor.constant)
-        self._hidden[depth - 1].append((tensor if every else tensor.taken(rows), linear))
+        self._units[depth - 1].append((tensor if every else tensor.taken(rows), linear))
         units = self._widths[depth] + np.arange(len(rows))
         self._widths[depth] += len(rows)
         constant = tensor.constant.copy()

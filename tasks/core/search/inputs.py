@@ -8,8 +8,6 @@ on which its loosest relaxations depend most (after ReluVal's and Neurify's sens
 from __future__ import annotations
 
 import heapq
-import itertools
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,15 +20,18 @@ from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import rounding_scales
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, UnsafeRegion
-from tasks.core.search.outcome import Goal, Search, worst_first
+from tasks.core.search.outcome import BestFirst, Search, worst_first
 
 BATCH = 256
 
 PhaseArray = NDArray[np.int8]
 
 
-class InputSearch:
-    """The search over one box and the regions that share it; see `Goal` for what `goal` bounds."""
+class InputSearch(BestFirst):
+    """See `BestFirst`.
+
+    In `heap`: (bound, order, box's lower and upper, phases, open regions, input to split).
+    """
 
     def __init__(
         self,
@@ -40,34 +41,17 @@ class InputSearch:
         hidden: Sequence[Bounds],
         goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
+        super().__init__(network, box, regions, goal)
         self.padded = _Padded(network, box, regions, hidden)
-        # (bound, order, box's lower and upper, phases, open regions, input to split)
-        self.heap: list[tuple[float, int, LinfBall, PhaseArray, BoolArray, int]] = []
-        self.order = itertools.count()
-        self.boxes = 0
-        self.stuck = 0
-        self.closed_lower = np.inf
-        self.candidate: FloatArray | None = None
 
     def run(self, deadline: float) -> Search:
         """Bounds and halves until all is closed, a point is found, or the deadline passes."""
-        if self.boxes == 0:
+        if self.subproblems == 0:
             alive = np.ones((1, len(self.regions)), dtype=bool)
             self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf))
-        while (
-            self.candidate is None
-            and self.goal.worth_more(self.heap, self.boxes)
-            and time.monotonic() < deadline
-        ):
+        while self.goes_on(deadline):
             self._bound(*self._halves())
-        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
-        proved = open_lower > 0 and self.candidate is None and not self.stuck
-        reason = "" if proved else f"input splitting: {len(self.heap)} open of {self.boxes} boxes"
-        if self.stuck:
-            reason += f", {self.stuck} too thin to split"
-        lower = float(min(open_lower, self.closed_lower))
-        return Search(proved, self.candidate, lower, self.boxes, reason)
+        return self.ended("input splitting", " boxes", "too thin to split")
 
     def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray, FloatArray]:
         """Both halves of the boxes with the least bounds, and these."""
@@ -96,7 +80,7 @@ class InputSearch:
         """
         lower, closed, split, points = self.padded.bounds(boxes, phases, alive, self.goal.bound)
         lower = np.fmax(lower, known)
-        self.boxes += len(boxes)
+        self.subproblems += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
         # NaN is not above zero: such a box stays open, and nothing is proved of it
         rows = np.flatnonzero(alive.any(axis=1))

@@ -11,7 +11,6 @@ pass each.
 from __future__ import annotations
 
 import heapq
-import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from tasks.core.bounds.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, UnsafeRegion
 from tasks.core.search.leaves import programmed
-from tasks.core.search.outcome import Goal, Search, worst_first
+from tasks.core.search.outcome import BestFirst, Search, worst_first
 
 BATCH = 64
 CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of them in one
@@ -51,8 +50,8 @@ class _Node:
     lower: float
 
 
-class PhaseSearch:
-    """The search over one box and the regions that share it; see `Goal` for what `goal` bounds."""
+class PhaseSearch(BestFirst):
+    """See `BestFirst`; in `heap`: (bound, order, node)."""
 
     def __init__(
         self,
@@ -62,46 +61,22 @@ class PhaseSearch:
         hidden: Sequence[Bounds],
         goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
+        super().__init__(network, box, regions, goal)
         self.problem = DualProblem(network, box, hidden)
         self.rows, self.offsets = padded_rows(regions)
         self.root_lower = np.full(len(regions), -np.inf)
-        self.heap: list[tuple[float, int, _Node]] = []
-        self.order = itertools.count()  # ties go first in, first out
-        self.subproblems = 0
-        self.stuck = 0
-        self.closed_lower = np.inf
-        self.candidate: FloatArray | None = None
 
     def run(self, deadline: float) -> Search:
         """Bounds and splits until all is closed, a point is found, or the deadline passes."""
         if self.subproblems == 0:
             self.bound_roots(deadline)
         most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
-        while (
-            self.candidate is None
-            and self.goal.worth_more(self.heap, self.subproblems)
-            and time.monotonic() < deadline
-        ):
+        while self.goes_on(deadline):
             nodes = [entry[-1] for entry in worst_first(self.heap, most)]
             nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
             if nodes:
                 self._bound_children(nodes, units, deadline)
-        return self._summary()
-
-    def _summary(self) -> Search:
-        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
-        proved = open_lower > 0 and self.candidate is None and not self.stuck
-        reason = "" if proved else f"branch and bound: {len(self.heap)} open of {self.subproblems}"
-        if self.stuck:
-            reason += f", {self.stuck} without a unit to split"
-        return Search(
-            proved=proved,
-            candidate=self.candidate,
-            lower=float(min(open_lower, self.closed_lower)),
-            subproblems=self.subproblems,
-            reason=reason,
-        )
+        return self.ended("branch and bound", "", "without a unit to split")
 
     def bound_roots(self, deadline: float) -> None:
         """Bounds each region without a split, into `root_lower`."""
