@@ -24,9 +24,9 @@ def build(
 ) -> keras.Sequential:
     """An untrained model with logits out, of layers that `relu_network` can lower.
 
-    `dense` has ReLU layers of `widths`; (128,) is the reference network. `cnn_small` is
-    the small network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"):
-    16 and 32 channels of 4x4 with stride 2, then dense layers of `widths` (theirs: 100).
+    `dense` has ReLU layers of `widths`; (128,) is the reference network. `cnn_small` is the small
+    network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"): 16
+    and 32 channels of 4x4 with stride 2, then dense layers of `widths` (theirs: 100).
     `cnn_medium` is the medium one of Gowal et al. 2018 ("On the Effectiveness of Interval Bound
     Propagation"): twice 3x3 and 4x4 with stride 2, of 32 and 64 channels (theirs: 512, 512).
     """
