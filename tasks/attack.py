@@ -129,11 +129,11 @@ def bounds(
     positive.
     """
     from tasks.core.bounds import linear as core
-    from tasks.core.networks.keras_network import relu_network
+    from tasks.core.models import loading
     from tasks.core.properties.specification import LinfBall
 
     data, log, started = load(dataset), Run(run), monotonic()
-    network = relu_network(load_classifier(model).model)
+    network = loading.load_artifact(model.file).network
     right = _load(fgsm_file)["clean"] == data.test_labels
     broken = _load(pgd_file)["broken"]
     certified = np.zeros_like(broken)

@@ -38,7 +38,7 @@ def radius(
     from tasks.core.verification import critical_radius
     from tasks.core.verification.radius_search import RadiusGoal
 
-    loaded, log = loading.load(model.verified_path()), Run(run)
+    loaded, log = loading.load_artifact(model), Run(run)
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
     goal = RadiusGoal(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
@@ -118,7 +118,7 @@ def global_robustness(
     from tasks.core.verification import global_robustness as core
     from tasks.core.verification.difference_search import DifferenceGoal
 
-    loaded, log, data = loading.load(model.verified_path()), Run(run), load(dataset)
+    loaded, log, data = loading.load_artifact(model), Run(run), load(dataset)
     sample_for(loaded, data, 1, seed)  # the shapes must fit
     mean = data.train_images.mean(axis=0, dtype=np.float64)
     goal = DifferenceGoal(

@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef, sha256_of, written_atomically
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.data import DatasetRef, load
@@ -105,12 +104,9 @@ def _note(metrics: EpochMetrics) -> str:
 
 def load_classifier(model: ModelRef, batch_size: int = 1000) -> Classifier:
     """The model from its file, checked by digest, without compiled training state or lambdas."""
-    import keras
-
+    from tasks.core.models import loading
     from tasks.core.models.runtimes import Classifier
 
-    path = model.file.verified_path()
-    loaded = keras.models.load_model(path, compile=False, safe_mode=True)
-    if not isinstance(loaded, keras.Sequential):
-        raise CertiflowError(f"{path}: expected a keras.Sequential, found {type(loaded).__name__}")
-    return Classifier(loaded, batch_size)
+    classifier = loading.load_artifact(model.file).runtime
+    assert isinstance(classifier, Classifier)
+    return classifier.batched(batch_size)

@@ -50,7 +50,7 @@ def verify(
     from tasks.core.models import loading
 
     log, started = Run(run), monotonic()
-    loaded = loading.load(model.verified_path())
+    loaded = loading.load_artifact(model)
     sample = sample_for(loaded, load(dataset), settings.samples, seed)
     results = verify_sample(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
     if settings.engine != "marabou":

@@ -18,7 +18,7 @@ from tasks.core.data import datasets  # noqa: E402
 from tasks.core.data.datasets import Dataset  # noqa: E402
 from tasks.core.data.download import MIRROR_VARIABLE  # noqa: E402
 from tasks.core.models.runtimes import Classifier  # noqa: E402
-from tasks.core.networks import matrices  # noqa: E402
+from tasks.core.networks import block_matrix  # noqa: E402
 from tasks.core.training import loop  # noqa: E402  after the environment is quiet
 from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
 
@@ -48,8 +48,8 @@ def linear() -> Classifier:
 @pytest.fixture
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every matrix that is lowered is stored in blocks, however small, and stays so."""
-    monkeypatch.setattr(matrices, "LEAST_DENSE", 0)
-    monkeypatch.setattr(matrices, "BLOCK_SHARE", np.inf)
+    monkeypatch.setattr(block_matrix, "LEAST_DENSE", 0)
+    monkeypatch.setattr(block_matrix, "BLOCK_SHARE", np.inf)
 
 
 @pytest.fixture(scope="session")

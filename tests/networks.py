@@ -8,8 +8,10 @@ from typing import Literal
 import numpy as np
 
 from tasks.core.arrays import FloatArray
-from tasks.core.networks.lowering import Lowering, Tensor, convolved
+from tasks.core.networks.convolutions import convolved
+from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 

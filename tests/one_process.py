@@ -6,7 +6,8 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from tasks.core.execution.asking import Question, Resources
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 
 
 def outcomes_here(

@@ -12,7 +12,9 @@ from fractions import Fraction
 import numpy as np
 
 from tasks.core.arrays import FloatArray
-from tasks.core.networks.lowering import Lowering, Tensor, average_pooled, convolved
+from tasks.core.networks.convolutions import average_pooled, convolved
+from tasks.core.networks.lowering import Lowering
+from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tests.soundness.cases import Case

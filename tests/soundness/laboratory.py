@@ -11,7 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.core.execution.worker_pool import Ending, Outcome, WorkerPool
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome, WorkerPool
 from tasks.core.search.ladder import warm_up
 from tests.soundness import failures
 from tests.soundness.families import Job, jobs_of_round

@@ -1,9 +1,10 @@
 """Backward linear bounds of one small box after another, compiled: the kernel of input splitting.
 
-The same relaxation and rounding as `linear.backward_bounds` (the bound of DeepPoly, Singh et al.
-2019), for networks with few inputs, where very many boxes differ in little: a unit whose phase is
-known in a box keeps it in every part of the box, so only the others are bounded again. Compiled by
-Numba on first use and cached beside this file.
+The same relaxation and rounding as `linear.backward_bounds`, the bound of DeepPoly (Singh et al.
+2019, "An Abstract Domain for Certifying Neural Networks", section 4), for networks with few inputs,
+where very many boxes differ in little: a unit whose phase is known in a box keeps it in every part
+of the box, so only the others are bounded again. Each step below is one inequality, and one term of
+rounding error as `rounding` derives it. Compiled by Numba on first use and cached beside this file.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ UNDERFLOW = 2.0**-500
 DIRECT_SHARE = 0.05  # of an input's own slope in its score, beside what the relaxations lose by it
 
 
-class _Lines(NamedTuple):
-    """The network with the activations' lines in one box, each (layers, width)."""
+class PaddedNetwork(NamedTuple):
+    """A network of some layers, padded to one width w, and its rounding scales.
+
+    Attributes:
+        weights, biases, widths: (layers, w, w), (layers, w) and (layers + 1,).
+        affine_scales, relu_scales, input_scales: `rounding.RoundingScales` of a box around all.
+    """
 
     weights: FloatArray
     biases: FloatArray
@@ -36,174 +42,193 @@ class _Lines(NamedTuple):
     affine_scales: FloatArray
     relu_scales: FloatArray
     input_scales: FloatArray
+
+
+class PaddedBounds(NamedTuple):
+    """Bounds on the units over a box around all, (layers - 1, w), which made the scales."""
+
+    lower: FloatArray
+    upper: FloatArray
+
+
+class PaddedRegions(NamedTuple):
+    """The regions' rows (m, outputs) and offsets (m,); those of region k start at `starts[k]`.
+
+    `starts`, (regions + 1,), ends with m.
+    """
+
+    rows: FloatArray
+    offsets: FloatArray
+    starts: IntArray
+
+
+class Found(NamedTuple):
+    """What is found of each box.
+
+    Attributes:
+        lower: (boxes,): the least over open regions of the greatest row's bound.
+        closed: (boxes,): the same over the regions closed here.
+        split: (boxes,): the input to split.
+        points: (boxes, inputs): where the worst region's best row is least.
+    """
+
+    lower: FloatArray
+    closed: FloatArray
+    split: IntArray
+    points: FloatArray
+
+
+class _Box(NamedTuple):
+    """One box by its center and radius, (inputs,) each."""
+
+    center: FloatArray
+    radius: FloatArray
+
+
+class _Lines(NamedTuple):
+    """`lower_slope * z <= relu(z) <= upper_slope * z + intercept` in one box: (layers - 1, w)."""
+
     lower_slope: FloatArray
     upper_slope: FloatArray
     intercept: FloatArray
 
 
+class _Open(NamedTuple):
+    """Of the units whose phase is unknown in one box.
+
+    `span`, (layers - 1, w): the upper bound less the lower one; `slopes`, (layers - 1, w, inputs):
+    the coefficients of the inputs behind the lower one.
+    """
+
+    span: FloatArray
+    slopes: FloatArray
+
+
+class _Scratch(NamedTuple):
+    """Coefficients of what a layer gives and reads in a pass, and in another beside it: (w,)."""
+
+    one: FloatArray
+    two: FloatArray
+    next_one: FloatArray
+    next_two: FloatArray
+
+
+class _Trace(NamedTuple):
+    """The coefficients that a row's pass met: of activations, (layers - 1, w), and of inputs."""
+
+    activations: FloatArray
+    inputs: FloatArray
+
+
 @compiled
 def bound_boxes(
-    weights: FloatArray,
-    biases: FloatArray,
-    widths: IntArray,
-    affine_scales: FloatArray,
-    relu_scales: FloatArray,
-    input_scales: FloatArray,
-    root_lower: FloatArray,
-    root_upper: FloatArray,
-    rows: FloatArray,
-    offsets: FloatArray,
-    regions: IntArray,
+    network: PaddedNetwork,
+    root: PaddedBounds,
+    regions: PaddedRegions,
     goal: float,
     box_lower: FloatArray,
     box_upper: FloatArray,
     phases: NDArray[np.int8],
     alive: BoolArray,
-    out_lower: FloatArray,
-    out_closed: FloatArray,
-    out_split: IntArray,
-    out_point: FloatArray,
+    found: Found,
 ) -> None:
-    """Bounds every row of the open regions over every box; sound, see the module.
+    """Bounds every row of the open regions over every box, into `found`; sound, see the module.
 
     Args:
-        weights, biases, widths: (layers, w, w), (layers, w) and (layers + 1,), padded.
-        affine_scales, relu_scales, input_scales: `rounding.RoundingScales` of a box around all.
-        root_lower, root_upper: (layers - 1, w), bounds on the units over a box around all, which
-            the scales were made with.
-        rows, offsets, regions: (m, outputs), (m,) and the region of each row (m,), ascending.
         goal: a region is closed where the bound of a row is above it; at least 0.
         box_lower, box_upper: (boxes, inputs).
         phases: (boxes, layers - 1, w) int8: 1 active, -1 inactive, 0 unknown; updated.
-        alive: (boxes, num_regions): which regions are open; updated.
-        out_lower: (boxes,): the least over open regions of the greatest row's bound.
-        out_closed: (boxes,): the same over the regions closed here.
-        out_split: (boxes,): the input to split.
-        out_point: (boxes, inputs): where the worst region's best row is least.
+        alive: (boxes, regions): which regions are open; updated.
     """
-    hidden, width, inputs = weights.shape[0] - 1, weights.shape[1], box_lower.shape[1]
-    shape = (max(hidden, 1), width)
-    lines = _Lines(
-        weights,
-        biases,
-        widths,
-        affine_scales,
-        relu_scales,
-        input_scales,
-        np.zeros(shape),
-        np.zeros(shape),
-        np.zeros(shape),
-    )
-    span = np.ones(shape)
-    sensitivity = np.zeros((max(hidden, 1), width, inputs))
-    best, found = np.zeros(shape), np.zeros(shape)
-    slopes = np.zeros(inputs)
-    one, two, next_one, next_two = (
-        np.zeros(width),
-        np.zeros(width),
-        np.zeros(width),
-        np.zeros(width),
-    )
-    for box in range(len(box_lower)):
-        center = (box_upper[box] + box_lower[box]) / 2
-        radius = (box_upper[box] - box_lower[box]) / 2
-        for layer in range(hidden):
-            for unit in range(widths[layer + 1]):
-                if phases[box, layer, unit] == 0:
-                    low, high = _unit_bounds(
-                        lines,
-                        layer,
-                        unit,
-                        center,
-                        radius,
-                        one,
-                        two,
-                        next_one,
-                        next_two,
-                        sensitivity[layer, unit],
-                    )
-                    low = max(low, root_lower[layer, unit])
-                    high = min(high, root_upper[layer, unit])
-                    if low >= 0:
-                        phases[box, layer, unit] = 1
-                    elif high <= 0:
-                        phases[box, layer, unit] = -1
-                    else:
-                        chord = high / (high - low)
-                        lines.lower_slope[layer, unit] = 1.0 if high > -low else 0.0
-                        lines.upper_slope[layer, unit] = chord
-                        lines.intercept[layer, unit] = -chord * low
-                        span[layer, unit] = high - low
-                if phases[box, layer, unit] != 0:
-                    slope = 1.0 if phases[box, layer, unit] > 0 else 0.0
-                    lines.lower_slope[layer, unit] = slope
-                    lines.upper_slope[layer, unit] = slope
-                    lines.intercept[layer, unit] = 0.0
-        worst, closed = np.inf, np.inf
-        row = 0
-        while row < len(rows):
-            region, greatest = regions[row], -np.inf
-            while row < len(rows) and regions[row] == region:
-                if alive[box, region]:
-                    one[:] = 0.0
-                    one[: rows.shape[1]] = rows[row]
-                    bound = _row_bound(lines, center, radius, one, next_one, found) + offsets[row]
-                    bound -= abs(bound) * 4 * UNIT_ROUNDOFF
-                    if not bound <= greatest:
-                        greatest = bound
-                        if not greatest >= worst:
-                            best[:] = found
-                            slopes[:] = one[:inputs]
-                row += 1
-            if alive[box, region]:
-                if greatest > goal:
-                    alive[box, region] = False
-                    closed = min(closed, greatest)
-                elif not greatest >= worst:
-                    worst = greatest
-        out_lower[box], out_closed[box] = worst, closed
-        most = -1.0
-        for index in range(inputs):
-            out_point[box, index] = center[index] - np.sign(slopes[index]) * radius[index]
-            score = DIRECT_SHARE * abs(slopes[index])
-            for layer in range(hidden):
-                for unit in range(widths[layer + 1]):
-                    if phases[box, layer, unit] == 0:
-                        loss = abs(best[layer, unit]) * lines.intercept[layer, unit]
-                        score += loss * abs(sensitivity[layer, unit, index]) / span[layer, unit]
-            if score * radius[index] > most:
-                out_split[box], most = index, score * radius[index]
+    (hidden, width), inputs = root.lower.shape, box_lower.shape[1]
+    shape = (hidden, width)
+    lines = _Lines(np.zeros(shape), np.zeros(shape), np.zeros(shape))
+    units = _Open(np.ones(shape), np.zeros((hidden, width, inputs)))
+    scratch = _Scratch(np.zeros(width), np.zeros(width), np.zeros(width), np.zeros(width))
+    worst = _Trace(np.zeros(shape), np.zeros(inputs))
+    for number in range(len(box_lower)):
+        lower, upper = box_lower[number], box_upper[number]
+        box = _Box((upper + lower) / 2, (upper - lower) / 2)
+        _relax(network, root, box, phases[number], lines, units, scratch)
+        found.lower[number], found.closed[number] = _bound_regions(
+            network, regions, goal, box, lines, alive[number], scratch, worst
+        )
+        found.points[number] = box.center - np.sign(worst.inputs) * box.radius
+        found.split[number] = _input_to_split(network, box, phases[number], lines, units, worst)
+
+
+@compiled
+def _relax(
+    network: PaddedNetwork,
+    root: PaddedBounds,
+    box: _Box,
+    phases: NDArray[np.int8],
+    lines: _Lines,
+    units: _Open,
+    scratch: _Scratch,
+) -> None:
+    """Every unit's phase and lines in the box, layer by layer, each from those before it."""
+    for layer in range(len(network.weights) - 1):
+        for unit in range(network.widths[layer + 1]):
+            if phases[layer, unit] == 0:
+                low, high = _unit_bounds(
+                    network, box, lines, layer, unit, scratch, units.slopes[layer, unit]
+                )
+                low = max(low, root.lower[layer, unit])
+                high = min(high, root.upper[layer, unit])
+                if low >= 0:
+                    phases[layer, unit] = 1
+                elif high <= 0:
+                    phases[layer, unit] = -1
+                else:
+                    units.span[layer, unit] = high - low
+                    _set_triangle(lines, layer, unit, low, high)
+            if phases[layer, unit] != 0:
+                slope = 1.0 if phases[layer, unit] > 0 else 0.0
+                lines.lower_slope[layer, unit] = slope  # the activation is `slope * z`
+                lines.upper_slope[layer, unit] = slope
+                lines.intercept[layer, unit] = 0.0
+
+
+@compiled
+def _set_triangle(lines: _Lines, layer: int, unit: int, low: float, high: float) -> None:
+    """For low <= z <= high with low < 0 < high: `relu(z) <= high * (z - low) / (high - low)`.
+
+    Below are the lines 0 and z: the one whose triangle with the upper line is smaller.
+    """
+    chord = high / (high - low)
+    lines.lower_slope[layer, unit] = 1.0 if high > -low else 0.0
+    lines.upper_slope[layer, unit] = chord
+    lines.intercept[layer, unit] = -chord * low
 
 
 @compiled
 def _unit_bounds(
+    network: PaddedNetwork,
+    box: _Box,
     lines: _Lines,
     layer: int,
     unit: int,
-    center: FloatArray,
-    radius: FloatArray,
-    one: FloatArray,
-    two: FloatArray,
-    next_one: FloatArray,
-    next_two: FloatArray,
-    sensitivity: FloatArray,
+    scratch: _Scratch,
+    slopes: FloatArray,
 ) -> tuple[float, float]:
-    """Lower and upper bound of one unit: two backward passes that read each weight once."""
+    """`low <= z <= high` for one unit: passes from z and from -z, which read each weight once."""
     low, high = 0.0, 0.0
+    one, two, next_one, next_two = scratch
     one[unit], two[unit] = 1.0, -1.0
     begin, end = unit, unit + 1
     for index in range(layer, -1, -1):
-        before = lines.widths[index]
+        before = network.widths[index]
         next_one[:before] = 0.0
         next_two[:before] = 0.0
         for i in range(begin, end):
             a, c = one[i], two[i]
             if a == 0.0 and c == 0.0:
                 continue
-            bias, scale = lines.biases[index, i], lines.affine_scales[index, i]
-            low += a * bias - abs(a) * scale
-            high += c * bias - abs(c) * scale
-            weights = lines.weights[index, i]
+            bias, scale = network.biases[index, i], network.affine_scales[index, i]
+            low += _least(a, bias, scale)
+            high += _least(c, bias, scale)
+            weights = network.weights[index, i]
             for j in range(before):
                 next_one[j] += a * weights[j]
                 next_two[j] += c * weights[j]
@@ -211,60 +236,147 @@ def _unit_bounds(
             break
         begin, end = 0, before
         for j in range(before):
-            a, c, scale = next_one[j], next_two[j], lines.relu_scales[index - 1, j]
+            a, c, scale = next_one[j], next_two[j], network.relu_scales[index - 1, j]
             intercept = lines.intercept[index - 1, j]
-            low += min(a, 0.0) * intercept - abs(a) * scale
-            high += min(c, 0.0) * intercept - abs(c) * scale
+            low += _line_offset(a, intercept, scale)
+            high += _line_offset(c, intercept, scale)
             above, below = lines.lower_slope[index - 1, j], lines.upper_slope[index - 1, j]
-            one[j] = a * above if a > 0 else a * below
-            two[j] = c * above if c > 0 else c * below
-    for j in range(len(center)):
-        a, c, scale = next_one[j], next_two[j], radius[j] + lines.input_scales[j]
-        low += a * center[j] - abs(a) * scale
-        high += c * center[j] - abs(c) * scale
-        sensitivity[j] = a
+            one[j] = _line_slope(a, above, below)
+            two[j] = _line_slope(c, above, below)
+    for j in range(len(box.center)):
+        a, c, radius = next_one[j], next_two[j], box.radius[j] + network.input_scales[j]
+        low += _least(a, box.center[j], radius)
+        high += _least(c, box.center[j], radius)
+        slopes[j] = a
     return _held(low), -_held(high)
 
 
 @compiled
-def _row_bound(
+def _bound_regions(
+    network: PaddedNetwork,
+    regions: PaddedRegions,
+    goal: float,
+    box: _Box,
     lines: _Lines,
-    center: FloatArray,
-    radius: FloatArray,
-    one: FloatArray,
-    next_one: FloatArray,
-    coefficients: FloatArray,
+    alive: BoolArray,
+    scratch: _Scratch,
+    worst: _Trace,
+) -> tuple[float, float]:
+    """The least bounds over the regions that stay open, and over those that are closed here.
+
+    A point is in a region where all of its rows are at most 0: one row above 0 excludes it.
+    `worst` gets the pass of the row that was last the greatest of its region, so far, and below
+    the regions before: mostly the best row of the worst region, and another says as much.
+    """
+    lower, closed = np.inf, np.inf
+    trace = _Trace(np.zeros(worst.activations.shape), np.zeros(len(worst.inputs)))
+    for region in range(len(alive)):
+        if not alive[region]:
+            continue
+        greatest = -np.inf
+        for row in range(regions.starts[region], regions.starts[region + 1]):
+            scratch.one[: regions.rows.shape[1]] = regions.rows[row]
+            bound = _row_bound(network, box, lines, scratch, trace) + regions.offsets[row]
+            bound -= abs(bound) * 4 * UNIT_ROUNDOFF  # of the last sum
+            if not bound <= greatest:
+                greatest = bound
+                if not greatest >= lower:
+                    worst.activations[:] = trace.activations
+                    worst.inputs[:] = trace.inputs
+        if greatest > goal:
+            alive[region] = False
+            closed = min(closed, greatest)
+        elif not greatest >= lower:
+            lower = greatest
+    return lower, closed
+
+
+@compiled
+def _row_bound(
+    network: PaddedNetwork, box: _Box, lines: _Lines, scratch: _Scratch, trace: _Trace
 ) -> float:
-    """Lower bound of `one @ outputs`; leaves coefficients: activations', and in `one` inputs'."""
+    """Lower bound of `one @ y`, y the network's outputs: a pass as those of `_unit_bounds`."""
     bound = 0.0
-    for index in range(lines.weights.shape[0] - 1, -1, -1):
-        before = lines.widths[index]
+    one, _, next_one, _ = scratch
+    for index in range(len(network.weights) - 1, -1, -1):
+        before = network.widths[index]
         next_one[:before] = 0.0
-        for i in range(lines.widths[index + 1]):
+        for i in range(network.widths[index + 1]):
             a = one[i]
             if a == 0.0:
                 continue
-            bound += a * lines.biases[index, i] - abs(a) * lines.affine_scales[index, i]
-            weights = lines.weights[index, i]
+            bound += _least(a, network.biases[index, i], network.affine_scales[index, i])
+            weights = network.weights[index, i]
             for j in range(before):
                 next_one[j] += a * weights[j]
         if index == 0:
             break
         for j in range(before):
             a = next_one[j]
-            coefficients[index - 1, j] = a
-            bound += min(a, 0.0) * lines.intercept[index - 1, j]
-            bound -= abs(a) * lines.relu_scales[index - 1, j]
-            slope = lines.lower_slope if a > 0 else lines.upper_slope
-            one[j] = a * slope[index - 1, j]
-    for j in range(len(center)):
+            trace.activations[index - 1, j] = a
+            intercept, scale = lines.intercept[index - 1, j], network.relu_scales[index - 1, j]
+            bound += _line_offset(a, intercept, scale)
+            above, below = lines.lower_slope[index - 1, j], lines.upper_slope[index - 1, j]
+            one[j] = _line_slope(a, above, below)
+    for j in range(len(box.center)):
         a = next_one[j]
-        bound += a * center[j] - abs(a) * (radius[j] + lines.input_scales[j])
-        one[j] = a
+        bound += _least(a, box.center[j], box.radius[j] + network.input_scales[j])
+        trace.inputs[j] = a
     return _held(bound)
+
+
+# What a pass rests on. It starts from a @ z; each step puts a lower bound in its place:
+#   a @ (W x + b) = (a @ W) @ x + a @ b, which `_least` takes what rounding did from;
+#   a @ relu(z) >= sum of `_line_slope` * z + `_line_offset`;
+#   a @ x >= sum of `_least` over the box.
+
+
+@compiled
+def _least(a: float, value: float, radius: float) -> float:
+    """`a * x >= a * value - |a| * radius` where |x - value| <= radius."""
+    return a * value - abs(a) * radius
+
+
+@compiled
+def _line_slope(a: float, lower_slope: float, upper_slope: float) -> float:
+    """z's coefficient in the line below `a * relu(z)`: the lower line if a > 0, else the upper."""
+    return a * lower_slope if a > 0 else a * upper_slope
+
+
+@compiled
+def _line_offset(a: float, intercept: float, scale: float) -> float:
+    """That line at z = 0, less rounding: only the upper line has an intercept."""
+    return min(a, 0.0) * intercept - abs(a) * scale
 
 
 @compiled
 def _held(bound: float) -> float:
-    """As in `linear`: a lower bound as far as it proves something."""
+    """As in `linear`: a lower bound as far as it proves something; overflow ends beyond `HUGE`."""
     return bound - UNDERFLOW if abs(bound) < HUGE else -np.inf
+
+
+@compiled
+def _input_to_split(
+    network: PaddedNetwork,
+    box: _Box,
+    phases: NDArray[np.int8],
+    lines: _Lines,
+    units: _Open,
+    worst: _Trace,
+) -> int:
+    """The input on which the worst row's bound loses most, by its own slope and by upper lines.
+
+    Such a line loses up to its intercept times its coefficient, and halving an input narrows the
+    unit's span by the share of it that the input makes.
+    """
+    split, most = 0, -1.0
+    for index in range(len(box.radius)):
+        score = DIRECT_SHARE * abs(worst.inputs[index])
+        for layer in range(len(network.weights) - 1):
+            for unit in range(network.widths[layer + 1]):
+                if phases[layer, unit] == 0:
+                    loss = abs(worst.activations[layer, unit]) * lines.intercept[layer, unit]
+                    score += loss * abs(units.slopes[layer, unit, index]) / units.span[layer, unit]
+        if score * box.radius[index] > most:
+            split, most = index, score * box.radius[index]
+    return split

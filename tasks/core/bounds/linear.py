@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.bounds.relaxations import Bounds, ReluRelaxation, activation_box
-from tasks.core.bounds.rounding import HUGE, UNDERFLOW, RoundingScales, gamma, rounding_scales
+from tasks.core.bounds.rounding import HUGE, UNDERFLOW, Magnitudes, RoundingScales, gamma
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, margin_rows
@@ -35,24 +35,18 @@ def preactivation_bounds(
     bounds layer by layer, so it is never looser. What `crown` has not come to at `deadline`, in
     seconds of `time.monotonic`, keeps its interval bounds.
     """
-    hidden: list[Bounds] = []
+    before = _Before(network, ball)
     for depth in range(len(network.layers) - 1):
-        bounds = interval_step(network, depth, hidden, ball)
+        bounds = interval_step(network, depth, before.hidden, ball)
         if method == "crown" and depth > 0:  # for the first layer the interval is already exact
-            bounds = _crown_step(network, depth, hidden, ball, bounds, deadline)
-        hidden.append(bounds)
-    return hidden
+            bounds = _crown_step(network, before, bounds, deadline)
+        before.append(bounds)
+    return before.hidden
 
 
-def _crown_step(
-    network: ReluNetwork,
-    depth: int,
-    hidden: list[Bounds],
-    ball: LinfBall,
-    interval: Bounds,
-    deadline: float,
-) -> Bounds:
+def _crown_step(network: ReluNetwork, before: _Before, interval: Bounds, deadline: float) -> Bounds:
     """`interval` with the units that it leaves unstable in some box bounded backwards as well."""
+    depth = len(before.hidden)
     open_units = np.flatnonzero(interval.unstable(network.linear[depth]).any(axis=0))
     lower, upper = interval.lower.copy(), interval.upper.copy()
     size = max(1, CHUNK_ENTRIES // (2 * _widest(network, depth)))
@@ -63,7 +57,7 @@ def _crown_step(
         rows = np.zeros((2 * len(units), lower.shape[1]))
         places = np.arange(len(units))
         rows[places, units], rows[len(units) + places, units] = 1, -1
-        both = linear_lower_bounds(network, depth, rows, hidden, ball)
+        both = before.lower_bounds(rows)
         lower[:, units] = np.maximum(lower[:, units], both[:, : len(units)])
         upper[:, units] = np.minimum(upper[:, units], -both[:, len(units) :])
     return Bounds(lower, upper)
@@ -122,22 +116,47 @@ def linear_lower_bounds(
         Shape (batch, m): the best of the bounds that the backward pass meets on its way, among them
         the interval bound (at the last hidden layer's box) and CROWN's (at the input box).
     """
-    num_rows = rows.shape[-2]
-    size = max(1, CHUNK_ENTRIES // (num_rows * _widest(network, depth)))
-    result = np.empty((len(ball), num_rows))
-    for start in range(0, len(ball), size):
-        chunk = slice(start, start + size)
-        boxes, bounds = ball[chunk], [layer[chunk] for layer in hidden[:depth]]
-        relaxations = [
-            ReluRelaxation.of(layer, linear)
-            for layer, linear in zip(bounds, network.linear, strict=False)
-        ]
-        scales = rounding_scales(network, depth, bounds, boxes)
-        chunk_rows = np.broadcast_to(
-            rows[chunk] if rows.ndim == 3 else rows, (len(boxes), num_rows, rows.shape[-1])
-        )
-        result[chunk] = backward_bounds(network, chunk_rows, bounds, relaxations, boxes, scales)
-    return result
+    before = _Before(network, ball)
+    for bounds in hidden[:depth]:
+        before.append(bounds)
+    return before.lower_bounds(rows)
+
+
+class _Before:
+    """What lies before an affine layer, and all that backward passes from it share."""
+
+    def __init__(self, network: ReluNetwork, ball: LinfBall) -> None:
+        self.network, self.ball = network, ball
+        self.hidden: list[Bounds] = []
+        self.relaxations: list[ReluRelaxation] = []
+        self.magnitudes = Magnitudes(network, ball)
+
+    def append(self, bounds: Bounds) -> None:
+        """Goes on to the next layer, with bounds on the hidden layer between."""
+        linear = self.network.linear[len(self.hidden)]
+        self.hidden.append(bounds)
+        self.relaxations.append(ReluRelaxation.of(bounds, linear))
+        self.magnitudes.append(bounds)
+
+    def lower_bounds(self, rows: FloatArray) -> FloatArray:
+        """See `linear_lower_bounds`: of rows over the layer's outputs."""
+        num_rows = rows.shape[-2]
+        size = max(1, CHUNK_ENTRIES // (num_rows * _widest(self.network, len(self.hidden))))
+        result = np.empty((len(self.ball), num_rows))
+        for start in range(0, len(self.ball), size):
+            some = slice(start, start + size)
+            boxes = self.ball[some]
+            result[some] = backward_bounds(
+                self.network,
+                np.broadcast_to(
+                    rows[some] if rows.ndim == 3 else rows, (len(boxes), *rows.shape[-2:])
+                ),
+                [bounds[some] for bounds in self.hidden],
+                [relaxation[some] for relaxation in self.relaxations],
+                boxes,
+                self.magnitudes.scales(some),
+            )
+        return result
 
 
 @np.errstate(over="ignore", invalid="ignore")

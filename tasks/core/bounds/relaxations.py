@@ -51,6 +51,11 @@ class ReluRelaxation:
     upper_slope: FloatArray
     upper_intercept: FloatArray
 
+    def __getitem__(self, rows: Any) -> ReluRelaxation:
+        return ReluRelaxation(
+            self.lower_slope[rows], self.upper_slope[rows], self.upper_intercept[rows]
+        )
+
     @classmethod
     def of(cls, bounds: Bounds, linear: BoolArray) -> ReluRelaxation:
         """`linear` marks units that pass unchanged."""

@@ -62,30 +62,60 @@ class RoundingScales:
     inputs: FloatArray
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def rounding_scales(
-    network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: LinfBall
-) -> RoundingScales:
-    """The scales for a backward pass from layer `depth`, `hidden` the bounds before it.
+class Magnitudes:
+    """The greatest magnitudes in boxes, layer after layer: the first is known, `append` adds one.
 
     A step through W multiplies |coefficients| with |W| |h| + |b|, h the activations it reads; one
     through a ReLU with |z|: slopes are at most 1, an intercept is at most |z|, and the chord's own
-    four roundings are relative to |z|. The constants of all layers pass through 2 (depth + 1) sums.
-    Infinite where a weight or a value may reach `HUGE`.
+    four roundings are relative to |z|.
     """
-    values, affine, relu = np.maximum(np.abs(ball.lower), np.abs(ball.upper)), [], []
-    inputs = _scaled(values, gamma(network.num_inputs + 8))
-    extra = 2 * (depth + 1) + 8
-    for index, layer in enumerate(network.layers[: depth + 1]):
-        width = sum(layer.matrix.shape)  # at most so many products a sum, forwards or backwards
+
+    def __init__(self, network: ReluNetwork, ball: LinfBall) -> None:
+        self.network = network
+        self.inputs = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
+        self.affine = [self._reach(0, self.inputs)]
+        self.relu: list[FloatArray] = []
+
+    def append(self, bounds: Bounds) -> None:
+        """The bounds on the next hidden layer."""
+        linear, magnitude = self.network.linear[len(self.relu)], bounds.magnitude
+        self.relu.append(magnitude)
+        values = np.where(linear, magnitude, np.maximum(bounds.upper, 0))
+        self.affine.append(self._reach(len(self.relu), values))
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _reach(self, depth: int, values: FloatArray) -> FloatArray:
+        layer = self.network.layers[depth]
         reach = layer.absolute(values)
-        reach = reach if layer.magnitude < HUGE else np.full_like(reach, np.inf)
-        affine.append(_scaled(reach, gamma(width + extra)))
-        if index < depth:
-            bounds = hidden[index]
-            relu.append(_scaled(bounds.magnitude, gamma(len(layer.bias) + extra)))
-            values = np.where(network.linear[index], bounds.magnitude, np.maximum(bounds.upper, 0))
-    return RoundingScales(affine, relu, inputs)
+        return reach if layer.magnitude < HUGE else np.full_like(reach, np.inf)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def scales(self, boxes: slice = slice(None)) -> RoundingScales:
+        """The scales for a backward pass from the last layer appended to, over some of the boxes.
+
+        The constants of all layers pass through 2 (depth + 1) sums. Infinite where a weight or a
+        value may reach `HUGE`.
+        """
+        layers, extra = self.network.layers, 2 * len(self.affine) + 8
+        return RoundingScales(
+            # at most so many products a sum, forwards or backwards
+            [
+                _scaled(reach[boxes], gamma(sum(layer.matrix.shape) + extra))
+                for layer, reach in zip(layers, self.affine, strict=False)
+            ],
+            [_scaled(each[boxes], gamma(each.shape[1] + extra)) for each in self.relu],
+            _scaled(self.inputs[boxes], gamma(self.network.num_inputs + 8)),
+        )
+
+
+def rounding_scales(
+    network: ReluNetwork, hidden: Sequence[Bounds], ball: LinfBall
+) -> RoundingScales:
+    """The scales for a backward pass from the layer behind those that `hidden` bounds."""
+    magnitudes = Magnitudes(network, ball)
+    for bounds in hidden:
+        magnitudes.append(bounds)
+    return magnitudes.scales()
 
 
 def _scaled(magnitudes: FloatArray, factor: float) -> FloatArray:
@@ -103,7 +133,7 @@ def evaluation_error(
     Not finite where a value may reach `HUGE`.
     """
     depth = len(network.layers) - 1
-    scales = rounding_scales(network, depth, hidden, ball)
+    scales = rounding_scales(network, hidden, ball)
     error = np.zeros((len(ball), network.num_inputs))
     for layer, scale in zip(network.layers, scales.affine, strict=True):
         error = layer.absolute.matrix.forward(error) + scale

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.bounds.dual import DualProblem, Subproblems
+from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
+from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall
 

@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tasks.core.execution.cluster import run_on_cluster
 from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, VerdictStore
-from tasks.core.execution.worker_pool import AnswerT, Ending, JobT, Outcome, run_jobs
+from tasks.core.execution.worker import AnswerT, Ending, JobT
+from tasks.core.execution.worker_pool import Outcome, run_jobs
 
 GRACE_SECONDS = 2.0  # for a solver's last step beyond its limit, before its process is ended
 WORTH_KEEPING = (Ending.DONE, Ending.TIMEOUT)  # the same would come of it again

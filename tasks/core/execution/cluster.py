@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
-from tasks.core.execution.worker_pool import AnswerT, Ending, JobT, Outcome, WorkerPool
+from tasks.core.execution.worker import AnswerT, Ending, JobT
+from tasks.core.execution.worker_pool import Outcome, WorkerPool
 from tasks.core.files import sha256_of
 from tasks.core.uris import without_passwords
 

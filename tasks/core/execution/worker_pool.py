@@ -9,37 +9,28 @@ a limit of its own.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
-
-import psutil
+from multiprocessing.connection import wait
+from typing import Any, Generic
 
 from tasks.core.errors import CertiflowError
 from tasks.core.execution import solver_process
-
-JobT = TypeVar("JobT")
-AnswerT = TypeVar("AnswerT")
+from tasks.core.execution.worker import (
+    AnswerT,
+    End,
+    Ending,
+    JobT,
+    Try,
+    Worker,
+    describe_exit,
+    poll,
+)
 
 POLL_SECONDS = 0.05  # at most this late is a limit noticed; answers wake the wait at once
-MEMORY_CHECK_SECONDS = 0.2  # reading a process's memory costs as much as a short job
-START_SECONDS = 120.0  # a fresh process imports NumPy and the solver before its first job
-PREPARE_SECONDS = 120.0  # TensorFlow takes 15 s to import, and much more on a busy machine
-
-
-class Ending(StrEnum):
-    """How a job ended."""
-
-    DONE = "done"
-    TIMEOUT = "timeout"
-    MEMORY = "memory"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,49 +46,6 @@ class Outcome(Generic[JobT, AnswerT]):
     reason: str
     seconds: float
     stage: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Try(Generic[JobT]):
-    """A job handed to a worker, with the seconds and the end of a first try if its process died."""
-
-    job: JobT
-    limit_seconds: float
-    spent_seconds: float = 0.0
-    first_death: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _End(Generic[AnswerT]):
-    """How a try ended, `seconds` counting both tries; `died` when its process did."""
-
-    ending: Ending
-    seconds: float
-    answer: AnswerT | None = None
-    reason: str = ""
-    died: bool = False
-
-
-@dataclass(eq=False)
-class _Worker(Generic[JobT]):
-    """A process, what it works on since `started`, and the second try it was born for.
-
-    `solving` once it is prepared for the job; `stage` is what its solver reported last.
-    """
-
-    process: Any
-    connection: Connection
-    started: float
-    reserved: _Try[JobT] | None = None
-    ready: bool = False
-    current: _Try[JobT] | None = None
-    solving: bool = False
-    stage: str = ""
-    memory_checked: float = 0.0
-
-    @property
-    def is_idle(self) -> bool:
-        return self.ready and self.current is None
 
 
 def run_jobs(
@@ -135,7 +83,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
     ) -> None:
         self.make_solver, self.arguments = make_solver, arguments
         self.num_workers, self.memory_limit_bytes = num_workers, memory_limit_bytes
-        self.workers: list[_Worker[JobT]] = []
+        self.workers: list[Worker[JobT]] = []
 
     def run(
         self, jobs: Sequence[JobT], timeout_seconds: Callable[[JobT], float]
@@ -162,7 +110,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
                     _hand_out(worker, waiting, timeout_seconds)
                 wait([worker.connection for worker in self.workers], timeout=POLL_SECONDS)
                 for worker in list(self.workers):
-                    end: _End[AnswerT] | None = _poll(worker, self.memory_limit_bytes)
+                    end: End[AnswerT] | None = poll(worker, self.memory_limit_bytes)
                     ended, stage = worker.current, worker.stage
                     if end is not None:
                         worker.current = None
@@ -194,17 +142,17 @@ class WorkerPool(Generic[JobT, AnswerT]):
             if not worker.ready:
                 raise CertiflowError(
                     "a solver process ended before its first job "
-                    f"({_describe_exit(worker.process)}): check that maraboupy is installed"
+                    f"({describe_exit(worker.process)}): check that maraboupy is installed"
                 )
             self._stop(worker)
         while len(self.workers) < min(self.num_workers, unfinished):
             self._start()
 
-    def _start(self, reserved: _Try[JobT] | None = None) -> None:
+    def _start(self, reserved: Try[JobT] | None = None) -> None:
         process, connection = solver_process.start(self.make_solver, self.arguments)
-        self.workers.append(_Worker(process, connection, time.monotonic(), reserved))
+        self.workers.append(Worker(process, connection, time.monotonic(), reserved))
 
-    def _stop(self, worker: _Worker[JobT]) -> None:
+    def _stop(self, worker: Worker[JobT]) -> None:
         self.workers.remove(worker)
         worker.process.kill()
         worker.process.join()
@@ -212,7 +160,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
 
 
 def _hand_out(
-    worker: _Worker[JobT], waiting: deque[JobT], timeout_seconds: Callable[[JobT], float]
+    worker: Worker[JobT], waiting: deque[JobT], timeout_seconds: Callable[[JobT], float]
 ) -> None:
     """Gives an idle worker the try it was born for, else the first waiting job, if any."""
     if not worker.is_idle:
@@ -221,7 +169,7 @@ def _hand_out(
         worker.current, worker.reserved = worker.reserved, None
     elif waiting:
         job = waiting.popleft()
-        worker.current = _Try(job, timeout_seconds(job))
+        worker.current = Try(job, timeout_seconds(job))
     else:
         return
     worker.started, worker.solving, worker.stage = time.monotonic(), False, ""
@@ -229,89 +177,9 @@ def _hand_out(
         worker.connection.send(worker.current.job)
 
 
-def _poll(worker: _Worker[Any], memory_limit_bytes: int) -> _End[Any] | None:
-    """How the worker's try ended, if it ended by itself or must be ended now."""
-    while worker.connection.poll():
-        message = _receive(worker)
-        if message is None or isinstance(message, _End):
-            return message
-        _follow(worker, message)
-    now = time.monotonic()
-    current = worker.current
-    if current is None:
-        if not worker.ready and now - worker.started > START_SECONDS:
-            raise CertiflowError(
-                f"a solver process did not start within {START_SECONDS:g} s: "
-                "is the machine overloaded?"
-            )
-        return None
-    if not worker.solving:
-        if now - worker.started > PREPARE_SECONDS:
-            reason = f"the model was not loaded within {PREPARE_SECONDS:g} s"
-            return _End(Ending.FAILED, current.spent_seconds, reason=reason)
-        seconds = current.spent_seconds
-    else:
-        seconds = current.spent_seconds + now - worker.started
-    if seconds > current.limit_seconds:
-        reason = f"time limit of {current.limit_seconds:g} s"
-        return _End(Ending.TIMEOUT, seconds, reason=reason)
-    if now - worker.memory_checked > MEMORY_CHECK_SECONDS:
-        worker.memory_checked = now
-        if _memory_bytes(worker.process.pid) > memory_limit_bytes:
-            reason = f"memory limit of {memory_limit_bytes / 2**20:.0f} MB"
-            return _End(Ending.MEMORY, seconds, reason=reason, died=True)
-    return None
-
-
-def _receive(worker: _Worker[Any]) -> _End[Any] | tuple[str, Any] | None:
-    """How the try ended, another message of the process, or None when it died without a job."""
-    current = worker.current
-    spent = 0.0 if current is None else current.spent_seconds
-    try:
-        message, value, seconds = worker.connection.recv()
-    except (EOFError, ConnectionError):
-        worker.process.join(timeout=1)
-        if current is None:
-            return None  # the caller replaces it
-        seconds = spent + (time.monotonic() - worker.started if worker.solving else 0.0)
-        return _End(Ending.FAILED, seconds, reason=_describe_exit(worker.process), died=True)
-    if current is not None and message == solver_process.DONE:
-        return _End(Ending.DONE, spent + seconds, answer=value)
-    if current is not None and message == solver_process.FAILED:
-        return _End(Ending.FAILED, spent + seconds, reason=value)
-    return message, value
-
-
-def _follow(worker: _Worker[Any], message: tuple[str, Any]) -> None:
-    """Takes note of what the process says on its way."""
-    kind, value = message
-    if kind == solver_process.STAGE:
-        worker.stage = value
-    elif kind == solver_process.SOLVING:
-        worker.started, worker.solving = time.monotonic(), True
-    elif kind == solver_process.FAILED:
-        raise CertiflowError(f"a solver process cannot start: {value}")
-    else:
-        worker.ready = True
-
-
-def _reason(ended: _Try[Any], end: _End[Any]) -> str:
+def _reason(ended: Try[Any], end: End[Any]) -> str:
     if end.died:
         return f"the solver's process died twice ({ended.first_death}, then {end.reason})"
     if end.reason and ended.first_death:
         return f"{end.reason}, after a first process died ({ended.first_death})"
     return end.reason
-
-
-def _describe_exit(process: Any) -> str:
-    code = process.exitcode
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
-
-
-def _memory_bytes(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from tasks.core.errors import CertiflowError
+from tasks.core.files import ArtifactRef, sha256_of
 from tasks.core.models.agreement import check_agreement, seeded_points
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import ReluNetwork
+
+KEPT = 2  # models in a process: a promotion holds a challenger against the champion
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +33,29 @@ def load(path: Path) -> LoadedModel:
     """The model of an ONNX, `.nnet` or Keras file, its runtime opened and held against its network.
 
     Raises `CertiflowError` naming the file when it cannot be read, holds what cannot be verified,
-    or when its runtime refuses it or computes something else than was read.
+    or when its runtime refuses it or computes something else than was read. The last few models
+    are kept, with what their runtimes have traced: a file whose content is the same is not read
+    again.
     """
-    loader = _LOADERS.get(path.suffix.lower())
-    if loader is None:
+    if path.suffix.lower() not in _LOADERS:
         raise CertiflowError(
             f"{path}: unknown kind of model '{path.suffix}'; expected {', '.join(_LOADERS)}"
         )
     if not path.is_file():
         raise CertiflowError(f"{path}: no such file; give the path of a model")
-    model = loader(path)
+    return _read(path.absolute(), sha256_of(path.read_bytes()))
+
+
+def load_artifact(artifact: ArtifactRef) -> LoadedModel:
+    """`load` of a file that must be what was referred to."""
+    return _read(artifact.verified_path().absolute(), artifact.sha256)
+
+
+@lru_cache(maxsize=KEPT)
+def _read(path: Path, sha256: str) -> LoadedModel:
+    model = _LOADERS[path.suffix.lower()](path)
+    if sha256_of(path.read_bytes()) != sha256:  # the digest would stand for another model
+        raise CertiflowError(f"{path}: the file changed while it was read; try again")
     try:
         check_agreement(model.network, model.runtime, seeded_points(model.network.num_inputs))
     except CertiflowError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -116,6 +116,13 @@ class Classifier:
 
     model: keras.Sequential
     batch_size: int = 1000
+
+    def batched(self, batch_size: int) -> Classifier:
+        """The same model with the same traced functions, in other batches."""
+        other = replace(self, batch_size=batch_size)
+        traced = {"_forward", "loss_gradient", "margin_descent"}
+        vars(other).update({name: getattr(self, name) for name in traced})
+        return other
 
     @property
     def input_shape(self) -> tuple[int, ...]:

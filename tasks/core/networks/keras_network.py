@@ -9,8 +9,10 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.lowering import Lowering, Tensor, average_pooled, averaged, convolved
+from tasks.core.networks.convolutions import average_pooled, averaged, convolved
+from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape, Window
 
 if TYPE_CHECKING:

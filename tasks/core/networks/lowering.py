@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -12,143 +12,11 @@ from scipy import sparse
 
 from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.matrices import check_size, stored
+from tasks.core.networks.block_matrix import stored
+from tasks.core.networks.convolutions import channel_windows
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
+from tasks.core.networks.tensor import Tensor, along
 from tasks.core.networks.windows import Shape, Window
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """`matrix @ units + constant` in row-major order, over the units of hidden layer `depth`.
-
-    `matrix` is sparse, (size, units); units that the layer gains later have weight zero. Depth 0
-    are the network's inputs.
-
-    What was one map in float64 may be several steps in the model. `absolute` and `offset` are the
-    products and sums of the steps' absolute weights, at least |matrix| and |constant|: a model in
-    float32 computes the tensor with an error of at most gamma(`roundings`) times
-    `absolute @ |units| + offset` (Higham 2002, chapter 3). `gain` bounds what any step makes of 1.
-    """
-
-    matrix: sparse.csr_array
-    constant: FloatArray
-    shape: Shape
-    depth: int
-    absolute: sparse.csr_array
-    offset: FloatArray
-    roundings: int = 0
-    gain: float = 1.0
-
-    @property
-    def positions(self) -> IntArray:
-        """The number of every element, in the tensor's shape: what is done to it moves elements."""
-        return np.arange(len(self.constant)).reshape(self.shape)
-
-    def taken(self, positions: IntArray) -> Tensor:
-        """The elements at `positions`, in the shape of `positions`."""
-        rows = positions.ravel()
-        return replace(
-            self,
-            matrix=self.matrix[rows],
-            constant=self.constant[rows],
-            shape=positions.shape,
-            absolute=self.absolute[rows],
-            offset=self.offset[rows],
-        )
-
-    def spread(self, shape: Shape) -> Tensor:
-        """Broadcast to `shape`."""
-        if shape == self.shape:
-            return self
-        return self.taken(np.broadcast_to(self.positions, shape))
-
-    def mapped(self, matrix: sparse.csr_array, shape: Shape) -> Tensor:
-        """`matrix @ self`, in `shape`: rounded once for each term of a row, and for its weights."""
-        absolute = abs(matrix)
-        terms = int(np.diff(matrix.indptr).max(initial=0))
-        return Tensor(
-            matrix @ self.matrix,
-            matrix @ self.constant,
-            shape,
-            self.depth,
-            absolute @ self.absolute,
-            absolute @ self.offset,
-            self.roundings + terms + 1,
-            self.gain * max(1.0, float(absolute.sum(axis=1).max(initial=0))),
-        )
-
-    def rounded(self, count: int) -> Tensor:
-        """The same values, which the model rounds so many times more."""
-        return replace(self, roundings=self.roundings + count)
-
-    def scaled(self, factor: ArrayLike) -> Tensor:
-        """Every element times its factor, both broadcast to one shape."""
-        factors = np.asarray(factor, dtype=np.float64)
-        shape = np.broadcast_shapes(self.shape, factors.shape)
-        diagonal = sparse.diags_array(np.broadcast_to(factors, shape).ravel(), format="csr")
-        return self.spread(shape).mapped(diagonal, shape)
-
-    def times(self, weight: FloatArray) -> Tensor:
-        """`self @ weight` over the last axis, weight of shape (last axis, units)."""
-        *leading, last = self.shape
-        if last != len(weight):
-            raise CertiflowError(f"expected {len(weight)} values on the last axis, found {last}")
-        blocks = sparse.kron(sparse.eye_array(prod(leading)), weight.T, format="csr")
-        return self.mapped(blocks, (*leading, weight.shape[1]))
-
-
-def convolved(tensor: Tensor, kernel: FloatArray, window: Window, groups: int) -> Tensor:
-    """The convolution of (1, channels, *sizes) by a kernel (filters, channels / groups, *extents).
-
-    Bias excluded: add it afterwards.
-    """
-    _, channels, *spatial = tensor.shape
-    sizes = tuple(spatial)
-    filters, group_channels = kernel.shape[:2]
-    if group_channels * groups != channels or filters % groups:
-        raise CertiflowError(
-            f"a kernel of shape {kernel.shape} in {groups} groups does not fit {channels} channels"
-        )
-    under = window.indices(sizes)  # (windows, window size)
-    check_size(kernel.size * len(under))
-    first_channel = np.arange(filters) // (filters // groups) * group_channels
-    channel = first_channel[:, None] + np.arange(group_channels)
-    rows = np.arange(filters)[:, None, None, None] * len(under) + np.arange(len(under))[:, None]
-    columns = channel[:, :, None, None] * prod(sizes) + under
-    weights = kernel.reshape(filters, group_channels, 1, -1)
-    shape = np.broadcast_shapes(rows.shape, columns.shape)
-    used = np.broadcast_to(under >= 0, shape)
-    data, row, column = (np.broadcast_to(part, shape)[used] for part in (weights, rows, columns))
-    matrix = sparse.csr_array(
-        (data, (row, column)), shape=(filters * len(under), len(tensor.constant))
-    )
-    return tensor.mapped(matrix, (1, filters, *window.counts(sizes)))
-
-
-def average_pooled(tensor: Tensor, window: Window, count_padding: bool) -> Tensor:
-    """Means over the windows of (1, channels, *sizes); padding counts as zeros or not at all."""
-    under, shape = _channel_windows(tensor, window)
-    used = under >= 0
-    counts = np.full(len(under), under.shape[1]) if count_padding else used.sum(axis=1)
-    return averaged(tensor, under, 1 / counts).taken(np.arange(len(under)).reshape(shape))
-
-
-def averaged(tensor: Tensor, positions: IntArray, weights: FloatArray) -> Tensor:
-    """Row sums over `positions`, (rows, k), each times its weight; -1 stands for a zero."""
-    rows, places = np.nonzero(positions >= 0)
-    matrix = sparse.csr_array(
-        (weights[rows], (rows, positions[rows, places])),
-        shape=(len(positions), len(tensor.constant)),
-    )
-    return tensor.mapped(matrix, (len(positions),))
-
-
-def along(values: FloatArray, axis: int, rank: int) -> FloatArray:
-    """A vector that broadcasts along one axis of a tensor of `rank` axes."""
-    shape = [1] * rank
-    shape[axis] = len(values)
-    return values.reshape(shape)
-
 
 BEYOND_FLOAT32 = 2**24  # roundings, with which nothing is known
 ROOT_ROUNDINGS = 16  # of one divided by a square root, with the fewest instructions
@@ -166,7 +34,7 @@ class Lowering:
         each, none = sparse.eye_array(size, format="csr"), np.zeros(size)
         self.input = Tensor(each, none, shape, 0, each, none)
         self._widths = [size]
-        self._hidden: list[list[tuple[Tensor, bool]]] = []
+        self._units: list[list[tuple[Tensor, bool]]] = []
         self._lifted: dict[Tensor, Tensor] = {}
         self._least_roundings = 0
 
@@ -257,7 +125,7 @@ class Lowering:
 
     def max_pooled(self, tensor: Tensor, window: Window) -> Tensor:
         """Greatest elements over the windows of (1, channels, *sizes); padding never wins."""
-        under, shape = _channel_windows(tensor, window)
+        under, shape = channel_windows(tensor, window)
         anyone = under.max(axis=1, keepdims=True)  # max(a, a) = a stands in for the padding
         columns = [tensor.taken(column) for column in np.where(under < 0, anyone, under).T]
         while len(columns) > 1:
@@ -267,7 +135,7 @@ class Lowering:
 
     def network(self, output: Tensor) -> ReluNetwork:
         """The network whose outputs are this tensor's elements; consecutive affine maps are one."""
-        blocks = [*self._hidden[: output.depth], [(output, True)]]
+        blocks = [*self._units[: output.depth], [(output, True)]]
         layers = [
             _layer([tensor for tensor, _ in block], width)
             for block, width in zip(blocks, self._widths, strict=False)
@@ -304,9 +172,12 @@ class Lowering:
         ]
 
     def _lift(self, tensor: Tensor, depth: int) -> Tensor:
+        # what cancels out in float64 need not do so in the model
+        varying = np.flatnonzero(np.diff(tensor.matrix.indptr) | np.diff(tensor.absolute.indptr))
+        if not len(varying):
+            return replace(tensor, depth=depth)
         while tensor.depth < depth:
             if tensor not in self._lifted:
-                varying = np.flatnonzero(np.diff(tensor.matrix.indptr))
                 self._lifted[tensor] = self._through(tensor, varying, linear=True)
             tensor = self._lifted[tensor]
         return tensor
@@ -316,8 +187,9 @@ class Lowering:
         depth = tensor.depth + 1
         if depth == len(self._widths):
             self._widths.append(0)
-            self._hidden.append([])
-        self._hidden[depth - 1].append((tensor.taken(rows), linear))
+            self._units.append([])
+        every = len(rows) == len(tensor.constant)
+        self._units[depth - 1].append((tensor if every else tensor.taken(rows), linear))
         units = self._widths[depth] + np.arange(len(rows))
         self._widths[depth] += len(rows)
         constant = tensor.constant.copy()
@@ -371,18 +243,9 @@ def _layer(tensors: Sequence[Tensor], width: int) -> tuple[Affine, Roundings]:
     return layer, Roundings(count, max(tensor.gain for tensor in tensors), folded)
 
 
-def _channel_windows(tensor: Tensor, window: Window) -> tuple[IntArray, Shape]:
-    """Positions under each channel's windows, (channels * windows, k), and the result's shape."""
-    _, channels, *sizes = tensor.shape
-    under = window.indices(tuple(sizes))
-    if (under < 0).all(axis=1).any():
-        raise CertiflowError(f"a pooling window of {window.extents} lies in the padding alone")
-    offsets = np.arange(channels)[:, None, None] * prod(sizes)
-    positions = np.where(under < 0, -1, under + offsets).reshape(-1, under.shape[1])
-    return positions, (1, channels, *window.counts(tuple(sizes)))
-
-
 def _widened(matrix: sparse.csr_array, columns: int) -> sparse.csr_array:
+    if matrix.shape[1] == columns:
+        return matrix
     return sparse.csr_array(
         (matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise, repeat
 from typing import Any
@@ -15,7 +15,8 @@ from scipy import sparse
 
 from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.matrices import DenseMatrix, Matrix, stored
+from tasks.core.networks.block_matrix import stored
+from tasks.core.networks.matrices import DenseMatrix, Matrix
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -48,6 +49,8 @@ class Affine:
 
     def restricted(self, rows: BoolArray, columns: BoolArray) -> Affine:
         """The marked outputs and inputs alone."""
+        if rows.all() and columns.all():
+            return self
         return Affine(self.matrix.restricted(rows, columns), self.bias[rows])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,6 +126,10 @@ class ReluNetwork:
                     f"layer {number + 1} expects {second.matrix.shape[1]}"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to other processes is without what was computed from it."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
     @property
     def num_inputs(self) -> int:
         return self.layers[0].matrix.shape[1]
@@ -140,8 +147,11 @@ class ReluNetwork:
         x = np.asarray(inputs, dtype=np.float64)
         x = x.reshape(len(x), self.num_inputs)
         outputs = [self.layers[0](x)]
-        for layer, linear in zip(self.layers[1:], self.linear, strict=True):
-            outputs.append(layer(np.where(linear, outputs[-1], np.maximum(outputs[-1], 0))))
+        for layer, linear in zip(self.layers[1:], self._passing, strict=True):
+            activations = np.maximum(outputs[-1], 0)
+            if linear is not None:
+                activations = np.where(linear, outputs[-1], activations)
+            outputs.append(layer(activations))
         return outputs
 
     def gradient(self, preactivations: Sequence[FloatArray], direction: FloatArray) -> FloatArray:
@@ -151,10 +161,18 @@ class ReluNetwork:
         """
         gradient = self.layers[-1].matrix.backward(direction)
         for layer, linear, preactivation in zip(
-            self.layers[-2::-1], self.linear[::-1], preactivations[-2::-1], strict=True
+            self.layers[-2::-1], self._passing[::-1], preactivations[-2::-1], strict=True
         ):
-            gradient = layer.matrix.backward(gradient * (linear | (preactivation > 0)))
+            slope = preactivation > 0
+            if linear is not None:
+                slope |= linear
+            gradient = layer.matrix.backward(gradient * slope)
         return gradient
+
+    @cached_property
+    def _passing(self) -> tuple[BoolArray | None, ...]:
+        """`linear`, with None for a layer of ReLUs alone: it is evaluated by the thousand."""
+        return tuple(mask if mask.any() else None for mask in self.linear)
 
     def up_to(self, depth: int) -> ReluNetwork:
         """The network whose outputs are those of affine layer `depth`, counted from 0."""

@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.lowering import Lowering, Tensor
+from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.onnx_node import Node, Value
 from tasks.core.networks.onnx_operators import outputs
+from tasks.core.networks.tensor import Tensor
 
 # Before 7 arithmetic broadcasts along an attribute's axis and normalisation may train; after 28
 # nothing is known of what an operator means.

@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.lowering import Lowering, Tensor
+from tasks.core.networks.lowering import Lowering
+from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape, Window
 
 Array = NDArray[Any]

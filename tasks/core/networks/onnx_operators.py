@@ -9,7 +9,6 @@ import onnx
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.lowering import Tensor
 from tasks.core.networks.onnx_images import (
     average_pool,
     batch_normalization,
@@ -19,6 +18,7 @@ from tasks.core.networks.onnx_images import (
     reduce,
 )
 from tasks.core.networks.onnx_node import Array, Node, Value
+from tasks.core.networks.tensor import Tensor
 
 
 def outputs(node: Node) -> list[Value]:

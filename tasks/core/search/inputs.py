@@ -8,9 +8,8 @@ on which its loosest relaxations depend most (after ReluVal's and Neurify's sens
 from __future__ import annotations
 
 import heapq
-import itertools
-import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +20,18 @@ from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import rounding_scales
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, UnsafeRegion
-from tasks.core.search.outcome import Goal, Search, worst_first
+from tasks.core.search.outcome import BestFirst, Search, worst_first
 
 BATCH = 256
 
 PhaseArray = NDArray[np.int8]
 
 
-class InputSearch:
-    """The search over one box and the regions that share it; see `Goal` for what `goal` bounds."""
+class InputSearch(BestFirst):
+    """See `BestFirst`.
+
+    In `heap`: (bound, order, box's lower and upper, phases, open regions, input to split).
+    """
 
     def __init__(
         self,
@@ -39,34 +41,17 @@ class InputSearch:
         hidden: Sequence[Bounds],
         goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
+        super().__init__(network, box, regions, goal)
         self.padded = _Padded(network, box, regions, hidden)
-        # (bound, order, box's lower and upper, phases, open regions, input to split)
-        self.heap: list[tuple[float, int, LinfBall, PhaseArray, BoolArray, int]] = []
-        self.order = itertools.count()
-        self.boxes = 0
-        self.stuck = 0
-        self.closed_lower = np.inf
-        self.candidate: FloatArray | None = None
 
     def run(self, deadline: float) -> Search:
         """Bounds and halves until all is closed, a point is found, or the deadline passes."""
-        if self.boxes == 0:
+        if self.subproblems == 0:
             alive = np.ones((1, len(self.regions)), dtype=bool)
             self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf))
-        while (
-            self.candidate is None
-            and self.goal.worth_more(self.heap, self.boxes)
-            and time.monotonic() < deadline
-        ):
+        while self.goes_on(deadline):
             self._bound(*self._halves())
-        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
-        proved = open_lower > 0 and self.candidate is None and not self.stuck
-        reason = "" if proved else f"input splitting: {len(self.heap)} open of {self.boxes} boxes"
-        if self.stuck:
-            reason += f", {self.stuck} too thin to split"
-        lower = float(min(open_lower, self.closed_lower))
-        return Search(proved, self.candidate, lower, self.boxes, reason)
+        return self.ended("input splitting", " boxes", "too thin to split")
 
     def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray, FloatArray]:
         """Both halves of the boxes with the least bounds, and these."""
@@ -95,7 +80,7 @@ class InputSearch:
         """
         lower, closed, split, points = self.padded.bounds(boxes, phases, alive, self.goal.bound)
         lower = np.fmax(lower, known)
-        self.boxes += len(boxes)
+        self.subproblems += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
         # NaN is not above zero: such a box stays open, and nothing is proved of it
         rows = np.flatnonzero(alive.any(axis=1))
@@ -119,7 +104,10 @@ class InputSearch:
 
 
 class _Padded:
-    """The network, its rounding scales and the regions in arrays of one width, for the kernel."""
+    """The network, what holds of it over the box, and the regions in arrays, for the kernel.
+
+    `phases` are the units' in the box, (layers - 1, w).
+    """
 
     def __init__(
         self,
@@ -128,63 +116,56 @@ class _Padded:
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
     ) -> None:
+        from tasks.core.bounds.box_kernel import PaddedBounds, PaddedNetwork, PaddedRegions
+
         depth = len(network.layers)
-        self.widths = np.array([network.num_inputs, *(len(a.bias) for a in network.layers)])
-        width = int(self.widths.max())
-        scales = rounding_scales(network, depth - 1, hidden, box)
-        self.weights = np.zeros((depth, width, width))
-        self.biases, self.affine_scales = np.zeros((depth, width)), np.zeros((depth, width))
-        for index, layer in enumerate(network.layers):
-            outputs, inputs = layer.matrix.shape
-            self.weights[index, :outputs, :inputs] = layer.weight
-            self.biases[index, :outputs] = layer.bias
-            self.affine_scales[index, :outputs] = scales.affine[index][0]
-        shape = (max(depth - 1, 1), width)
-        self.relu_scales = np.zeros(shape)
-        self.root_lower, self.root_upper = np.zeros(shape), np.zeros(shape)
-        self.phases = np.zeros(shape, dtype=np.int8)
-        for index, (bounds, linear) in enumerate(zip(hidden, network.linear, strict=True)):
-            units = slice(0, len(linear))
-            self.relu_scales[index, units] = scales.relu[index][0]
-            self.root_lower[index, units] = bounds.lower[0]
-            self.root_upper[index, units] = bounds.upper[0]
-            active, inactive = (bounds.lower[0] >= 0) | linear, bounds.upper[0] <= 0
-            self.phases[index, units] = np.where(active, 1, np.where(inactive, -1, 0))
-        self.input_scales = scales.inputs[0]
-        self.rows = np.concatenate([region.rows for region in regions])
-        self.offsets = np.concatenate([region.offsets for region in regions])
-        self.places = np.repeat(np.arange(len(regions)), [len(region.rows) for region in regions])
+        widths = np.array([network.num_inputs, *(len(a.bias) for a in network.layers)])
+        square, units = (int(widths.max()),) * 2, (max(depth - 1, 1), int(widths.max()))
+        scales = rounding_scales(network, hidden, box)
+        weights = [layer.weight for layer in network.layers]
+        active = [(b.lower[0] >= 0) | n for b, n in zip(hidden, network.linear, strict=True)]
+        inactive = [bounds.upper[0] <= 0 for bounds in hidden]
+        self.network = PaddedNetwork(
+            weights=_padded(weights, (depth, *square)),
+            biases=_padded([layer.bias for layer in network.layers], (depth, units[1])),
+            widths=widths,
+            affine_scales=_padded([scale[0] for scale in scales.affine], (depth, units[1])),
+            relu_scales=_padded([scale[0] for scale in scales.relu], units),
+            input_scales=scales.inputs[0],
+        )
+        self.root = PaddedBounds(
+            _padded([bounds.lower[0] for bounds in hidden], units),
+            _padded([bounds.upper[0] for bounds in hidden], units),
+        )
+        phases = [np.where(a, 1, np.where(b, -1, 0)) for a, b in zip(active, inactive, strict=True)]
+        self.phases = _padded(phases, units).astype(np.int8)
+        self.regions = PaddedRegions(
+            np.concatenate([region.rows for region in regions]),
+            np.concatenate([region.offsets for region in regions]),
+            np.cumsum([0, *(len(region.rows) for region in regions)]),
+        )
 
     def bounds(
         self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray, goal: float
     ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
-        """See `box_kernel.bound_boxes`: bounds, inputs to split and candidates."""
-        from tasks.core.bounds.box_kernel import bound_boxes
+        """See `box_kernel.Found`, whose four these are; updates `phases` and `alive`."""
+        from tasks.core.bounds.box_kernel import Found, bound_boxes
 
-        count, inputs = boxes.lower.shape
-        lower, closed = np.empty(count), np.empty(count)
-        split = np.zeros(count, dtype=np.int64)
-        points = np.zeros((count, inputs))
-        bound_boxes(
-            self.weights,
-            self.biases,
-            self.widths,
-            self.affine_scales,
-            self.relu_scales,
-            self.input_scales,
-            self.root_lower,
-            self.root_upper,
-            self.rows,
-            self.offsets,
-            self.places,
-            goal,
-            np.ascontiguousarray(boxes.lower),
-            np.ascontiguousarray(boxes.upper),
-            phases,
-            alive,
-            lower,
-            closed,
-            split,
-            points,
+        count = len(boxes)
+        found = Found(
+            lower=np.empty(count),
+            closed=np.empty(count),
+            split=np.zeros(count, dtype=np.int64),
+            points=np.zeros(boxes.lower.shape),
         )
-        return lower, closed, split, points
+        lower, upper = np.ascontiguousarray(boxes.lower), np.ascontiguousarray(boxes.upper)
+        bound_boxes(self.network, self.root, self.regions, goal, lower, upper, phases, alive, found)
+        return found
+
+
+def _padded(parts: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> FloatArray:
+    """The arrays one after another along the first axis of `shape`, zeros around them."""
+    result = np.zeros(shape)
+    for place, part in enumerate(parts):
+        result[place][tuple(map(slice, part.shape))] = part
+    return result

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import itertools
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tasks.core.arrays import FloatArray
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import LinfBall, UnsafeRegion
 
 SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
 
@@ -54,6 +59,43 @@ class Goal:
             self.most = min(self.most, 1.1 * subproblems + SPARE)
             return subproblems < self.most and self.least_seen > self.bound
         return True
+
+
+class BestFirst:
+    """A search over one box and the regions that share it: what both searches keep account of.
+
+    `heap` holds the open subproblems as (bound, order, …), `closed_lower` the least bound among
+    those that were closed; see `Goal` for what `goal` bounds.
+    """
+
+    def __init__(
+        self, network: ReluNetwork, box: LinfBall, regions: Sequence[UnsafeRegion], goal: float
+    ) -> None:
+        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
+        self.heap: list[Any] = []
+        self.order = itertools.count()  # ties go first in, first out
+        self.subproblems = 0
+        self.stuck = 0
+        self.closed_lower = np.inf
+        self.candidate: FloatArray | None = None
+
+    def goes_on(self, deadline: float) -> bool:
+        """Whether no point is found, open subproblems are worth more work, and time is left."""
+        return (
+            self.candidate is None
+            and self.goal.worth_more(self.heap, self.subproblems)
+            and time.monotonic() < deadline
+        )
+
+    def ended(self, kind: str, parts: str, stuck: str) -> Search:
+        """How the search stands; the words are for its reason."""
+        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
+        proved = open_lower > 0 and self.candidate is None and not self.stuck
+        reason = "" if proved else f"{kind}: {len(self.heap)} open of {self.subproblems}{parts}"
+        if self.stuck:
+            reason += f", {self.stuck} {stuck}"
+        lower = float(min(open_lower, self.closed_lower))
+        return Search(proved, self.candidate, lower, self.subproblems, reason)
 
 
 def worst_first(heap: list[Entry], most: int) -> list[Entry]:

@@ -11,11 +11,9 @@ pass each.
 from __future__ import annotations
 
 import heapq
-import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +21,14 @@ from numpy.typing import NDArray
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks.falsification import padded_rows, reaches
 from tasks.core.bounds.choices import Choices, joined
-from tasks.core.bounds.dual import DualProblem, Optimised, SignArray, Subproblems
+from tasks.core.bounds.dual import DualProblem, Optimised
 from tasks.core.bounds.relaxations import Bounds
+from tasks.core.bounds.subproblems import SignArray, Subproblems
 from tasks.core.bounds.tightening import tightened_hidden
-from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, UnsafeRegion
-from tasks.core.search.outcome import Goal, Search, worst_first
+from tasks.core.search.leaves import programmed
+from tasks.core.search.outcome import BestFirst, Search, worst_first
 
 BATCH = 64
 CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of them in one
@@ -50,8 +50,8 @@ class _Node:
     lower: float
 
 
-class PhaseSearch:
-    """The search over one box and the regions that share it; see `Goal` for what `goal` bounds."""
+class PhaseSearch(BestFirst):
+    """See `BestFirst`; in `heap`: (bound, order, node)."""
 
     def __init__(
         self,
@@ -61,46 +61,22 @@ class PhaseSearch:
         hidden: Sequence[Bounds],
         goal: float = 0.0,
     ) -> None:
-        self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
+        super().__init__(network, box, regions, goal)
         self.problem = DualProblem(network, box, hidden)
         self.rows, self.offsets = padded_rows(regions)
         self.root_lower = np.full(len(regions), -np.inf)
-        self.heap: list[tuple[float, int, _Node]] = []
-        self.order = itertools.count()  # ties go first in, first out
-        self.subproblems = 0
-        self.stuck = 0
-        self.closed_lower = np.inf
-        self.candidate: FloatArray | None = None
 
     def run(self, deadline: float) -> Search:
         """Bounds and splits until all is closed, a point is found, or the deadline passes."""
         if self.subproblems == 0:
             self.bound_roots(deadline)
         most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
-        while (
-            self.candidate is None
-            and self.goal.worth_more(self.heap, self.subproblems)
-            and time.monotonic() < deadline
-        ):
+        while self.goes_on(deadline):
             nodes = [entry[-1] for entry in worst_first(self.heap, most)]
             nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
             if nodes:
                 self._bound_children(nodes, units, deadline)
-        return self._summary()
-
-    def _summary(self) -> Search:
-        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
-        proved = open_lower > 0 and self.candidate is None and not self.stuck
-        reason = "" if proved else f"branch and bound: {len(self.heap)} open of {self.subproblems}"
-        if self.stuck:
-            reason += f", {self.stuck} without a unit to split"
-        return Search(
-            proved=proved,
-            candidate=self.candidate,
-            lower=float(min(open_lower, self.closed_lower)),
-            subproblems=self.subproblems,
-            reason=reason,
-        )
+        return self.ended("branch and bound", "", "without a unit to split")
 
     def bound_roots(self, deadline: float) -> None:
         """Bounds each region without a split, into `root_lower`."""
@@ -173,7 +149,8 @@ class PhaseSearch:
                 heapq.heappush(self.heap, (node.lower, next(self.order), node))
                 continue
             problems = self._problems([node.region], node.signs[None], node.bounds)
-            point, choices = self._programmed(node)
+            region, signs = self.regions[node.region], node.signs
+            point, choices = programmed(self.problem, region, signs, node.bounds, node.choices)
             lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
             if not lower > 0:
                 found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
@@ -185,66 +162,6 @@ class PhaseSearch:
             if point is not None and reaches(self.network, self.regions[node.region], point):
                 self.candidate = point
         return [nodes[row] for row in keep], units[keep]
-
-    def _programmed(self, node: _Node) -> tuple[FloatArray | None, Choices]:
-        """With no unit left all is affine: where the greatest row is least, and the dual choices.
-
-        The point is a candidate only, None where HiGHS finds none; the choices are as good as its
-        marginals. Where no point satisfies the splits, a multiple of the multipliers that show it
-        is larger than anything the rows can be.
-        """
-        region = self.regions[node.region]
-        current, held, limits = self._affine(node)
-        weights = region.rows @ current.weight
-        offsets = region.rows @ current.bias + region.offsets
-        split = np.flatnonzero(node.signs)
-        rows = len(region.rows)
-        multipliers = np.zeros((1, self.problem.num_units), dtype=np.float32)
-        shares = np.zeros_like(node.choices.weights)
-        least = self._least(np.vstack([weights, held]), np.append(-offsets, limits), rows)
-        if least is not None and least.success:
-            shares[0, :rows] = -least.ineqlin.marginals[:rows]
-            multipliers[0, split] = -least.ineqlin.marginals[rows:]
-            point = np.clip(least.x[:-1], self.box.lower[0], self.box.upper[0])
-            return point, replace(node.choices, multipliers=multipliers, weights=shares)
-        apart = self._least(held, limits, len(held)) if len(held) else None
-        if apart is not None and apart.success and apart.fun > 0:
-            size = np.abs(weights) @ np.abs([self.box.lower[0], self.box.upper[0]]).max(axis=0)
-            most = float((size + np.abs(offsets)).max())
-            multipliers[0, split] = -apart.ineqlin.marginals * (2 * most / apart.fun)
-            return None, replace(node.choices, multipliers=multipliers)
-        return None, node.choices
-
-    def _affine(self, node: _Node) -> tuple[Affine, FloatArray, FloatArray]:
-        """The outputs as a map of the inputs, and the splits as rows `held @ x <= limits`."""
-        layers = self.network.layers
-        current = layers[0]
-        held, limits = [np.zeros((0, self.network.num_inputs))], [np.zeros(0)]
-        for at, linear, layer in zip(
-            self.problem.layers, self.network.linear, layers[1:], strict=True
-        ):
-            signs = node.signs[at].astype(np.float64)
-            split, weight = signs != 0, current.weight
-            held.append(-signs[split, None] * weight[split])
-            limits.append((signs * current.bias)[split])
-            active = linear | (node.bounds.lower[0, at] >= 0)
-            current = layer.after(Affine(weight * active[:, None], current.bias * active))
-        return current, np.concatenate(held), np.concatenate(limits)
-
-    def _least(self, rows: FloatArray, limits: FloatArray, count: int) -> Any:
-        """HiGHS on the least t with `rows @ x - t <= limits` in the first `count`, else without t.
-
-        None where the numbers are not finite.
-        """
-        from scipy.optimize import linprog
-
-        greatest = np.where(np.arange(len(rows)) < count, -1.0, 0.0)
-        left = np.hstack([rows, greatest[:, None]])
-        if not (np.isfinite(left).all() and np.isfinite(limits).all()):
-            return None
-        inputs = np.stack([self.box.lower[0], self.box.upper[0]], axis=1)
-        objective = np.append(np.zeros(len(inputs)), 1.0)
-        return linprog(objective, left, limits, bounds=[*inputs.tolist(), (None, None)])
 
     def _branching_units(self, nodes: Sequence[_Node]) -> NDArray[np.intp]:
         """The unit to split, for each node; -1 where none is left."""

@@ -20,13 +20,13 @@ def build(
     architecture: Architecture,
     image_shape: tuple[int, ...],
     num_classes: int,
-    hidden: Sequence[int],
+    widths: Sequence[int],
 ) -> keras.Sequential:
     """An untrained model with logits out, of layers that `relu_network` can lower.
 
-    `dense` has ReLU layers of the widths `hidden`; (128,) is the reference network. `cnn_small` is
-    the small network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"):
-    16 and 32 channels of 4x4 with stride 2, then dense layers of the widths `hidden` (theirs: 100).
+    `dense` has ReLU layers of `widths`; (128,) is the reference network. `cnn_small` is the small
+    network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"): 16
+    and 32 channels of 4x4 with stride 2, then dense layers of `widths` (theirs: 100).
     `cnn_medium` is the medium one of Gowal et al. 2018 ("On the Effectiveness of Interval Bound
     Propagation"): twice 3x3 and 4x4 with stride 2, of 32 and 64 channels (theirs: 512, 512).
     """
@@ -39,12 +39,12 @@ def build(
         for channels, size, stride in CONVOLUTIONS[architecture]:
             model.add(layers.Conv2D(channels, size, stride, padding="same", activation="relu"))
     model.add(layers.Flatten())
-    for width in hidden:
+    for width in widths:
         model.add(layers.Dense(width, activation="relu"))
     model.add(layers.Dense(num_classes, name="logits"))
     return model
 
 
-def describe(architecture: Architecture, hidden: Sequence[int]) -> str:
+def describe(architecture: Architecture, widths: Sequence[int]) -> str:
     """A short name for runs and tables, such as `dense-128`."""
-    return "-".join([architecture, *map(str, hidden)])
+    return "-".join([architecture, *map(str, widths)])

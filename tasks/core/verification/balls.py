@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import Images, IntArray
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.agreement import MOST_BOXES
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork

@@ -16,7 +16,8 @@ from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import ContradictionError
 from tasks.core.execution.asking import Again, Resources, answers
 from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, VerdictStore
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, margins

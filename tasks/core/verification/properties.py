@@ -15,7 +15,8 @@ from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Again, Resources, answers
 from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, VerdictStore
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.loading import LoadedModel
 from tasks.core.properties.specification import Property
 from tasks.core.verdicts import DecidedBy, Engine, Verdict

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.dual import DualProblem, Subproblems
+from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
+from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall, UnsafeRegion
 from tasks.core.search.phases import _clipped

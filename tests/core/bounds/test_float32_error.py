@@ -13,6 +13,7 @@ from tasks.core.arrays import FloatArray
 from tasks.core.bounds.float32_error import output_error, point_error, row_error
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.models.loading import load
+from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.ladder import decide
@@ -91,6 +92,23 @@ def test_error_grows_with_cancellation() -> None:
         )
         (error,) = point_error(network, np.array([[0.5]]))[0]
         assert 2.0 ** (power - 24) <= error <= 2.0 ** (power - 24) * 40
+
+
+def test_what_cancels_out_in_float64_keeps_its_error_in_deeper_layers() -> None:
+    """relu(x) + (3003 x - 3 * 1001 x): the sum is 0 in exact arithmetic, and not in float32."""
+    lowering = Lowering((1,))
+    x = lowering.input
+    nothing = x.scaled(3003.0)
+    for _ in range(3):
+        nothing = lowering.add(nothing, x.scaled(-1001.0))
+    network = lowering.network(lowering.add(lowering.relu(x), nothing))
+    points = np.linspace(0.1, 0.9, 50, dtype=Single)[:, None]
+    exact = points.astype(np.float64)
+    np.testing.assert_array_equal(network(exact), exact)
+    part = Single(1001) * points
+    found = points + (Single(3003) * points - part - part - part)
+    assert (np.abs(found - exact) > 1e-5).any()
+    assert (np.abs(found - exact) <= point_error(network, exact)).all()
 
 
 def test_nothing_is_known_beyond_float32() -> None:

@@ -15,7 +15,8 @@ from tasks.core.errors import CertiflowError, ContradictionError
 from tasks.core.execution import asking
 from tasks.core.execution.asking import Again, Resources, answers
 from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, VerdictStore
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.verdicts import DecidedBy, Verdict
 from tests.core.execution.test_worker_pool import MEGABYTE, make_solver
 

@@ -20,7 +20,8 @@ from tasks.core.evidence import metrics
 from tasks.core.execution import cluster as subject
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.cluster import run_on_cluster
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.search.first_stages import AttackStrength

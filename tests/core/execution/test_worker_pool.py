@@ -16,8 +16,9 @@ import pytest
 
 from tasks.core import reporting
 from tasks.core.errors import CertiflowError
-from tasks.core.execution import worker_pool
-from tasks.core.execution.worker_pool import Ending, Outcome, run_jobs
+from tasks.core.execution import worker
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome, run_jobs
 
 MEGABYTE = 2**20
 
@@ -304,7 +305,7 @@ def test_preparing_is_not_counted() -> None:
 
 
 def test_preparing_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "PREPARE_SECONDS", 1.0)
+    monkeypatch.setattr(worker, "PREPARE_SECONDS", 1.0)
     (outcome,) = prepared(["one"], load=600.0).values()
     assert (outcome.ending, outcome.stage) == (Ending.FAILED, "")
     assert outcome.reason == "the model was not loaded within 1 s"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import pytest
 from onnx.helper import make_node
 
 from tasks.core.errors import CertiflowError
-from tasks.core.models.loading import load
-from tasks.core.models.runtimes import NumpyRuntime
+from tasks.core.files import ArtifactRef
+from tasks.core.models.loading import KEPT, load, load_artifact
+from tasks.core.models.runtimes import Classifier, NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
 from tests.model_files import NNET_LINES, normal, saved_nnet, saved_onnx
 from tests.networks import random_network
@@ -48,6 +51,57 @@ def test_network_and_runtime_agree(
     outputs = model.runtime.logits(points)
     assert outputs.dtype == np.float32
     np.testing.assert_allclose(model.network(points), outputs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("write", [_onnx, _nnet, _keras])
+def test_a_file_is_read_once_while_it_stays_the_same(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = write(tmp_path)
+    model = load(path)
+    assert load(path) is model
+    assert load_artifact(ArtifactRef.to(path)) is model
+    path.with_name("other").write_bytes(path.read_bytes())
+    path.unlink()
+    with pytest.raises(CertiflowError, match="no such file"):
+        load(path)
+    path.with_name("other").rename(path)
+    assert load(path) is model
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.nnet"
+    path.write_text("\n".join(NNET_LINES))
+    before = load(path)
+    reference = ArtifactRef.to(path)
+    last = NNET_LINES[-1]
+    changed = last.replace(last.split(",")[0], "7.25", 1)
+    path.write_text("\n".join([*NNET_LINES[:-1], changed]))
+    assert load(path).network.layers[-1].bias[-1] == 4.0 * 7.25 + 7.5  # the outputs' range and mean
+    assert before.network.layers[-1].bias[-1] == 4.0 * float(last.rstrip(",")) + 7.5
+    with pytest.raises(CertiflowError, match="expected SHA-256"):
+        load_artifact(reference)
+
+
+def test_few_models_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    first = _nnet(tmp_path / "first")
+    kept = weakref.ref(load(first))
+    for number in range(KEPT):
+        (tmp_path / str(number)).mkdir()
+        load(_nnet(tmp_path / str(number)))
+    gc.collect()
+    assert kept() is None
+
+
+def test_batches_of_another_size_share_what_is_traced(tmp_path: Path) -> None:
+    classifier = load(_keras(tmp_path)).runtime
+    assert isinstance(classifier, Classifier)
+    small = classifier.batched(2)
+    assert [part.stop for part in small.batches(3)] == [2, 4]
+    assert small.loss_gradient is classifier.loss_gradient
+    points = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_allclose(small.logits(points), classifier.logits(points), rtol=1e-6)
 
 
 def test_linear_units_in_float32() -> None:

@@ -14,10 +14,13 @@ from scipy import sparse
 from tasks.core.bounds.input_planes import Spans
 from tasks.core.bounds.rounding import gamma
 from tasks.core.errors import CertiflowError
-from tasks.core.networks import matrices
-from tasks.core.networks.lowering import Lowering, Tensor, average_pooled, convolved
-from tasks.core.networks.matrices import BlockMatrix, DenseMatrix, Matrix, stored
+from tasks.core.networks import blocks, matrices
+from tasks.core.networks.block_matrix import BlockMatrix, stored
+from tasks.core.networks.convolutions import average_pooled, convolved
+from tasks.core.networks.lowering import Lowering
+from tasks.core.networks.matrices import DenseMatrix, Matrix
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
 from tests.networks import convolutional, random_network
 
@@ -120,8 +123,8 @@ def test_blocks_are_the_dense_matrix(name: str, monkeypatch: pytest.MonkeyPatch)
     assert name != "same" or matrix.num_stored < 0.2 * dense.num_stored
     check_same(matrix, dense, 1e-12)
     check_same(matrix.single(), dense.single(), 1e-4)
-    monkeypatch.setattr(matrices, "GATHERED", 100)
-    monkeypatch.setattr(matrices, "PRODUCTS", 5000)
+    monkeypatch.setattr(blocks, "GATHERED", 100)
+    monkeypatch.setattr(blocks, "PRODUCTS", 5000)
     check_same(matrix, dense, 1e-12)
 
 
@@ -245,10 +248,10 @@ def test_products_of_blocks_are_in_one_thread(monkeypatch: pytest.MonkeyPatch) -
         seen.append({library.get_num_threads() for library in libraries.lib_controllers})
 
     network = convolutional(np.random.default_rng(0), (28, 28), (16, 32), 100, 10)
-    libraries = matrices._linear_algebra()
+    libraries = blocks._linear_algebra()
     seen: list[set[int]] = []
     for name in ("set_forward", "add_backward"):
-        monkeypatch.setattr(matrices._Blocks, name, threads)
+        monkeypatch.setattr(blocks.Blocks, name, threads)
     matrix = network.layers[1].matrix
     with libraries.limit(limits=2):
         matrix.forward(np.zeros((1, matrix.shape[1])))

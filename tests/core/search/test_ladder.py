@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from tasks.core.networks.matrices import BlockMatrix, DenseMatrix
+from tasks.core.networks.block_matrix import BlockMatrix
+from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.ladder import decide

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.core.attacks import falsification
-from tasks.core.networks.matrices import BlockMatrix
+from tasks.core.networks.block_matrix import BlockMatrix
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
 from tasks.core.search.ladder import decide

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tasks.core.data.datasets import Dataset
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Classifier, NumpyRuntime
 from tasks.core.search.answer import Answer, Known
 from tasks.core.verdicts import DecidedBy, Verdict

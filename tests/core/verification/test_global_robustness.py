@@ -14,7 +14,8 @@ from tasks.core.errors import CertiflowError, ContradictionError
 from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
-from tasks.core.execution.worker_pool import Ending, Outcome
+from tasks.core.execution.worker import Ending
+from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import LinfBall

@@ -1,0 +1,36 @@
+"""What dual bounds are asked of: regions of one box with ReLUs split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.arrays import FloatArray
+from tasks.core.bounds.relaxations import Bounds
+
+SignArray = NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class Subproblems:
+    """A batch of regions with splits, all in the problem's box.
+
+    Attributes:
+        rows, offsets: (batch, m, outputs) and (batch, m): unsafe is `rows @ y + offsets <= 0`.
+        signs: (batch, units of all hidden layers): 1 where z >= 0 is assumed, -1 where z <= 0, 0
+            where the unit is not split; a batch of 1 serves all.
+        bounds: of all hidden layers' units, (batch, units), where the splits hold; likewise.
+    """
+
+    rows: FloatArray
+    offsets: FloatArray
+    signs: SignArray
+    bounds: Bounds
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: NDArray[np.intp] | slice) -> Subproblems:
+        return Subproblems(self.rows[rows], self.offsets[rows], self.signs[rows], self.bounds[rows])
