@@ -29,7 +29,7 @@ serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
 
 test: setup ## the whole test suite
-	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 soundness: setup ## ask every engine what is known exactly, for SECONDS=600; goes on in soundness/
 	@$(BIN)/python -m tests.soundness --seconds $(SECONDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from mlflow import MlflowClient
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
-from tests.command import CERTIFLOW, certiflow, clean_environment, error_of
+from tests.command import certiflow, clean_environment, error_of, interpreted, started
 from tests.test_verify_command import stored
 
+SECONDS = 60.0
 FAST = ["--timeout", "5", "--workers", "1"]
 
 
@@ -29,8 +29,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) ->
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return clean_environment(tmp_path_factory.mktemp("prefect"))
+def environment(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> dict[str, str]:
+    return clean_environment(tmp_path_factory.mktemp("prefect"), PREFECT_API_URL=prefect_api)
 
 
 def test_local_robustness_of_a_file_is_logged(project: Path, environment: dict[str, str]) -> None:
@@ -54,7 +54,7 @@ def test_radius_brackets_are_tables_figures_and_metrics(
     project: Path, environment: dict[str, str]
 ) -> None:
     arguments = ["radius", "--model", "digits.keras", "--data", "digits", "--samples", "4"]
-    result = certiflow(project, environment, *arguments, "--tolerance", "0.01", *FAST)
+    result = interpreted(project, environment, *arguments, "--tolerance", "0.01", *FAST)
     assert result.returncode == 0, result.stderr
     folder = next(project.glob("runs/radius-*"))
     table = pd.read_csv(folder / "tables" / "critical_radius.csv")
@@ -96,18 +96,11 @@ def test_killed_run_goes_on_where_it_was(
 ) -> None:
     classifier.model.save(tmp_path / "digits.keras")
     question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "40"]
-    process = subprocess.Popen(
-        [*CERTIFLOW, *question, *FAST],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while len(stored(tmp_path)) < 5 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with started(tmp_path, environment, *question, *FAST) as process:
+        while len(stored(tmp_path)) < 5 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(SECONDS) == -signal.SIGKILL
     time.sleep(1)  # a worker's last answer has no one to go to
     before = stored(tmp_path)
     assert len(before) >= 5

@@ -29,7 +29,7 @@ EPOCHS = {"1": 12, "2": 1, "3": 14}  # by version: good, bad, good
 
 
 @pytest.fixture(scope="module", autouse=True)
-def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Path]:
     with flow_project(tmp_path_factory.mktemp("project")) as folder:
         yield folder
 
