@@ -45,7 +45,7 @@ from tasks.core.models.runtimes import Classifier  # noqa: E402
 from tasks.core.networks import matrices  # noqa: E402
 from tasks.core.training import loop  # noqa: E402  after the environment is quiet
 from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
-from tests import command  # noqa: E402
+from tests import changed, command  # noqa: E402
 
 # Their tests follow each other, or share what takes long to make: the longest first, so that both
 # cores are busy to the end.
@@ -65,8 +65,21 @@ STORIES = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--changed",
+        action="store_true",
+        help="only the tests of what differs from the branch main, without the long stories",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps a story on one worker, and puts the stories before the rest."""
+    if config.getoption("changed"):
+        modules = changed.tests_of_changes()
+        left_out = [i for i in items if i.path not in modules or i.path.stem in STORIES]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     places = {}
     for item in items:
         story = item.path.stem

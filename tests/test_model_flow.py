@@ -51,18 +51,28 @@ def test_local_robustness_of_a_file_is_logged(project: Path, environment: dict[s
 
 
 def test_radius_brackets_are_tables_figures_and_metrics(
-    project: Path, environment: dict[str, str]
+    project: Path, environment: dict[str, str], classifier: Classifier, digits: Dataset
 ) -> None:
     arguments = ["radius", "--model", "digits.keras", "--data", "digits", "--samples", "4"]
     result = interpreted(project, environment, *arguments, "--tolerance", "0.01", *FAST)
     assert result.returncode == 0, result.stderr
     folder = next(project.glob("runs/radius-*"))
     table = pd.read_csv(folder / "tables" / "critical_radius.csv")
-    assert (table["proved"] < table["falsified"]).all() or (table["falsified"] == 0).any()
+    wrong = table["falsified"] == 0  # misclassified points
+    assert not wrong.all()
+    assert (table["proved"][wrong] == 0).all()
+    assert (table["proved"] < table["falsified"])[~wrong].all()
+    found = table[~wrong & table["complete"] & np.isfinite(table["falsified"])]
+    assert len(found)
+    assert (found["falsified"] - found["proved"] <= 0.01).all()
     assert (folder / "figures" / "critical_radius.png").stat().st_size > 10_000
-    for path in (folder / "counterexamples").glob("*.npz"):
+    for row in found.itertuples():
+        path = folder / "counterexamples" / f"sample_{row.sample_index}.npz"
         with np.load(path, allow_pickle=False) as arrays:
-            assert arrays["image"].shape == (8, 8)
+            image, epsilon = arrays["image"], float(arrays["epsilon"])
+        distance = np.abs(image - digits.test_images[row.sample_index].astype(float)).max()
+        assert row.proved < distance <= epsilon == row.falsified
+        assert classifier.logits(image[None]).argmax() != row.label
 
 
 def test_global_robustness_bounds_what_sampling_finds(

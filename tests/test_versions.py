@@ -100,7 +100,9 @@ def test_the_decision_is_an_artifact_in_prefect(versions: dict[str, Summary]) ->
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["certiflow-decision"]))
         )
-    assert any("**Refused**" in str(artifact.data) for artifact in found)
+    reason = tags(2)["promotion.reason"]
+    texts = [str(artifact.data) for artifact in found]
+    assert any("**Refused**" in text and reason in text for text in texts)
 
 
 def test_a_version_that_is_no_worse_takes_over(versions: dict[str, Summary]) -> None:
