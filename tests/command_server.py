@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import selectors
 import shutil
 import signal
@@ -27,23 +28,13 @@ from typing import Any
 
 import httpx
 
+import flows
 from flows.processes import environment
 
 SOCKET = "socket"
 MESSAGE_BYTES = 2**17
 START_SECONDS = 120.0
-IMPORTED = [
-    "flows.command.model_command",
-    "flows.command.reproduce_command",
-    "flows.command.summary",
-    "flows.command.verify_command",
-    "flows.command.version_commands",
-    "flows.model_robustness",
-    "flows.promotion",
-    "flows.retraining",
-    "flows.robustness",
-    "flows.serving",
-    "flows.study",
+LIBRARIES = [
     "maraboupy.MarabouCore",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.tensorflow",
@@ -63,11 +54,10 @@ class _Server:
     def serve(self) -> Mapping[str, Any] | None:
         """Returns in the forked process what it is to run, and None when nobody uses us."""
         while True:
-            for key, _ in self.selector.select():
-                if key.data is not None:
-                    asked = key.data(key.fileobj)
-                    if asked is not None:
-                        return dict(asked)
+            for key, _ in self.selector.select(START_SECONDS):
+                asked: Mapping[str, Any] | None = key.data(key.fileobj)
+                if asked is not None:
+                    return asked
             if not self.users:
                 return None
 
@@ -92,6 +82,7 @@ class _Server:
         if pid == 0:
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
+                os.close(stream)
             self._forget()
             return dict(asked)
         for stream in streams:
@@ -154,6 +145,12 @@ def _prefect(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     return server, f"http://127.0.0.1:{port}/api"
 
 
+def _own_modules() -> list[str]:
+    """The commands and the flows; not the processes, which are started."""
+    found = [module.name for module in pkgutil.walk_packages(flows.__path__, "flows.")]
+    return [name for name in found if not name.startswith("flows.processes.")]
+
+
 def _run(asked: Mapping[str, Any]) -> None:
     """The command, as `python -m flows.command.cli` would run it."""
     from prefect.context import refresh_global_settings_context
@@ -178,7 +175,7 @@ def main() -> None:
         environment.prepare(verbose=False)
         prefect, url = _prefect(folder)
         environment.load_keras(verbose=False)
-        for name in IMPORTED:
+        for name in [*LIBRARIES, *_own_modules()]:
             importlib.import_module(name)
         gc.collect()
         gc.freeze()  # so that collections in the forks leave these pages alone

@@ -46,9 +46,10 @@ from tasks.core.networks import matrices  # noqa: E402
 from tasks.core.training import loop  # noqa: E402  after the environment is quiet
 from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
 from tests import changed, command  # noqa: E402
+from tests.oracle import ANSWERS  # noqa: E402
 
-# Their tests follow each other, or share what takes long to make: the longest first, so that both
-# cores are busy to the end.
+# Their tests follow each other, or share what takes long to make, so that one worker has them all.
+# The longest go first, and before what is short, so that every core is busy to the end.
 STORIES = (
     "test_shared_stores",
     "test_model_flow",
@@ -63,9 +64,15 @@ STORIES = (
     "test_study",
     "test_page",
 )
+LONG = ("test_soundness", "test_ladder")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--keep-answers",
+        action="store_true",
+        help="replace the oracle's kept answers by those that this run, without xdist, asks for",
+    )
     parser.addoption(
         "--changed",
         action="store_true",
@@ -73,20 +80,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("keep_answers"):
+        ANSWERS.kept.clear()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("keep_answers"):
+        ANSWERS.save()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps a story on one worker, and puts the stories before the rest."""
+    """Keeps a story on one worker, and puts what is long before the rest."""
     if config.getoption("changed"):
         modules = changed.tests_of_changes()
         left_out = [i for i in items if i.path not in modules or i.path.stem in STORIES]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    places = {}
     for item in items:
-        story = item.path.stem
-        if story in STORIES:
-            item.add_marker(pytest.mark.xdist_group(story))
-        places[item] = STORIES.index(story) if story in STORIES else len(STORIES)
-    items.sort(key=places.__getitem__)
+        if item.path.stem in STORIES:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    order = [*STORIES, *LONG]
+    items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else 99)
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def test_killed_run_goes_on_where_it_was(
     tmp_path: Path, environment: dict[str, str], classifier: Classifier, arguments: list[str]
 ) -> None:
     classifier.model.save(tmp_path / "digits.keras")
-    question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "40"]
+    question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "24"]
     with started(tmp_path, environment, *question, *FAST) as process:
         while len(stored(tmp_path)) < 5 and process.poll() is None:
             time.sleep(0.01)
