@@ -1,7 +1,7 @@
 # certiflow: `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run-flow compare serve test check soundness lint bench ui lock clean
+.PHONY: help setup run-flow compare serve test soundness lint bench ui lock clean
 
 CONF ?= conf/default.yaml
 CRON ?= 0 2 * * *
@@ -9,7 +9,6 @@ PORT ?= 5000
 SECONDS ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST = $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 STAMP := $(VENV)/.installed
 
 # Nothing here calls home.
@@ -30,10 +29,7 @@ serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
 
 test: setup ## the whole test suite
-	@$(PYTEST)
-
-check: lint ## lint, types, and the tests of what differs from the branch main
-	@$(PYTEST) --changed || [ $$? -eq 5 ] # 5: there are none
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 soundness: setup ## ask every engine what is known exactly, for SECONDS=600; goes on in soundness/
 	@$(BIN)/python -m tests.soundness --seconds $(SECONDS)

@@ -88,6 +88,13 @@ class Command:
         out, error = (stream.read() for stream in self._said)
         return out, error
 
+    def end(self) -> None:
+        """Kills it if it still runs."""
+        self.send_signal(signal.SIGKILL)
+        self.wait(SECONDS)
+        for stream in self._said:
+            stream.close()
+
     def send_signal(self, number: signal.Signals) -> None:
         """Does nothing when it has ended."""
         if self.poll() is None:
@@ -102,8 +109,7 @@ def started(project: Path, environment: dict[str, str], *arguments: str) -> Iter
     try:
         yield command
     finally:
-        command.send_signal(signal.SIGKILL)
-        command.wait(SECONDS)
+        command.end()
 
 
 def certiflow(

@@ -45,7 +45,7 @@ from tasks.core.models.runtimes import Classifier  # noqa: E402
 from tasks.core.networks import matrices  # noqa: E402
 from tasks.core.training import loop  # noqa: E402  after the environment is quiet
 from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
-from tests import changed, command  # noqa: E402
+from tests import command  # noqa: E402
 from tests.oracle import ANSWERS  # noqa: E402
 
 # Their tests follow each other, or share what takes long to make, so that one worker has them all.
@@ -73,11 +73,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="replace the oracle's kept answers by those that this run, without xdist, asks for",
     )
-    parser.addoption(
-        "--changed",
-        action="store_true",
-        help="only the tests of what differs from the branch main, without the long stories",
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -90,13 +85,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         ANSWERS.save()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps a story on one worker, and puts what is long before the rest."""
-    if config.getoption("changed"):
-        modules = changed.tests_of_changes()
-        left_out = [i for i in items if i.path not in modules or i.path.stem in STORIES]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if item.path.stem in STORIES:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -135,12 +125,15 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[str]:
-    """The URL of the session's Prefect API, which flows that run in this process use."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    """The URL of the session's Prefect API, which flows in this process and its threads use."""
+    from prefect.context import refresh_global_settings_context
 
     url = command.prefect_url()
-    with temporary_settings({PREFECT_API_URL: url}):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", url)
+        refresh_global_settings_context()
         yield url
+    refresh_global_settings_context()
 
 
 @pytest.fixture(scope="session")
