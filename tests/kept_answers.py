@@ -67,7 +67,10 @@ class KeptAnswers:
 
     def save(self) -> None:
         """Keeps what took long; what was not asked is dropped."""
-        self.path.write_text(json.dumps(dict(sorted(self.long.items())), indent=0) + "\n")
+        lines = [
+            f"{json.dumps(key)}: {json.dumps(kept)}" for key, kept in sorted(self.long.items())
+        ]
+        self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _check_attained(
