@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
 
-from flows.processes import environment
+# Libraries read these when they are loaded, and what tests start inherits them. Two workers with as
+# many threads each as there are cores would wait for each other.
+for name in ("MKL", "NUMBA", "OMP", "OPENBLAS"):
+    os.environ.setdefault(f"{name}_NUM_THREADS", "1")
+for name in ("INTER", "INTRA"):
+    os.environ.setdefault(f"TF_NUM_{name}OP_THREADS", "1")
+
+MEMORY, MEMORY_BYTES = "/dev/shm", 2**31
+
+
+def has_memory_files() -> bool:
+    """Files can be kept in memory: it has room, and device nodes work there."""
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize > MEMORY_BYTES and not found.f_flag & os.ST_NODEV
+
+
+if "TMPDIR" not in os.environ and has_memory_files():  # SQLite waits for a disk at every commit
+    os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from flows.processes import environment  # noqa: E402
 
 environment.prepare(verbose=False)
 
@@ -21,6 +45,53 @@ from tasks.core.models.runtimes import Classifier  # noqa: E402
 from tasks.core.networks import block_matrix  # noqa: E402
 from tasks.core.training import loop  # noqa: E402  after the environment is quiet
 from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
+from tests import command  # noqa: E402
+from tests.oracle import ANSWERS  # noqa: E402
+
+# Their tests follow each other, or share what takes long to make, so that one worker has them all.
+# The longest go first, and before what is short, so that every core is busy to the end.
+STORIES = (
+    "test_shared_stores",
+    "test_model_flow",
+    "test_version_commands",
+    "test_versions",
+    "test_serving",
+    "test_cluster",
+    "test_flow",
+    "test_retraining",
+    "test_passwords",
+    "test_cli",
+    "test_study",
+    "test_page",
+)
+LONG = ("test_soundness", "test_ladder")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--keep-answers",
+        action="store_true",
+        help="replace the oracle's kept answers by those that this run, without xdist, asks for",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("keep_answers"):
+        ANSWERS.kept.clear()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("keep_answers"):
+        ANSWERS.save()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps a story on one worker, and puts what is long before the rest."""
+    for item in items:
+        if item.path.stem in STORIES:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    order = [*STORIES, *LONG]
+    items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else 99)
 
 
 @pytest.fixture(scope="session")
@@ -53,12 +124,16 @@ def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
-    """A Prefect API for flows that run in this process; starting one takes ten seconds."""
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_api() -> Iterator[str]:
+    """The URL of the session's Prefect API, which flows in this process and its threads use."""
+    from prefect.context import refresh_global_settings_context
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    url = command.prefect_url()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", url)
+        refresh_global_settings_context()
+        yield url
+    refresh_global_settings_context()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.command import CERTIFLOW, certiflow, clean_environment, error_of, with_settings
+from tests.command import (
+    CERTIFLOW,
+    certiflow,
+    clean_environment,
+    error_of,
+    interpreted,
+    with_settings,
+)
 
 SLOW = ["--set", "training.epochs=100000"]  # long enough to be interrupted
 
@@ -23,6 +30,12 @@ SLOW = ["--set", "training.epochs=100000"]  # long enough to be interrupted
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return clean_environment(tmp_path_factory.mktemp("prefect"))
+
+
+@pytest.fixture
+def served(environment: dict[str, str], prefect_api: str) -> dict[str, str]:
+    """With the session's Prefect server, for what is not about the command's own."""
+    return environment | {"PREFECT_API_URL": prefect_api}
 
 
 @pytest.fixture
@@ -37,7 +50,7 @@ def smoke(*arguments: str) -> list[str]:
 def test_run_tells_what_it_found_and_where_to_look(
     project: Path, environment: dict[str, str]
 ) -> None:
-    result = certiflow(project, environment, *smoke("--json", "out.json"))
+    result = interpreted(project, environment, *smoke("--json", "out.json"))
     assert result.returncode == 0, result.stderr
     summary = json.loads((project / "out.json").read_text())
     assert summary["clean_accuracy"] > 0.5
@@ -63,10 +76,10 @@ def test_run_tells_what_it_found_and_where_to_look(
     ],
 )
 def test_what_a_user_can_cause_is_one_line(
-    arguments: list[str], said: str, project: Path, environment: dict[str, str]
+    arguments: list[str], said: str, project: Path, served: dict[str, str]
 ) -> None:
     # a closed proxy: the public mirrors must not be asked by a test
-    closed = environment | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    closed = served | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     result = certiflow(project, closed | {"NO_PROXY": "127.0.0.1"}, *arguments)
     assert said in error_of(result)
 
@@ -79,8 +92,8 @@ def test_wrong_usage_is_exit_code_2(project: Path, environment: dict[str, str]) 
 
 
 @pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])
-def test_server_that_does_not_answer(name: str, project: Path, environment: dict[str, str]) -> None:
-    result = certiflow(project, environment | {name: "http://127.0.0.1:9"}, *smoke())
+def test_server_that_does_not_answer(name: str, project: Path, served: dict[str, str]) -> None:
+    result = certiflow(project, served | {name: "http://127.0.0.1:9"}, *smoke())
     assert result.returncode == 1
     assert "does not answer" in result.stderr.splitlines()[-1]
     assert name in result.stderr.splitlines()[-1]

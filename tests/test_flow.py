@@ -15,7 +15,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 
 from flows.configuration import load_settings
 from flows.robustness import robustness_flow
@@ -28,7 +33,7 @@ from tests.local_servers import mlflow_server
 
 
 @pytest.fixture(scope="module", autouse=True)
-def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Path]:
     with flow_project(tmp_path_factory.mktemp("project")) as folder:
         yield folder
 
@@ -173,11 +178,13 @@ def test_logged_model_predicts_like_the_trained_one(summary: Summary, run: Run) 
 def test_prefect_holds_the_story(summary: Summary, run: Run) -> None:
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(run.data.tags["prefect.flow_run_id"])
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
         keys = ["certiflow-report", "certiflow-epsilon-grid", "certiflow-mlflow-run"]
         found = client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=keys))
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=keys)),
+            flow_run_filter=only,
         )
-        task_runs = client.read_task_runs()
+        task_runs = client.read_task_runs(flow_run_filter=only)
     assert flow_run.name == "digits dense-16"
     assert flow_run.state is not None
     assert flow_run.state.is_completed()

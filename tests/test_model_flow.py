@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from mlflow import MlflowClient
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
-from tests.command import CERTIFLOW, certiflow, clean_environment, error_of
+from tests.command import certiflow, clean_environment, error_of, interpreted, started
 from tests.test_verify_command import stored
 
+SECONDS = 60.0
 FAST = ["--timeout", "5", "--workers", "1"]
 
 
@@ -30,8 +30,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) ->
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return clean_environment(tmp_path_factory.mktemp("prefect"))
+def environment(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> dict[str, str]:
+    return clean_environment(tmp_path_factory.mktemp("prefect"), PREFECT_API_URL=prefect_api)
 
 
 def test_local_robustness_of_a_file_is_logged(project: Path, environment: dict[str, str]) -> None:
@@ -74,21 +74,31 @@ def test_local_robustness_of_a_file_is_logged(project: Path, environment: dict[s
 
 
 def test_radius_brackets_are_tables_figures_and_metrics(
-    project: Path, environment: dict[str, str]
+    project: Path, environment: dict[str, str], classifier: Classifier, digits: Dataset
 ) -> None:
     arguments = ["radius", "--model", "digits.keras", "--data", "digits", "--samples", "4"]
-    result = certiflow(project, environment, *arguments, "--tolerance", "0.01", *FAST)
+    result = interpreted(project, environment, *arguments, "--tolerance", "0.01", *FAST)
     assert result.returncode == 0, result.stderr
     (done,) = (line for line in result.stderr.splitlines() if line.startswith("radius "))
     counts = re.findall(r"(\d+) (complete|open)", done)
     assert sum(int(count) for count, _ in counts) == 4, done
     folder = next(project.glob("runs/radius-*"))
     table = pd.read_csv(folder / "tables" / "critical_radius.csv")
-    assert (table["proved"] < table["falsified"]).all() or (table["falsified"] == 0).any()
+    wrong = table["falsified"] == 0  # misclassified points
+    assert not wrong.all()
+    assert (table["proved"][wrong] == 0).all()
+    assert (table["proved"] < table["falsified"])[~wrong].all()
+    found = table[~wrong & table["complete"] & np.isfinite(table["falsified"])]
+    assert len(found)
+    assert (found["falsified"] - found["proved"] <= 0.01).all()
     assert (folder / "figures" / "critical_radius.png").stat().st_size > 10_000
-    for path in (folder / "counterexamples").glob("*.npz"):
+    for row in found.itertuples():
+        path = folder / "counterexamples" / f"sample_{row.sample_index}.npz"
         with np.load(path, allow_pickle=False) as arrays:
-            assert arrays["image"].shape == (8, 8)
+            image, epsilon = arrays["image"], float(arrays["epsilon"])
+        distance = np.abs(image - digits.test_images[row.sample_index].astype(float)).max()
+        assert row.proved < distance <= epsilon == row.falsified
+        assert classifier.logits(image[None]).argmax() != row.label
 
 
 @pytest.mark.parametrize("command", ["radius", "global-robustness"])
@@ -131,19 +141,12 @@ def test_killed_run_goes_on_where_it_was(
     tmp_path: Path, environment: dict[str, str], classifier: Classifier, arguments: list[str]
 ) -> None:
     classifier.model.save(tmp_path / "digits.keras")
-    question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "40"]
-    process = subprocess.Popen(
-        [*CERTIFLOW, *question, *FAST],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while len(stored(tmp_path)) < 5 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    question = [*arguments, "--model", "digits.keras", "--data", "digits", "--samples", "24"]
+    with started(tmp_path, environment, *question, *FAST) as process:
+        while len(stored(tmp_path)) < 5 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(SECONDS) == -signal.SIGKILL
     time.sleep(1)  # a worker's last answer has no one to go to
     before = stored(tmp_path)
     assert len(before) >= 5

@@ -19,7 +19,7 @@ PHONES, DESK = (360, 390), 1200
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[page.Page]:
+def written(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[page.Page]:
     """A page on two versions with broken points, judged against each other."""
     with flow_project(tmp_path_factory.mktemp("project")):
         for epochs in (12, 8):

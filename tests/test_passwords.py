@@ -20,8 +20,8 @@ NOBODY = f"alice:{PASSWORD}@127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return clean_environment(tmp_path_factory.mktemp("prefect"))
+def environment(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> dict[str, str]:
+    return clean_environment(tmp_path_factory.mktemp("prefect"), PREFECT_API_URL=prefect_api)
 
 
 @dataclass(frozen=True)

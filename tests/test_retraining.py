@@ -24,7 +24,7 @@ MODEL = "certiflow-meters"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Path]:
     with flow_project(tmp_path_factory.mktemp("project")) as folder:
         yield folder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests import shared_stores
-from tests.command import CERTIFLOW, ROOT, clean_environment, with_settings
+from tests.command import ROOT, Command, clean_environment, started, with_settings
 from tests.shared_stores import COMPOSE, SharedStores
 
 RUN = ["run", "--conf", "conf/smoke.yaml"]
@@ -37,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 @pytest.fixture(scope="module")
-def environment(folder: Folder) -> dict[str, str]:
-    return clean_environment(folder("prefect"))
+def environment(folder: Folder, prefect_api: str) -> dict[str, str]:
+    return clean_environment(folder("prefect"), PREFECT_API_URL=prefect_api)
 
 
 @pytest.fixture(scope="module")
@@ -61,33 +60,14 @@ def client(stores: SharedStores) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-@contextmanager
-def started(
-    project: Path, environment: dict[str, str], *arguments: str
-) -> Iterator[subprocess.Popen[str]]:
-    """A running command, which does not outlive the block."""
-    with subprocess.Popen(
-        [*CERTIFLOW, *arguments],
-        cwd=project,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_until_trained(process: subprocess.Popen[str], project: Path) -> None:
+def wait_until_trained(process: Command, project: Path) -> None:
     while not list(project.glob(TRAINED)):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(0)
         time.sleep(0.02)
 
 
 @contextmanager
-def halted(process: subprocess.Popen[str]) -> Iterator[None]:
+def halted(process: Command) -> Iterator[None]:
     """The process stands still inside, so that it cannot finish before what is done to it."""
     process.send_signal(signal.SIGSTOP)
     try:

@@ -35,7 +35,7 @@ def written(folder: Path, study: str = SMOKE) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[StudySummary]:
+def study(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[StudySummary]:
     folder = tmp_path_factory.mktemp("study")
     with flow_project(folder):
         yield study_flow(load_study(written(folder), []))

@@ -30,7 +30,7 @@ EPOCHS = {"1": 12, "2": 1, "3": 14}  # by version: good, bad, good
 
 
 @pytest.fixture(scope="module", autouse=True)
-def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iterator[Path]:
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[Path]:
     with flow_project(tmp_path_factory.mktemp("project")) as folder:
         yield folder
 
@@ -115,7 +115,9 @@ def test_the_decision_is_an_artifact_in_prefect(versions: dict[str, Summary]) ->
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["certiflow-decision"]))
         )
-    assert any("**Refused**" in str(artifact.data) for artifact in found)
+    reason = tags(2)["promotion.reason"]
+    texts = [str(artifact.data) for artifact in found]
+    assert any("**Refused**" in text and reason in text for text in texts)
 
 
 def test_a_version_that_is_no_worse_takes_over(versions: dict[str, Summary]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
@@ -237,4 +236,12 @@ def test_table_summary_and_figure(tmp_path: Path) -> None:
     assert summary.falsified_quantiles[0.9] == np.inf
     radius_curves(table, 0.3, "three points", tmp_path / "radius.png")
     assert (tmp_path / "radius.png").stat().st_size > 1000
-    assert isinstance(table, pd.DataFrame)
+    written = {name: table[name].tolist() for name in ("sample_index", "label", "complete")}
+    assert written == {
+        "sample_index": [0, 1, 2],
+        "label": [0, 0, 1],
+        "complete": [True, True, False],
+    }
+    assert table["proved"].tolist() == [0.0, 0.1, 0.2]
+    assert table["falsified"].tolist() == [0.0, 0.11, np.inf]
+    assert table["reason"].tolist() == ["", "", "time limit"]
