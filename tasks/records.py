@@ -17,6 +17,7 @@ class Summary(BaseModel):
     """What a run found; `--json` writes it, the last screen shows it.
 
     `median_radius` is the median critical radius, [proved, falsified]; None where it was not asked.
+    `champion` says that the run made its version, the model's first, the champion.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,6 +29,7 @@ class Summary(BaseModel):
     dataset_requested: str
     architecture: str
     model_version: str
+    champion: bool = False
     clean_accuracy: float
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]

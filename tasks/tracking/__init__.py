@@ -5,6 +5,7 @@ from tasks.tracking.records import (
     RunRecord,
     find_run,
     find_version,
+    in_full,
     read_run,
     registered_runs,
 )
@@ -17,6 +18,7 @@ from tasks.tracking.registry import (
     Version,
     downloaded_model,
     local_store_locked,
+    model_meant,
     model_name,
     registered_models,
 )
@@ -31,7 +33,7 @@ from tasks.tracking.runs import (
     mark_killed,
     tracked_run,
 )
-from tasks.tracking.store import LOCAL_STORE, LOCAL_UI, answered, open_store, serve_ui
+from tasks.tracking.store import LOCAL_STORE, LOCAL_UI, answered, is_local, open_store, serve_ui
 
 __all__ = [
     "CHALLENGER",
@@ -54,9 +56,12 @@ __all__ = [
     "find_run",
     "find_version",
     "git_commit",
+    "in_full",
+    "is_local",
     "local_store_locked",
     "log_text",
     "mark_killed",
+    "model_meant",
     "model_name",
     "open_store",
     "read_run",

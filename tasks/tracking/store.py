@@ -64,6 +64,12 @@ def local_database() -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
+def is_local() -> bool:
+    """Whether the store in use is a file of SQLite's, beside which there is a lock."""
+    open_store()
+    return local_database() is not None
+
+
 @contextmanager
 def answered(what: str) -> Iterator[None]:
     """Turns a store that fails in the block into one line; `what` could not be done."""
