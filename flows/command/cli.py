@@ -78,7 +78,7 @@ def ui(
 
     from tasks.tracking import serve_ui
 
-    serve_ui(port)
+    serve_ui(port, verbose=verbose)
 
 
 question_cli.register(app)

@@ -27,6 +27,7 @@ from tasks.core.errors import CertiflowError
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
+PROBE_SECONDS = 10.0
 
 
 def start(port: int | None = None) -> Callable[[], str]:
@@ -147,7 +148,7 @@ def _healthy(url: str) -> str | None:
 
     try:
         headers = get_current_settings().client.custom_headers
-        answer = httpx.get(f"{url}/health", headers=headers, timeout=10)
+        answer = httpx.get(f"{url}/health", headers=headers, timeout=PROBE_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return str(error) or type(error).__name__
     return None if answer.is_success else f"HTTP {answer.status_code}"
@@ -155,7 +156,7 @@ def _healthy(url: str) -> str | None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=10).is_success
+        return httpx.get(f"{url}/health", timeout=PROBE_SECONDS).is_success
     except httpx.HTTPError:
         return False
 
