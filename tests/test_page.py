@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows.promotion import promote_flow
 from flows.robustness import robustness_flow
 from tasks import comparison, page
 from tests.browser import render
@@ -24,7 +23,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, prefect_api: None) -> Iter
     with flow_project(tmp_path_factory.mktemp("project")):
         for epochs in (12, 8):
             robustness_flow(smoke(f"training.epochs={epochs}", "verification.epsilons=[0.05,0.2]"))
-        promote_flow("1")
         yield page.write(comparison.collect(["1", "2"], ""))
 
 
