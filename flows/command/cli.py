@@ -6,6 +6,7 @@ import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,6 +17,7 @@ from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
 from tasks.core.errors import CertiflowError
 
 INTERRUPTED = 130  # as shells count SIGINT
+SPAWNED = "--multiprocessing-fork"  # how multiprocessing marks its children's command lines
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,6 +114,18 @@ def main() -> None:
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
+
+def _tell_no_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+
+
+# A process that the command has spawned imports this before anything else: Ctrl-C, which a terminal
+# sends to all of them, is the command's to tell.
+if SPAWNED in sys.orig_argv:
+    sys.excepthook = _tell_no_interrupt
 
 if __name__ == "__main__":
     main()

@@ -52,9 +52,9 @@ def look_at_model(
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
     _check_folder(settings.tracking.output)
-    file = model_path(model).absolute()
+    file = model_path(model)
     check_fit(ends(file), name, extent)
-    return settings, file
+    return settings, file.absolute()
 
 
 def _extent(dataset: str) -> Extent:
