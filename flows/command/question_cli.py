@@ -73,7 +73,7 @@ def verify(
         }
         _ask(model, data, seed, {"verification": section}, fresh, json)
     elif prop is not None and model is not None:
-        verify_command.verify_one(model, prop, timeout, effort, json)
+        verify_command.verify_property(model, prop, timeout, effort, json)
     elif csv is not None and results is not None:
         verify_command.verify_csv(csv, results, effort, json)
 

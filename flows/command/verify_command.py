@@ -51,7 +51,7 @@ class Effort:
         return cls(engine, seed, fresh, workers or len(os.sched_getaffinity(0)))
 
 
-def verify_one(
+def verify_property(
     model: str, prop: Path, timeout: float, effort: Effort, json_file: Path | None
 ) -> None:
     """Prints the verdict and, for `sat`, the counterexample; raises what an `error` says."""
