@@ -179,11 +179,12 @@ def model_meant(name: str | None = None) -> str:
         CertiflowError: there is none of that name, or none at all.
     """
     names = registered_models()
-    if name is None and names:
+    if names and name is None:
         return max(names, key=_newest)
-    if name is None or name not in names:
-        known = ", ".join(names) or "none yet; `make run-flow` registers one"
-        raise CertiflowError(f"{name or 'model'}: expected one of the registered models: {known}")
+    if not names:
+        raise CertiflowError("registered models: none yet; `make run-flow` registers one")
+    if name not in names:
+        raise CertiflowError(f"{name}: expected one of the registered models: {', '.join(names)}")
     return name
 
 
