@@ -157,7 +157,6 @@ def test_wrong_usage(arguments: list[str], said: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["serve", *SMOKE, "--cron", "every night"], "--cron is 'every night'"),
         (["retrain", *SMOKE, "--set", "data.dataset=gone.npz"], "gone.npz: no such file"),
         (["retrain", *SMOKE, "--set", "data.dataset=cifar"], "data.dataset is 'cifar'"),
         (["report", "1", "--output", "/proc/x.html"], "--output /proc/x.html"),
@@ -168,6 +167,11 @@ def test_what_a_user_can_cause_is_one_line(
 ) -> None:
     with flow_project(project):
         assert said in refusal(monkeypatch, *arguments)
+
+
+def test_a_schedule_that_is_none_is_one_line(project: Path, environment: dict[str, str]) -> None:
+    result = certiflow(project, environment, "serve", *SMOKE, "--cron", "every night")
+    assert "--cron is 'every night'" in error_of(result)
 
 
 def test_a_store_of_another_schema_is_named_with_the_remedy(
