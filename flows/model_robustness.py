@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 from prefect import flow, runtime
 
+from flows.processes import environment
 from tasks import descriptions, tracking
 from tasks.core.evidence import metrics
 from tasks.core.files import ArtifactRef
+from tasks.core.models.inspection import KERAS_SUFFIX
 from tasks.data import download, load
 from tasks.radius import global_robustness, radius
 from tasks.records import ModelSummary
@@ -48,6 +50,8 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
         model = ArtifactRef.to(file)
         run.tags({"dataset.sha256": dataset.sha256, "model.sha256": model.sha256})
         run.dataset(load(dataset))
+        if file.suffix == KERAS_SUFFIX:
+            environment.load_keras()
         rest = (settings.seed, run.ref, fresh)
         found: dict[str, Any] = {}
         if settings.verification is not None:

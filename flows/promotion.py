@@ -5,19 +5,20 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.configuration import recorded_settings
+from flows.processes import environment
 from tasks.core.errors import CertiflowError
 from tasks.data import download
 from tasks.promotion import force, gate, roll_back
 from tasks.records import Decision
 from tasks.settings import DATASETS
-from tasks.tracking import PREFIX, find_version, read_run, registered_models
+from tasks.tracking import PREFIX, RegisteredModel, find_version, model_meant, read_run
 
 
 @flow(name="promote", flow_run_name="{version}")
 def promote_flow(version: str, reason: str | None = None) -> Decision:
     """Judges a version, or makes it champion on a person's word when there is a `reason`.
 
-    `version` is `certiflow-mnist/3`, an alias, or `3` where only one model is registered. It is
+    `version` is `certiflow-mnist/3`, an alias, or `3` of the model of the newest version. It is
     judged by the settings of its own run.
 
     Raises:
@@ -35,20 +36,16 @@ def promote_flow(version: str, reason: str | None = None) -> Decision:
     if source not in DATASETS and settings.data.name != trained_on:
         raise CertiflowError(f"{found}: its run was not made for {trained_on}; use --force")
     dataset = download(source, settings.data.cache.absolute())
+    if RegisteredModel(found.model).champion_number() is not None:
+        environment.load_keras()
     return gate(found.number, dataset, settings)
 
 
 @flow(name="rollback", flow_run_name="{model}")
 def rollback_flow(reason: str, model: str | None = None) -> Decision:
-    """Makes the previous champion of `model`, or of the only registered one, the champion again.
+    """Makes the previous champion of `model`, or of the newest version's, the champion again.
 
     Raises:
         CertiflowError: there is no such model, no champion, or none before it.
     """
-    names = registered_models()
-    if model is None and len(names) == 1:
-        model = names[0]
-    if model not in names:
-        known = ", ".join(names) or "none yet; `make run-flow` registers one"
-        raise CertiflowError(f"--model is {model}: expected one of the registered models: {known}")
-    return roll_back(model, reason)
+    return roll_back(model_meant(model), reason)

@@ -11,7 +11,6 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import emit_event
 
 from flows import served
-from flows.processes import environment
 from flows.robustness import assess, run_tags
 from tasks import console, tracking
 from tasks.data import download
@@ -67,8 +66,6 @@ def retrain_flow(settings: Settings, force: bool = False) -> RetrainSummary:
     """
     served.check_run(settings)
     logger = get_run_logger()
-    environment.prepare(verbose=False)
-    environment.load_keras(verbose=False)
     dataset = download(settings.data.dataset, settings.data.cache.absolute())
     check = check_data(dataset, settings)
     logger.info(check.sentence)

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow, get_client, runtime
 
+from flows.processes import environment
 from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
 from tasks.core.data.download import DatasetUnavailableError
@@ -14,10 +15,12 @@ from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, download, load
 from tasks.data_check import write_profile
 from tasks.masking import masking
+from tasks.promotion import crown_first
 from tasks.radius import radius
 from tasks.records import Summary
 from tasks.report import report
 from tasks.settings import Settings, decimal
+from tasks.tracking import model_name
 from tasks.train import train
 from tasks.verify import verify
 
@@ -31,6 +34,7 @@ def _flow_run_name() -> str:
 def robustness_flow(settings: Settings, fresh: bool = False, parent: str | None = None) -> Summary:
     """Trains a classifier and records how robust it is, and what of that is proved.
 
+    The first version of a model is its champion; later ones are judged by the promote flow.
     `fresh` ignores verdicts and states of trainings that were stored before; `parent` is the MLflow
     run that this one is a part of.
 
@@ -42,13 +46,16 @@ def robustness_flow(settings: Settings, fresh: bool = False, parent: str | None 
     with tracking.tracked_run(settings.slug, settings.tracking, tags) as run:
         run.settings(settings)
         dataset = obtain_dataset(settings, run)
-        return assess(settings, dataset, run, fresh)
+        summary = assess(settings, dataset, run, fresh)
+        first = crown_first(model_name(dataset.name), int(summary.model_version))
+        return summary.model_copy(update={"champion": first is not None})
 
 
 def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bool) -> Summary:
     """Trains a model and finds out what holds of it: the way from the data to the version."""
     _check_samples(settings, dataset)
     _record_dataset(dataset, run)
+    environment.load_keras()
     seed, ref = settings.seed, run.ref
     model = train(dataset, settings.training, seed, ref, fresh)
     fgsm_file = fgsm(dataset, model, settings.attack, ref)

@@ -92,4 +92,8 @@ def stage(title: str, total: int | None) -> Iterator[StageProgress]:
     )
     with Progress(*columns, console=console) as progress:
         task_id = progress.add_task(title, total=total, note="")
-        yield StageProgress(progress, int(task_id), title, total)
+        try:
+            yield StageProgress(progress, int(task_id), title, total)
+        except Exception:
+            progress.live.transient = True  # the error says it; another attempt has its own line
+            raise

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-
-from prefect import get_client, task
+from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists
 
-from tasks import console, descriptions
+from tasks import console, decisions, descriptions
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.verdicts import Verdict
 from tasks.data import DatasetRef, load
+from tasks.decisions import NO_CHAMPION, check_not_champion, deciding, recorded, said
 from tasks.records import Decision, Word
 from tasks.settings import Settings
-from tasks.tracking import (
-    RegisteredModel,
-    Version,
-    downloaded_model,
-    local_store_locked,
-    model_name,
-)
+from tasks.tracking import RegisteredModel, Version, downloaded_model, model_name
 from tasks.verify import sample_for, verify_sample
-
-DECIDING_SECONDS = 120
 
 
 @task(name="gate", cache_policy=NO_CACHE)
@@ -47,65 +32,41 @@ def gate(version: int, dataset: DatasetRef, settings: Settings) -> Decision:
     """
     model = RegisteredModel(model_name(dataset.name))
     challenger = model.version(version)
-    _check_not_champion(model, challenger)
+    check_not_champion(model, challenger)
     model.challenge(challenger)
     while True:
         champion = model.champion()
         judgement = None if champion is None else _compare(challenger, champion, dataset, settings)
-        with _deciding(model):
+        with deciding(model):
             if model.champion_number() != (None if champion is None else champion.number):
                 console.say("gate", "another flow changed the champion: comparing anew")
                 continue
             decision = _decision(challenger, champion, judgement, settings)
             if decision.decision == "promoted":
                 model.crown(challenger)
-            _record(model, decision)
-        return decision
+            recorded(model, decision)
+        return _shown(decision)
 
 
 @task(name="force", cache_policy=NO_CACHE)
 def force(name: str, version: int, reason: str) -> Decision:
-    """Makes the version champion on a person's word, whatever the gate would say."""
-    model = RegisteredModel(name)
-    chosen = model.version(version)
-    with _deciding(model):
-        before = _check_not_champion(model, chosen)
-        model.crown(chosen)
-        decision = _said(name, version, "forced", reason, before)
-        _record(model, decision)
-    return decision
+    """`decisions.force`, as a step of Prefect's."""
+    return _shown(decisions.force(name, version, reason))
 
 
 @task(name="rollback", cache_policy=NO_CACHE)
 def roll_back(name: str, reason: str) -> Decision:
-    """Makes the champion before the present one the champion again.
-
-    Raises:
-        CertiflowError: there is no champion, or none before it.
-    """
-    model = RegisteredModel(name)
-    with _deciding(model):
-        champion, previous = model.champion(), model.previous_champion()
-        if champion is None:
-            raise CertiflowError(
-                f"{name} has no champion yet: there is nothing to roll back; "
-                "`certiflow promote` makes one"
-            )
-        if previous is None:
-            raise CertiflowError(f"{champion} is the first champion: there is none before it")
-        model.roll_back(model.version(previous))
-        _record(model, _said(name, champion.number, "rolled back", reason, previous))
-        decision = _said(name, previous, "restored", reason, champion.number)
-        _record(model, decision)
-    return decision
+    """`decisions.roll_back`, as a step of Prefect's; what is said of the restored version."""
+    taken, restored = decisions.roll_back(name, reason)
+    _shown(taken)
+    return _shown(restored)
 
 
-def _check_not_champion(model: RegisteredModel, version: Version) -> int | None:
-    """The champion's number, if any."""
-    champion = model.champion_number()
-    if champion == version.number:
-        raise CertiflowError(f"{version} is the champion already")
-    return champion
+@task(name="first champion", cache_policy=NO_CACHE)
+def crown_first(name: str, version: int) -> Decision | None:
+    """`decisions.crown_first`, as a step of Prefect's."""
+    decision = decisions.crown_first(name, version)
+    return None if decision is None else _shown(decision)
 
 
 def _compare(
@@ -158,7 +119,7 @@ def _decision(
 ) -> Decision:
     name, number = challenger.model, challenger.number
     if champion is None or judgement is None:
-        return _said(name, number, "promoted", "no champion to compare with", None)
+        return said(name, number, "promoted", NO_CHAMPION, None)
     word: Word = "promoted" if judgement.accepted else "refused"
     numbers = {
         "epsilon": settings.reference_epsilon,
@@ -174,58 +135,14 @@ def _decision(
         "clean_margin": settings.promotion.clean_margin,
         "significance": settings.promotion.significance,
     }
-    return _said(name, number, word, judgement.reason, champion.number, numbers)
+    return said(name, number, word, judgement.reason, champion.number, numbers)
 
 
-def _said(
-    model: str,
-    version: int,
-    word: Word,
-    reason: str,
-    against: int | None,
-    numbers: Mapping[str, int | float | None] | None = None,
-) -> Decision:
-    return Decision(
-        model=model,
-        version=version,
-        decision=word,
-        reason=reason,
-        against=against,
-        numbers={key: value for key, value in (numbers or {}).items() if value is not None},
-        by=getpass.getuser(),
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _record(model: RegisteredModel, decision: Decision) -> None:
-    """In the version's tags and description, the model's description, and Prefect's artifacts."""
-    markdown = descriptions.of_decision(decision)
-    version = model.version(decision.version)
-    model.annotate(version, decision.tags, markdown)
-    model.describe(descriptions.of_model(model.champion_number(), decision))
+def _shown(decision: Decision) -> Decision:
+    """The decision, which is an artifact in Prefect from now on."""
     create_markdown_artifact(
-        markdown, key="certiflow-decision", description=f"{version}: {decision.decision}"
+        descriptions.of_decision(decision),
+        key="certiflow-decision",
+        description=f"{decision.model}/{decision.version}: {decision.decision}",
     )
-
-
-@contextmanager
-def _deciding(model: RegisteredModel) -> Iterator[None]:
-    """One flow at a time: by a lock beside a local store, else by a limit of Prefect's server.
-
-    The limit's slot is a lease, which ends by itself when the flow that holds it dies.
-    """
-    with local_store_locked(model.name) as locked:
-        if locked:
-            yield
-            return
-    limit = f"deciding on {model.name}"
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=limit, limit=1))
-    try:
-        with concurrency(limit, timeout_seconds=DECIDING_SECONDS, strict=True):
-            yield
-    except TimeoutError as error:
-        raise CertiflowError(
-            f"{model.name}: another flow has been deciding on its champion for "
-            f"{DECIDING_SECONDS} s; wait for it, or end it"
-        ) from error
+    return decision

@@ -18,7 +18,8 @@ class Summary(BaseModel):
 
     `clean_accuracy` and `epsilon_grid` are of all `test_images`, `verification` of a sample.
     `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
-    points; None where it was not asked. `url` is `RunRef.url`.
+    points; None where it was not asked. `url` is `RunRef.url`. `champion` says that the run made
+    its version, the model's first, the champion.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,6 +31,7 @@ class Summary(BaseModel):
     dataset_requested: str
     architecture: str
     model_version: str
+    champion: bool = False
     test_images: int
     clean_accuracy: float
     epsilon_grid: list[dict[str, float]]

@@ -14,10 +14,10 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import console
 from tasks.core.data.datasets import stratified_sample
-from tasks.core.errors import CertiflowError
 from tasks.core.evidence import figures, metrics
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.models.inspection import Ends, check_fit
 from tasks.core.verdict_columns import STAGES, WITNESS_WORDS
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.data import DatasetRef, load
@@ -163,12 +163,7 @@ def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Samp
     from tasks.core.verification.balls import Sample
 
     network, shape = model.network, model.input_shape
-    if network.num_inputs != np.prod(data.image_shape) or network.num_outputs != data.num_classes:
-        raise CertiflowError(
-            f"the model has {network.num_inputs} inputs and {network.num_outputs} outputs: "
-            f"{data.name} needs {np.prod(data.image_shape)} and {data.num_classes}; "
-            "choose another model or --data"
-        )
+    check_fit(Ends(network.num_inputs, network.num_outputs), data.name, data.extent)
     indices = stratified_sample(data.test_labels, count, seed)
     images = data.test_images[indices].reshape(count, *shape)
     return Sample(indices, images, data.test_labels[indices])

@@ -17,10 +17,17 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+import pytest
+from click.testing import Result
 from filelock import FileLock
+from typer.testing import CliRunner
 
+from flows.command.cli import app
+from flows.processes import environment as libraries
+from flows.processes import guardian, prefect_server
 from flows.processes.guardian import INVOCATION
 from tasks.core.data.download import MIRROR_VARIABLE
+from tasks.core.errors import CertiflowError
 from tests import command_server
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +149,37 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
     assert "Traceback" not in result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     return line
+
+
+def invoked(patch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """The command in this process, which starts no server and no guardian: what it looks at first.
+
+    Its switches for a whole process stay as they are.
+    """
+
+    def started() -> None:
+        raise AssertionError("something was started")
+
+    patch.setattr(libraries, "hush", lambda: None)
+    patch.setattr(prefect_server, "start", started)
+    patch.setattr(guardian, "start", started)
+    return CliRunner().invoke(app, arguments, prog_name="certiflow")
+
+
+def refusal(patch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What the command says of arguments that it cannot serve, before anything is started."""
+    result = invoked(patch, *arguments)
+    assert isinstance(result.exception, CertiflowError), result.exception
+    assert result.stdout == ""
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def misuse(patch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What the command says of wrong usage."""
+    result = invoked(patch, *arguments)
+    assert result.exit_code == 2, result.exception
+    return result.stderr
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,17 +11,23 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
+from tasks import console
+from tasks.core.errors import CertiflowError
 from tests.command import (
     CERTIFLOW,
     certiflow,
     clean_environment,
     error_of,
     interpreted,
+    invoked,
+    refusal,
     with_settings,
 )
 
@@ -56,6 +63,7 @@ def test_run_tells_what_it_found_and_where_to_look(
     assert summary["clean_accuracy"] > 0.5
     for text in ("digits dense-16", "under FGSM", "falsified", "make ui", summary["run_name"]):
         assert text in result.stdout
+    assert "version 1, the first: champion" in result.stdout
     assert summary["figure"].endswith("robustness_curve.png")
     stages = ["start", "download", "train", "fgsm", "pgd", "masking", "bounds"]
     stages += ["verify", "radius", "report"]
@@ -71,17 +79,34 @@ def test_run_tells_what_it_found_and_where_to_look(
         (smoke("--set", "verification.sample=3"), "did you mean 'samples'"),
         (smoke("--set", "attack.epsilons=[-1]"), "attack.epsilons.0 is -1"),
         (smoke("--set", "tracking.output=/proc/nowhere"), "tracking.output"),
-        (smoke("--set", "data.dataset=mnist"), "mnist cannot be had: no source gave train-images"),
+        (smoke("--set", "tracking.output=conf/smoke.yaml"), "tracking.output"),
+        (smoke("--set", "data.dataset=gone.npz"), "gone.npz: no such file"),
+        (smoke("--set", "verification.samples=361"), "verification.samples is 361: expected at"),
+        (smoke("--set", "radius.samples=361"), "radius.samples is 361: expected at most 360"),
         (smoke("--json", "/proc/x.json"), "--json /proc/x.json"),
+        (["study", "gone.yaml"], "gone.yaml: no such settings file"),
+        (["study", "conf/smoke.yaml"], "conf/smoke.yaml: not a study"),
     ],
 )
-def test_what_a_user_can_cause_is_one_line(
-    arguments: list[str], said: str, project: Path, served: dict[str, str]
+def test_what_a_user_can_cause_is_one_line_before_anything_starts(
+    arguments: list[str], said: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    assert said in refusal(monkeypatch, *arguments)
+    assert not (project / "mlflow.db").exists()
+    assert not list(project.glob("runs/*"))
+
+
+def test_data_that_cannot_be_had_and_settings_that_are_wrong_are_one_line(
+    project: Path, served: dict[str, str]
 ) -> None:
     # a closed proxy: the public mirrors must not be asked by a test
     closed = served | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-    result = certiflow(project, closed | {"NO_PROXY": "127.0.0.1"}, *arguments)
-    assert said in error_of(result)
+    closed |= {"NO_PROXY": "127.0.0.1"}
+    result = certiflow(project, closed, *smoke("--set", "data.dataset=mnist"))
+    assert "mnist cannot be had: no source gave train-images" in error_of(result)
+    result = certiflow(project, closed, "run", "--conf", "nowhere.yaml")
+    assert "nowhere.yaml: no such settings file" in error_of(result)
 
 
 def test_wrong_usage_is_exit_code_2(project: Path, environment: dict[str, str]) -> None:
@@ -89,6 +114,29 @@ def test_wrong_usage_is_exit_code_2(project: Path, environment: dict[str, str]) 
     assert result.returncode == 2
     assert "--nonsense" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_version_and_short_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = invoked(monkeypatch, "--version")
+    assert (said.exit_code, said.stdout) == (0, f"certiflow {version('certiflow')}\n")
+    for arguments in (["-h"], ["radius", "-h"]):
+        said = invoked(monkeypatch, *arguments)
+        assert said.exit_code == 0
+        assert "Usage: certiflow" in said.stdout
+        assert "--help" in said.stdout
+
+
+def test_a_failed_attempt_leaves_no_progress_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=80, highlight=False)
+    monkeypatch.setattr(console, "console", terminal)
+    with pytest.raises(CertiflowError), console.stage("download", None):
+        raise CertiflowError("no answer")
+    shown = screen.getvalue()
+    assert shown.rindex("\x1b[2K") > shown.rindex("download")  # the line is erased
+    with console.stage("download", 1) as progress:
+        progress.advance(note="whole")
+    assert "\x1b[2K" not in screen.getvalue().rpartition("whole")[2]
 
 
 @pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])

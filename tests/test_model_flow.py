@@ -14,7 +14,9 @@ from mlflow import MlflowClient
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
-from tests.command import certiflow, clean_environment, error_of, interpreted, started
+from tests.command import certiflow, clean_environment, error_of, interpreted, refusal, started
+from tests.flow_project import flow_project
+from tests.property_files import saved_distance
 from tests.test_verify_command import stored
 
 SECONDS = 60.0
@@ -165,9 +167,39 @@ def test_killed_run_goes_on_where_it_was(
             ["radius", "--model", "digits.keras", "--data", "digits", "--max-epsilon", "2"],
             "max_eps",
         ),
+        (["radius", "--model", "broken.onnx", "--data", "digits"], "broken.onnx"),
+        (["radius", "--model", "broken.keras", "--data", "digits"], "broken.keras: Keras cannot"),
+        (["radius", "--model", "broken.txt", "--data", "digits"], "unknown kind of model '.txt'"),
+        (["radius", "--model", "digits.keras", "--data", "mnist"], "64 inputs and 10 outputs: mni"),
+        (["radius", "--model", "pair.onnx", "--data", "digits"], "2 inputs and 2 outputs: digits"),
+        (["radius", "--model", "digits.keras", "--data", "gone.npz"], "gone.npz: no such file"),
+        (["radius", "--model", "digits.keras", "--data", "broken.npz"], "broken.npz: cannot be"),
+        (["radius", "--model", "digits.keras", "--data", "cifar"], "data.dataset is 'cifar'"),
+        (
+            ["radius", "--model", "digits.keras", "--data", "digits", "--samples", "361"],
+            "--samples is 361: expected at most 360",
+        ),
+        (
+            ["verify", "--model", "digits.keras", "--data", "digits", "--epsilon", "-1"],
+            "verification.epsilons.0 is -1",
+        ),
+        (
+            ["global-robustness", "--model", "models:/certiflow-digits/9", "--data", "digits"],
+            "models:/certiflow-digits/9: MLflow at",
+        ),
     ],
 )
-def test_what_a_user_can_cause_is_one_line(
-    project: Path, environment: dict[str, str], arguments: list[str], said: str
+def test_what_a_user_can_cause_is_one_line_and_leaves_no_run(
+    classifier: Classifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
 ) -> None:
-    assert said in error_of(certiflow(project, environment, *arguments))
+    classifier.model.save(tmp_path / "digits.keras")
+    saved_distance(tmp_path).rename(tmp_path / "pair.onnx")
+    for name in ("broken.onnx", "broken.keras", "broken.npz", "broken.txt"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+    with flow_project(tmp_path):
+        assert said in refusal(monkeypatch, *arguments)
+    assert not list(tmp_path.glob("runs/*"))

@@ -24,7 +24,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Itera
     with flow_project(tmp_path_factory.mktemp("project")):
         for epochs in (12, 8):
             robustness_flow(smoke(f"training.epochs={epochs}", "verification.epsilons=[0.05,0.2]"))
-        promote_flow("1")
         promote_flow("2")
         yield page.write(comparison.collect(["1", "2"], ""))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,12 +18,13 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.promotion import promote_flow, rollback_flow
 from flows.robustness import robustness_flow
-from tasks import comparison, promotion, tracking
+from tasks import comparison, decisions, promotion, tracking
 from tasks.core.errors import CertiflowError
 from tasks.core.verdicts import Verdict
 from tasks.records import Summary
 from tasks.tracking import RegisteredModel
 from tasks.tracking.descriptions import told_decisions
+from tests.command import invoked, refusal
 from tests.flow_project import flow_project, smoke
 
 MODEL = "certiflow-digits"
@@ -57,7 +59,22 @@ def tags(number: int) -> dict[str, str]:
 # The tests of this file follow one story: each goes on where the one before ended.
 
 
-def test_nothing_is_promoted_by_a_run_of_its_own(versions: dict[str, Summary]) -> None:
+def test_the_first_run_makes_the_champion_and_a_later_one_none(
+    versions: dict[str, Summary],
+) -> None:
+    assert aliases() == {"champion": 1}
+    assert [versions[number].champion for number in EPOCHS] == [True, False, False]
+    assert tags(1)["promotion.decision"] == "promoted"
+    assert tags(1)["promotion.reason"] == "no champion to compare with"
+    assert "Champion: version 1" in MlflowClient().get_registered_model(MODEL).description
+    assert "promotion.decision" not in tags(2)
+    with pytest.raises(CertiflowError, match="the first champion"):
+        rollback_flow("too early")
+
+
+def test_no_later_version_is_crowned_unjudged(versions: dict[str, Summary]) -> None:
+    MlflowClient().delete_registered_model_alias(MODEL, "champion")  # by hand
+    assert decisions.crown_first(MODEL, 3) is None
     assert aliases() == {}
     (compared,) = comparison.compare(comparison.collect([], "certiflow"))
     assert compared.champion is None
@@ -70,7 +87,7 @@ def test_rollback_without_a_champion(versions: dict[str, Summary]) -> None:
         rollback_flow("too early")
 
 
-def test_the_first_version_becomes_champion(versions: dict[str, Summary]) -> None:
+def test_a_version_without_a_champion_becomes_it(versions: dict[str, Summary]) -> None:
     decision = promote_flow("1")
     assert (decision.decision, decision.against) == ("promoted", None)
     assert aliases() == {"champion": 1}
@@ -255,6 +272,58 @@ def test_a_store_that_fails_is_one_line_and_a_broken_pipe_is_not_its_fault() -> 
         raise MlflowException("gone")
     with pytest.raises(BrokenPipeError), tracking.answered("compare"):
         raise BrokenPipeError
+
+
+def test_decisions_that_only_write_start_nothing(
+    versions: dict[str, Summary], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(project / "no Prefect"))
+    before = aliases()["champion"]
+    other = "3" if before == 1 else "1"
+    word = ["promote", "--version", other, "--force", "--reason", "a word", "--json", "d.json"]
+    said = invoked(monkeypatch, *word)
+    assert said.exit_code == 0, said.exception
+    assert f"{MODEL} version {other} forced: a word" in said.stdout
+    assert json.loads((project / "d.json").read_text())["against"] == before
+    assert aliases()["champion"] == int(other)
+    assert tags(int(other))["promotion.decision"] == "forced"
+    assert "is the champion already" in refusal(monkeypatch, *word[:3])
+    back = invoked(monkeypatch, "rollback", "--reason", "taken back")
+    assert f"{MODEL} version {before} restored: taken back" in back.stdout
+    assert aliases()["champion"] == before
+    assert tags(int(other))["promotion.decision"] == "rolled back"
+    assert not (project / "no Prefect").exists()
+
+
+def test_short_forms_mean_the_model_of_the_newest_version(
+    versions: dict[str, Summary], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    client = MlflowClient()
+    assert tracking.in_full(["1", f"{MODEL}@champion", "v2"]) == [
+        f"{MODEL}/1",
+        f"{MODEL}@champion",
+        f"{MODEL}/2",
+    ]
+    assert capsys.readouterr().err == ""  # there is no other
+    client.create_registered_model("certiflow-another")
+    client.create_model_version("certiflow-another", "nowhere")
+    assert tracking.in_full(["1", "nobody", f"{MODEL}/2"]) == [
+        "certiflow-another/1",
+        "nobody",
+        f"{MODEL}/2",
+    ]
+    assert capsys.readouterr().err.startswith("model     certiflow-another, the newest run's")
+    found = tracking.find_version("1")
+    assert found is not None
+    assert found.model == "certiflow-another"
+    assert "certiflow-another has no champion" in str(
+        invoked(monkeypatch, "rollback", "--reason", "x").exception
+    )
+    unknown = refusal(monkeypatch, "rollback", "--reason", "x", "--model", "certiflow-no")
+    assert "certiflow-no: expected one of the registered models: certiflow-another, " in unknown
+    client.delete_registered_model("certiflow-another")
 
 
 def test_two_gates_at_once_leave_one_champion_that_beat_the_other(

@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from types import TracebackType
+from typing import Annotated, NoReturn
 
 import typer
 
-from flows.command import standard_output, version_cli
-from flows.command.options import (
-    Cluster,
-    Configuration,
-    Data,
-    EngineName,
-    Fresh,
-    Json,
-    Model,
-    Overrides,
-    Seconds,
-    Verbose,
-    Workers,
-)
-from flows.processes import environment
-from flows.processes.session import check_outputs, prefect_api, write_json
+from flows.command import question_cli, standard_output, version_cli
+from flows.command.head import begin, end
+from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
 from tasks.core.errors import CertiflowError
 
 INTERRUPTED = 130  # as shells count SIGINT
+SPAWNED = "--multiprocessing-fork"  # how multiprocessing marks its children's command lines
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train, attack and formally verify classifiers; the evidence goes to MLflow.",
 )
 
-reproduce = typer.Typer(no_args_is_help=True, help="Repeat an experiment of a paper.")
-app.add_typer(reproduce, name="reproduce")
-version_cli.register(app)
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"certiflow {version('certiflow')}")
+        raise typer.Exit
 
 
 @app.callback()
-def certiflow() -> None:
-    """Holds the subcommands, so that `run` stays one of several."""
+def certiflow(
+    said: Annotated[
+        bool,
+        typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Holds the subcommands, and the options of none of them."""
 
 
 @app.command()
@@ -56,185 +53,22 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Download, train, attack, verify and report: the main flow, once."""
-    environment.prepare(verbose=verbose)
+    begin(verbose=verbose, json=json)
 
+    from flows.command.looking import look_at_settings
     from flows.configuration import load_settings_aloud
+    from flows.processes.session import prefect_api
 
     settings = load_settings_aloud(conf, overrides or [])
-    check_outputs(json=json)
-    with prefect_api(verbose=verbose):
+    look_at_settings(settings)
+    with prefect_api("flows.robustness"):
         from flows.robustness import robustness_flow
 
         summary = robustness_flow(settings, fresh)
-    write_json(json, summary)
 
     from flows.command.summary import show
 
-    show(summary)
-
-
-@app.command()
-def verify(
-    model: Annotated[
-        str | None,
-        typer.Option(help="ONNX, Keras or .nnet file, or models:/name@alias in MLflow."),
-    ] = None,
-    prop: Annotated[
-        Path | None, typer.Option("--property", help="VNN-LIB file.", metavar="FILE")
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="Lines network,property,timeout, relative to it.", metavar="FILE"),
-    ] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="With --csv: where the verdicts go.", metavar="FILE")
-    ] = None,
-    timeout: Seconds = 60.0,
-    engine: EngineName = "ladder",
-    seed: Annotated[int, typer.Option(help="Of the attack's starts.", min=0)] = 0,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    data: Annotated[
-        str | None, typer.Option(help="Local robustness on this dataset's test points.")
-    ] = None,
-    epsilon: Annotated[
-        list[float] | None, typer.Option(help="With --data: radius; may be given several times.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="With --data: test points.", min=1)] = 20,
-    witness_share: Annotated[
-        float, typer.Option(help="With --data: of the proofs, shown to Marabou.", min=0, max=1)
-    ] = 0.1,
-    fresh: Fresh = False,
-    json: Json = None,
-    verbose: Verbose = False,
-) -> None:
-    """Decide properties of a model, or its local robustness at the test points of a dataset.
-
-    With --property or --csv the verdict is VNN-COMP's: sat (with a counterexample), unsat, unknown,
-    timeout. With --data the verdicts are logged to MLflow, like the main flow's.
-    """
-    if sum(option is not None for option in (prop, csv, data)) != 1:
-        raise typer.BadParameter(
-            "give --model with --property, or --model with --data, or --csv with --results"
-        )
-    if (model is None) != (csv is not None):
-        raise typer.BadParameter("--property and --data need --model; --csv names models itself")
-    if (results is None) != (csv is None):
-        raise typer.BadParameter("--csv and --results go together")
-    if (epsilon is None) != (data is None):
-        raise typer.BadParameter("--data and --epsilon go together")
-    environment.prepare(verbose=verbose)
-    check_outputs(json=json, results=results)
-
-    from flows.command import verify_command
-
-    num_workers = workers or len(os.sched_getaffinity(0))
-    effort = verify_command.Effort(engine, seed, fresh, num_workers, cluster)
-    if data is not None and model is not None:
-        section = {
-            "engine": engine,
-            "samples": samples,
-            "epsilons": tuple(epsilon or ()),
-            "witness_share": witness_share,
-            "timeout_seconds": timeout,
-            "workers": workers,
-            "cluster": cluster,
-        }
-        _ask(model, data, seed, {"verification": section}, fresh, json, verbose)
-    elif prop is not None and model is not None:
-        verify_command.verify_one(model, prop, timeout, effort, json)
-    elif csv is not None and results is not None:
-        verify_command.verify_csv(csv, results, effort, json)
-
-
-@app.command()
-def radius(
-    model: Model,
-    data: Data,
-    samples: Annotated[int, typer.Option(help="Test points.", min=1)] = 20,
-    max_epsilon: Annotated[float, typer.Option(help="The greatest radius looked at.")] = 0.3,
-    tolerance: Annotated[float, typer.Option(help="How narrow a bracket is to be.")] = 0.001,
-    timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds for each point.", min=0.001, max=1e6)
-    ] = 20.0,
-    engine: EngineName = "ladder",
-    seed: Annotated[int, typer.Option(help="Of the sample and the attacks.", min=0)] = 0,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    fresh: Fresh = False,
-    json: Json = None,
-    verbose: Verbose = False,
-) -> None:
-    """Bracket each test point's critical radius: proved up to here, broken from there."""
-    environment.prepare(verbose=verbose)
-    section = {
-        "engine": engine,
-        "samples": samples,
-        "max_epsilon": max_epsilon,
-        "tolerance": tolerance,
-        "timeout_seconds": timeout,
-        "workers": workers,
-        "cluster": cluster,
-    }
-    _ask(model, data, seed, {"radius": section}, fresh, json, verbose)
-
-
-@app.command()
-def global_robustness(
-    model: Model,
-    data: Data,
-    delta: Annotated[float, typer.Option(help="L-infinity distance of two inputs.")] = 0.01,
-    epsilon: Annotated[
-        float | None, typer.Option(help="Difference of a score; the least provable by default.")
-    ] = None,
-    domain_radius: Annotated[float, typer.Option(help="Half-width of the domain.")] = 0.1,
-    tolerance: Annotated[float, typer.Option(help="How near the least epsilon is found.")] = 0.05,
-    timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds for each class.", min=0.001, max=1e6)
-    ] = 20.0,
-    seed: Annotated[int, typer.Option(help="Of the attacks.", min=0)] = 0,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    fresh: Fresh = False,
-    json: Json = None,
-    verbose: Verbose = False,
-) -> None:
-    """Bound how much any class's score changes between near inputs of a whole domain."""
-    environment.prepare(verbose=verbose)
-    section = {
-        "delta": delta,
-        "epsilon": epsilon,
-        "domain_radius": domain_radius,
-        "tolerance": tolerance,
-        "timeout_seconds": timeout,
-        "workers": workers,
-        "cluster": cluster,
-    }
-    _ask(model, data, seed, {"global_robustness": section}, fresh, json, verbose)
-
-
-@reproduce.command()
-def reluplex(
-    timeout: Seconds = 60.0,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    fresh: Fresh = False,
-    json: Json = None,
-) -> None:
-    """The local robustness of ACAS Xu 1_1 in the Reluplex paper (CAV 2017), beside its table."""
-    environment.prepare(verbose=False)
-    check_outputs(json=json)
-
-    from flows.command import reproduce_command, verify_command
-
-    num_workers = workers or len(os.sched_getaffinity(0))
-    effort = verify_command.Effort("ladder", 0, fresh, num_workers, cluster)
-    reproduce_command.reluplex(timeout, effort, json)
-
-
-@reproduce.callback()
-def experiments() -> None:
-    """Holds the experiments, so that `reluplex` stays one of several."""
+    end(summary, json, show)
 
 
 @app.command()
@@ -242,27 +76,15 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000, verbose: Verbose = False
 ) -> None:
     """Serve MLflow's UI over the project's store on 127.0.0.1."""
-    environment.prepare(verbose=verbose)
+    begin(verbose=verbose)
 
     from tasks.tracking import serve_ui
 
-    serve_ui(port)
+    serve_ui(port, verbose=verbose)
 
 
-def _ask(
-    model: str,
-    data: str,
-    seed: int,
-    sections: dict[str, Any],
-    fresh: bool,
-    json: Path | None,
-    verbose: bool,
-) -> None:
-    check_outputs(json=json)
-    with prefect_api(verbose=verbose):
-        from flows.command import model_command
-
-        model_command.ask(model, data, seed, sections, fresh, json)
+question_cli.register(app)
+version_cli.register(app)
 
 
 def main() -> None:
@@ -280,8 +102,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         standard_output.give_up()
         sys.exit(1)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
             print("Interrupted; what was done so far is kept.", file=sys.stderr)
         raise
     except BrokenPipeError:  # whoever read our output has gone
@@ -292,6 +114,18 @@ def main() -> None:
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
+
+def _tell_no_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+
+
+# A process that the command has spawned imports this before anything else: Ctrl-C, which a terminal
+# sends to all of them, is the command's to tell.
+if SPAWNED in sys.orig_argv:
+    sys.excepthook = _tell_no_interrupt
 
 if __name__ == "__main__":
     main()

@@ -1,47 +1,19 @@
-"""`certiflow verify --data`, `radius` and `global-robustness`: questions about a given model."""
+"""What `certiflow verify --data`, `radius` and `global-robustness` print at their end."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from flows.command.summary import short, show_verdicts
-from flows.command.verify_command import model_path
-from flows.configuration import describe
-from flows.model_robustness import model_flow
-from flows.processes.session import write_json
-from tasks.core.errors import CertiflowError
 from tasks.records import ModelSummary
-from tasks.settings import ModelSettings
 from tasks.tracking import way_to
 
 
-def ask(
-    model: str, data: str, seed: int, sections: dict[str, Any], fresh: bool, json_file: Path | None
-) -> None:
-    """Runs the flow for the `sections` of `ModelSettings` asked, and prints what it found.
-
-    Raises:
-        CertiflowError: a value out of range, named; no such model; what the flow raises.
-    """
-    values = {"model": model, "seed": seed, "data": {"dataset": data}} | sections
-    try:
-        settings = ModelSettings.model_validate(values)
-    except ValidationError as error:
-        raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
-    file = model_path(model).absolute()
-    if not file.is_file():
-        raise CertiflowError(f"{model}: no such model file; give an ONNX, Keras or .nnet file")
-    summary = model_flow(settings, file, fresh)
-    write_json(json_file, summary)
-    _show(summary)
-
-
-def _show(summary: ModelSummary) -> None:
+def show(summary: ModelSummary) -> None:
+    """Prints what was found to stdout."""
     console = Console(highlight=False)
     console.print(f"[bold]{summary.dataset}[/]  {summary.model}")
     if summary.verification:

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from flows.command.head import write_json
 from flows.command.verify_command import Effort, verified
-from flows.processes.session import write_json
 from tasks import console
 from tasks.core.verification.properties import Instance
 from tasks.core.verification.property_solver import InstanceResult

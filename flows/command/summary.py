@@ -44,7 +44,8 @@ def show(summary: Summary) -> None:
         "figure": short(summary.figure),
         "files": short(summary.folder),
         "MLflow run": summary.run_name,
-        "model": f"certiflow-{summary.dataset} version {summary.model_version}",
+        "model": f"certiflow-{summary.dataset} version {summary.model_version}"
+        + (", the first: champion" if summary.champion else ""),
         "look": way_to(summary.url),
     }
     for name, value in where.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from flows.processes.session import write_json
+from flows.command.head import write_json
 from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
@@ -45,10 +46,17 @@ class Effort:
     seed: int
     fresh: bool
     num_workers: int
-    cluster: str | None = None
+    cluster: str | None
+
+    @classmethod
+    def of(
+        cls, engine: Engine, seed: int, fresh: bool, workers: int | None, cluster: str | None
+    ) -> Effort:
+        """With as many processes as asked, or one for every core this process may use."""
+        return cls(engine, seed, fresh, workers or len(os.sched_getaffinity(0)), cluster)
 
 
-def verify_one(
+def verify_property(
     model: str, prop: Path, timeout: float, effort: Effort, json_file: Path | None
 ) -> None:
     """Prints the verdict and, for `sat`, the counterexample; raises what an `error` says."""

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flows.command.head import begin
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
-from flows.processes import environment
-from flows.processes.session import check_outputs, prefect_api
 
 Runs = Annotated[
     list[str] | None,
@@ -37,8 +36,7 @@ def compare(
     verbose: Verbose = False,
 ) -> None:
     """Model versions side by side, best first, with what differs from the champion."""
-    environment.prepare(verbose=verbose)
-    check_outputs(json=json, csv=csv)
+    begin(verbose=verbose, json=json, csv=csv)
 
     from flows.command import version_commands
 
@@ -53,16 +51,17 @@ def study(
     verbose: Verbose = False,
 ) -> None:
     """Run several configurations as one, and compare what came of them."""
-    environment.prepare(verbose=verbose)
+    begin(verbose=verbose, json=json)
 
+    from flows.command.looking import look_at_settings
     from flows.configuration import load_study
 
     asked = load_study(file, overrides or [])
-    check_outputs(json=json)
-    with prefect_api(verbose=verbose):
-        from flows.command import version_commands
+    look_at_settings(*asked.configurations.values())
 
-        version_commands.study(asked, fresh, json)
+    from flows.command import version_commands
+
+    version_commands.study(asked, fresh, json)
 
 
 def report(
@@ -76,8 +75,7 @@ def report(
     verbose: Verbose = False,
 ) -> None:
     """One self-contained HTML page on one or several versions, logged on the newest run."""
-    environment.prepare(verbose=verbose)
-    check_outputs(json=json, output=output)
+    begin(verbose=verbose, json=json, output=output)
 
     from flows.command import version_commands
 
@@ -85,7 +83,7 @@ def report(
 
 
 def promote(
-    version: Annotated[str, typer.Option(help="Such as 3, or certiflow-mnist/3.")],
+    version: Annotated[str, typer.Option(help="Such as certiflow-mnist/3; 3 is the newest run's.")],
     force: Annotated[bool, typer.Option("--force", help="Whatever the gate would say.")] = False,
     reason: Annotated[str | None, typer.Option(help="With --force: why.")] = None,
     json: Json = None,
@@ -94,18 +92,17 @@ def promote(
     """Judge a version against the champion, and make it champion if it is no worse."""
     if force != bool(reason and reason.strip()):
         raise typer.BadParameter("--force and --reason go together: a forced decision says why")
-    environment.prepare(verbose=verbose)
-    check_outputs(json=json)
-    with prefect_api(verbose=verbose):
-        from flows.command import version_commands
+    begin(verbose=verbose, json=json)
 
-        version_commands.promote(version, reason, json)
+    from flows.command import decision_commands
+
+    decision_commands.promote(version, reason, json)
 
 
 def rollback(
     reason: Annotated[str, typer.Option(help="Why the champion is taken back.")],
     model: Annotated[
-        str | None, typer.Option(help="Such as certiflow-mnist, where several are registered.")
+        str | None, typer.Option(help="Such as certiflow-mnist; the newest run's by default.")
     ] = None,
     json: Json = None,
     verbose: Verbose = False,
@@ -113,12 +110,11 @@ def rollback(
     """Make the previous champion the champion again."""
     if not reason.strip():
         raise typer.BadParameter("--reason is empty: say why")
-    environment.prepare(verbose=verbose)
-    check_outputs(json=json)
-    with prefect_api(verbose=verbose):
-        from flows.command import version_commands
+    begin(verbose=verbose, json=json)
 
-        version_commands.rollback(reason, model, json)
+    from flows.command import decision_commands
+
+    decision_commands.rollback(reason, model, json)
 
 
 def retrain(
@@ -131,16 +127,17 @@ def retrain(
     verbose: Verbose = False,
 ) -> None:
     """Check the data, train, attack, verify, compare, judge and report: once, now."""
-    environment.prepare(verbose=verbose)
+    begin(verbose=verbose, json=json)
 
+    from flows.command.looking import look_at_settings
     from flows.configuration import load_settings_aloud
 
     settings = load_settings_aloud(conf, overrides or [])
-    check_outputs(json=json)
-    with prefect_api(verbose=verbose):
-        from flows.command import version_commands
+    look_at_settings(settings)
 
-        version_commands.retrain(settings, force, json)
+    from flows.command import version_commands
+
+    version_commands.retrain(settings, force, json)
 
 
 def serve(
@@ -151,11 +148,13 @@ def serve(
     verbose: Verbose = False,
 ) -> None:
     """Serve the scheduled retraining from this process, with Prefect's server and its UI."""
-    environment.prepare(verbose=verbose, prefect_level="INFO")  # what runs, and how it ends
+    begin(verbose=verbose, prefect_level="INFO")  # what runs, and how it ends
 
+    from flows.command.looking import look_at_settings
     from flows.configuration import load_settings_aloud
 
     settings = load_settings_aloud(conf, overrides or [])
+    look_at_settings(settings)
 
     from flows.serving import serve_retraining
 

@@ -1,4 +1,4 @@
-"""What the commands about versions do and print."""
+"""What the commands about versions do and print, but for decisions on the champion."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import pandas as pd
 from rich.console import Console
 
 from flows.command.comparison_table import comparison_table
+from flows.command.head import end, write_json
 from flows.command.summary import short, show
-from flows.processes.session import write_json
-from tasks import comparison
+from flows.processes.session import prefect_api
+from tasks import comparison, tracking
 from tasks.core.errors import CertiflowError
 from tasks.core.files import output_file
 from tasks.tracking import answered
 
 if TYPE_CHECKING:
-    from tasks.records import Decision
+    from tasks.records import RetrainSummary
     from tasks.settings import Settings, Study
 
 
@@ -30,16 +31,16 @@ def compare(
     csv_file: Path | None,
 ) -> None:
     """Prints a table for each dataset; writes them where asked."""
-    compared = comparison.compare(comparison.collect(words, experiment), epsilon)
+    compared = comparison.compare(comparison.collect(tracking.in_full(words), experiment), epsilon)
     write_json(json_file, compared)
     if csv_file is not None:
         records = [record for each in compared for record in comparison.as_records(each)]
         with output_file(csv_file) as temporary:
             pd.DataFrame(records).to_csv(temporary, index=False)
-    console = Console(highlight=False)
+    out = Console(highlight=False)
     for each in compared:
         for part in comparison_table(each):
-            console.print(part)
+            out.print(part)
 
 
 @answered("study")
@@ -49,15 +50,16 @@ def study(asked: Study, fresh: bool, json_file: Path | None) -> None:
     Raises:
         CertiflowError: at the end, when a configuration failed.
     """
-    from flows.study import study_flow
+    with prefect_api("flows.study"):
+        from flows.study import study_flow
 
-    found = study_flow(asked, fresh)
+        found = study_flow(asked, fresh)
     write_json(json_file, found)
-    console = Console(highlight=False)
+    out = Console(highlight=False)
     for part in comparison_table(found.comparison):
-        console.print(part)
-    console.print(f"figures     {short(found.folder)}/figures", soft_wrap=True, markup=False)
-    console.print(f"MLflow run  {found.run_name}", soft_wrap=True, markup=False)
+        out.print(part)
+    out.print(f"figures     {short(found.folder)}/figures", soft_wrap=True, markup=False)
+    out.print(f"MLflow run  {found.run_name}", soft_wrap=True, markup=False)
     if found.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
         raise CertiflowError(f"{len(found.failed)} configurations failed: {reasons}")
@@ -70,49 +72,27 @@ def report(
     """Writes the page, logs it on the newest of the runs, and says where it is."""
     from tasks import page
 
-    written = page.write(comparison.collect(words, ""), epsilon, output)
+    written = page.write(comparison.collect(tracking.in_full(words), ""), epsilon, output)
     write_json(json_file, written)
-    console = Console(highlight=False)
-    console.print(f"page        {short(str(written.path))}", soft_wrap=True, markup=False)
-    console.print(f"logged on   {written.run_name}", soft_wrap=True, markup=False)
-
-
-@answered("promote")
-def promote(version: str, reason: str | None, json_file: Path | None) -> None:
-    """Decides, and prints the decision."""
-    from flows.promotion import promote_flow
-
-    _show_decision(promote_flow(version, reason), json_file)
-
-
-@answered("rollback")
-def rollback(reason: str, model: str | None, json_file: Path | None) -> None:
-    """Takes the champion back, and prints the decision."""
-    from flows.promotion import rollback_flow
-
-    _show_decision(rollback_flow(reason, model), json_file)
+    out = Console(highlight=False)
+    out.print(f"page        {short(str(written.path))}", soft_wrap=True, markup=False)
+    out.print(f"logged on   {written.run_name}", soft_wrap=True, markup=False)
 
 
 @answered("retrain")
 def retrain(settings: Settings, force: bool, json_file: Path | None) -> None:
     """Retrains now, and prints what came of it."""
-    from flows.retraining import retrain_flow
+    with prefect_api("flows.retraining"):
+        from flows.retraining import retrain_flow
 
-    found = retrain_flow(settings, force)
-    write_json(json_file, found)
+        found = retrain_flow(settings, force)
+    end(found, json_file, _show_retrained)
+
+
+def _show_retrained(found: RetrainSummary) -> None:
     if found.summary is not None:
         show(found.summary)
-    console = Console(highlight=False)
+    out = Console(highlight=False)
     if found.page is not None:
-        console.print(f"page        {short(found.page)}", soft_wrap=True, markup=False)
-    console.print(f"outcome     {found.outcome}", soft_wrap=True, markup=False)
-
-
-def _show_decision(decision: Decision, json_file: Path | None) -> None:
-    write_json(json_file, decision)
-    console = Console(highlight=False)
-    console.print(
-        f"{decision.model} version {decision.version} {decision.decision}: {decision.reason}",
-        soft_wrap=True,
-        markup=False,
-    )
+        out.print(f"page        {short(found.page)}", soft_wrap=True, markup=False)
+    out.print(f"outcome     {found.outcome}", soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ import sys
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from tasks.core.uris import parted
 
@@ -44,9 +44,12 @@ def prepare(*, verbose: bool, prefect_level: str = "CRITICAL") -> None:
     for name, value in (OFFLINE if verbose else OFFLINE | quiet).items():
         os.environ.setdefault(name, value)
     _hide_prefect_password()
-    if not verbose:
-        warnings.filterwarnings("ignore")
-        logging.raiseExceptions = False  # a log line that Prefect's server did not take
+
+
+def hush() -> None:
+    """Drops Python's warnings, and the failures of log lines: for a command's own process alone."""
+    warnings.filterwarnings("ignore")
+    logging.raiseExceptions = False  # a log line that Prefect's server did not take
 
 
 def _hide_prefect_password() -> None:
@@ -65,24 +68,26 @@ def _hide_prefect_password() -> None:
     os.environ["PREFECT_API_URL"] = url
 
 
-def load_keras(*, verbose: bool) -> None:
-    """Imports Keras, which takes seconds, without what TensorFlow then writes to stderr."""
+def load_keras() -> None:
+    """Imports Keras, which takes seconds, as quietly as `prepare` was asked to make the libraries.
+
+    Flows call it where the first of their tasks trains or loads a Keras model.
+    """
     if "keras" in sys.modules:
         return
-    with silenced_stderr(verbose=verbose):
+    name = "TF_CPP_MIN_LOG_LEVEL"
+    quiet = os.environ.get(name) == QUIET[name]
+    with silenced_stderr() if quiet else nullcontext():
         import keras
         import tensorflow as tf
-    if not verbose:
+    if quiet:
         keras.config.disable_interactive_logging()
         tf.get_logger().setLevel("ERROR")
 
 
 @contextmanager
-def silenced_stderr(*, verbose: bool) -> Iterator[None]:
+def silenced_stderr() -> Iterator[None]:
     """Discards what native code writes to stderr past Python, as TensorFlow's import does."""
-    if verbose:
-        yield
-        return
     saved = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -9,37 +9,58 @@ pages; Prefect's clients are no browsers and name no origin.
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+from flows.processes import running_server
+from flows.processes.running_server import HOST
 
-HOST = "127.0.0.1"
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 HTTP_PORT = 80  # a browser leaves it out
+INTERRUPTED = 130  # as shells count SIGINT
 
 
 class OwnPagesOnly:
-    """Refuses, with 403, HTTP requests and websockets that name a foreign host or origin."""
+    """Refuses, with 403, HTTP requests and websockets that name a foreign host or origin.
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
+    A `lasting` server leaves a note for this user's other commands: see `running_server`.
+    """
+
+    def __init__(self, app: ASGIApp, port: int, *, lasting: bool) -> None:
         suffix = "" if port == HTTP_PORT else f":{port}"
         hosts = [f"{name}{suffix}" for name in (HOST, "localhost")]
-        self._app = app
+        self._app, self._port, self._lasting = app, port, lasting
         self._hosts = {host.encode() for host in hosts}
         self._origins = {f"http://{host}".encode() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         from starlette.responses import PlainTextResponse
 
-        if scope["type"] == "lifespan" or self._is_own(scope["headers"]):
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, self._announced(send) if self._lasting else send)
+        elif self._is_own(scope["headers"]):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # before it is accepted: that is a 403
         else:
             refusal = "Refused: the request names a host or an origin that is not this server's.\n"
             await PlainTextResponse(refusal, 403)(scope, receive, send)
+
+    def _announced(self, send: Send) -> Send:
+        """Leaves the note for this user's other commands while the server is up."""
+
+        async def announcing(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                running_server.leave_note(self._port)
+            elif message["type"] == "lifespan.shutdown.complete":
+                running_server.remove_note()
+            await send(message)
+
+        return announcing
 
     def _is_own(self, headers: list[tuple[bytes, bytes]]) -> bool:
         hosts = [value.lower() for name, value in headers if name == b"host"]
@@ -62,15 +83,19 @@ def serve(
     from prefect.settings import get_current_settings
 
     settings = get_current_settings().server
-    uvicorn.run(
-        OwnPagesOnly(create_app(final=True, webserver_only=not services), port),
-        host=HOST,
-        port=port,
-        timeout_keep_alive=settings.api.keepalive_timeout,
-        ws_ping_interval=settings.api.websocket_ping_interval,
-        ws_ping_timeout=settings.api.websocket_ping_timeout,
-        log_level=settings.logging_level.lower(),
-    )
+    app = create_app(final=True, webserver_only=not services)
+    try:
+        uvicorn.run(
+            OwnPagesOnly(app, port, lasting=services),
+            host=HOST,
+            port=port,
+            timeout_keep_alive=settings.api.keepalive_timeout,
+            ws_ping_interval=settings.api.websocket_ping_interval,
+            ws_ping_timeout=settings.api.websocket_ping_timeout,
+            log_level=settings.logging_level.lower(),
+        )
+    except KeyboardInterrupt:  # Ctrl-C in its own terminal, once uvicorn has shut down
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

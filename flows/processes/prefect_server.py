@@ -20,18 +20,23 @@ from typing import IO
 import httpx
 from filelock import FileLock, Timeout
 
+from flows.processes import running_server
 from flows.processes.guardian import ROLE
+from flows.processes.running_server import HOST
 from tasks.core.errors import CertiflowError
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
+PROBE_SECONDS = 10.0
 
 
 def start(port: int | None = None) -> Callable[[], str]:
-    """Starts a server on loopback for this process's life, unless an API is configured.
+    """Starts a server on loopback for this process's life, unless an API is at hand.
 
-    With a `port` it has its services, which start scheduled runs, and its UI. It answers this
-    machine's programs and its own pages only: see `flows.processes.guarded_server`.
+    At hand is the configured one, or a lasting server of this user's on this machine. With a `port`
+    only the former counts, and the server is a lasting one: it has its services, which start
+    scheduled runs, and its UI. It answers this machine's programs and its own pages only: see
+    `flows.processes.guarded_server`.
 
     Returns a function that waits until the API answers and gives its URL, so that the caller can
     import its libraries meanwhile. The server ends when the interpreter exits: after Prefect's own
@@ -40,16 +45,16 @@ def start(port: int | None = None) -> Callable[[], str]:
     Raises (the function):
         CertiflowError: the configured API does not answer, or the server does not start.
     """
-    from prefect.settings import get_current_settings
-
-    settings = get_current_settings()
-    configured = settings.api.url
+    configured = configured_url()
     if configured:
         return lambda: _answering(configured)
+    running = running_server.find() if port is None else None
+    if running is not None and _answers(running):
+        return lambda: running
     extras = ["--no-services"] if port is None else []
     port = _free_port() if port is None else _unused(port)
-    url = f"http://127.0.0.1:{port}/api"
-    lock = _alone(settings.home)
+    url = f"http://{HOST}:{port}/api"
+    lock = _alone(running_server.home())
     log = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the server runs
     server = subprocess.Popen(
         [
@@ -64,6 +69,30 @@ def start(port: int | None = None) -> Callable[[], str]:
     )
     atexit.register(_stop, server)
     return lambda: _started(server, url, log, lock)
+
+
+def configured_url() -> str | None:
+    """The API that the user has chosen, if any; Prefect is imported only where a file may say it.
+
+    Importing it takes a second.
+    """
+    files = (running_server.home() / "profiles.toml", Path("prefect.toml"), Path(".env"))
+    project = Path("pyproject.toml")
+    said = (
+        any(name in os.environ for name in ("PREFECT_PROFILE", "PREFECT_PROFILES_PATH"))
+        or any(file.exists() for file in files)
+        or (project.exists() and "[tool.prefect" in project.read_text(errors="replace"))
+    )
+    if not said or os.environ.get("PREFECT_API_URL"):
+        return os.environ.get("PREFECT_API_URL") or None
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def at_hand() -> bool:
+    """Whether an API is configured, or a lasting server of this user's runs."""
+    return configured_url() is not None or running_server.find() is not None
 
 
 def _alone(home: Path) -> FileLock:
@@ -99,16 +128,16 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 def _free_port() -> int:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
 
 
 def _unused(port: int) -> int:
     with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
+        if probe.connect_ex((HOST, port)) == 0:
             raise CertiflowError(
                 f"port {port} is in use: if that is a Prefect server, set "
-                f"PREFECT_API_URL=http://127.0.0.1:{port}/api to use it; else choose another --port"
+                f"PREFECT_API_URL=http://{HOST}:{port}/api to use it; else choose another --port"
             )
     return port
 
@@ -119,10 +148,17 @@ def _healthy(url: str) -> str | None:
 
     try:
         headers = get_current_settings().client.custom_headers
-        answer = httpx.get(f"{url}/health", headers=headers, timeout=10)
+        answer = httpx.get(f"{url}/health", headers=headers, timeout=PROBE_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return str(error) or type(error).__name__
     return None if answer.is_success else f"HTTP {answer.status_code}"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=PROBE_SECONDS).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _answering(url: str) -> str:

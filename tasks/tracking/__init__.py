@@ -10,6 +10,7 @@ from tasks.tracking.records import (
     RunRecord,
     find_run,
     find_version,
+    in_full,
     read_run,
     registered_runs,
 )
@@ -22,6 +23,7 @@ from tasks.tracking.registry import (
     Version,
     downloaded_model,
     local_store_locked,
+    model_meant,
     model_name,
     registered_models,
 )
@@ -37,7 +39,7 @@ from tasks.tracking.runs import (
     mark_killed,
     tracked_run,
 )
-from tasks.tracking.store import LOCAL_STORE, answered, open_store, serve_ui, way_to
+from tasks.tracking.store import LOCAL_STORE, answered, is_local, open_store, serve_ui, way_to
 
 __all__ = [
     "CHALLENGER",
@@ -61,9 +63,12 @@ __all__ = [
     "find_run",
     "find_version",
     "git_commit",
+    "in_full",
+    "is_local",
     "local_store_locked",
     "log_text",
     "mark_killed",
+    "model_meant",
     "model_name",
     "open_store",
     "read_run",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,16 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
+from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.files import temporary_folder
-from tasks.tracking.registry import PREFIX, RegisteredModel, Version, registered_models
+from tasks.tracking.registry import (
+    PREFIX,
+    RegisteredModel,
+    Version,
+    model_meant,
+    registered_models,
+)
 from tasks.tracking.store import open_store, page_of_run
 
 VERSION_TAG = "model.version"  # of a run: the number of the version that it registered
@@ -52,8 +59,8 @@ class RunRecord:
 def find_run(words: str) -> RunRecord:
     """The run that a user means by a run id, a run's name, or a version.
 
-    A version is `certiflow-mnist/3`, `certiflow-mnist@champion`, or `3` where only one model is
-    registered; `models:/` before it is allowed.
+    A version is `certiflow-mnist/3`, `certiflow-mnist@champion`, or `3` of the model of the newest
+    version; `models:/` before it is allowed.
 
     Raises:
         CertiflowError: there is no such run or version.
@@ -88,7 +95,22 @@ def find_version(words: str) -> Version | None:
         return model.version(aliases[by_alias[2]])
     if not by_number:
         return None
-    return RegisteredModel(by_number[1] or _only_model(words)).version(int(by_number[2]))
+    return RegisteredModel(by_number[1] or model_meant()).version(int(by_number[2]))
+
+
+def in_full(words: Sequence[str]) -> list[str]:
+    """The words with its model's name before each bare number; says which, if there are several.
+
+    Raises:
+        CertiflowError: a bare number, but no model is registered.
+    """
+    if all((found := VERSION.fullmatch(each)) is None or found[1] for each in words):
+        return list(words)
+    model, others = model_meant(), len(registered_models()) > 1
+    if others:
+        console.say("model", f"{model}, the newest run's; name another as in {PREFIX}mnist/3")
+    numbers = [(each, VERSION.fullmatch(each)) for each in words]
+    return [each if not n or n[1] else f"{model}/{n[2]}" for each, n in numbers]
 
 
 def read_run(run_id: str) -> RunRecord:
@@ -121,17 +143,6 @@ def registered_runs(experiment: str) -> list[RunRecord]:
         )
     found = _search("attributes.status = 'FINISHED'", [known.experiment_id])
     return [run for run in found if VERSION_TAG in run.tags]
-
-
-def _only_model(words: str) -> str:
-    names = registered_models()
-    if len(names) != 1:
-        known = ", ".join(names) or "none yet: run `make run-flow` first"
-        raise CertiflowError(
-            f"version {words}: of which model? Registered are: {known}; "
-            f"say {names[0] if names else PREFIX + 'mnist'}/{words}"
-        )
-    return names[0]
 
 
 def _search(condition: str, experiments: list[str] | None = None) -> list[RunRecord]:

@@ -195,6 +195,28 @@ def registered_models() -> list[str]:
     return sorted(model.name for model in found)
 
 
+def model_meant(name: str | None = None) -> str:
+    """The registered model of that name, or that of the newest version where none is named.
+
+    Raises:
+        CertiflowError: there is none of that name, or none at all.
+    """
+    names = registered_models()
+    if names and name is None:
+        return max(names, key=_newest)
+    if not names:
+        raise CertiflowError("registered models: none yet; `make run-flow` registers one")
+    if name not in names:
+        raise CertiflowError(f"{name}: expected one of the registered models: {', '.join(names)}")
+    return name
+
+
+def _newest(name: str) -> int:
+    """When the model's newest version was registered; 0 when it has none."""
+    found = MlflowClient().search_model_versions(f"name = '{name}'")
+    return max((version.creation_timestamp for version in found), default=0)
+
+
 def downloaded_model(uri: str) -> Path:
     """The model file behind `models:/name@alias`, `models:/name/3` or `runs:/…`, in a copy.
 

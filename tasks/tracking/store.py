@@ -14,6 +14,7 @@ import httpx
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import RunInfo
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +25,7 @@ SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
 PROBE_SECONDS = 10
 LOCAL_ARTIFACTS = Path("mlartifacts")
+TRAINING_VIEW = "workflowType=machine_learning"  # MLflow opens on language models otherwise
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
 
@@ -61,6 +63,12 @@ def local_database() -> Path | None:
     """The SQLite file of the store in use, if it is one."""
     uri = mlflow.get_tracking_uri()
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def is_local() -> bool:
+    """Whether the store in use is a file of SQLite's, beside which there is a lock."""
+    open_store()
+    return local_database() is not None
 
 
 @contextmanager
@@ -132,8 +140,11 @@ def way_to(url: str) -> str:
     return url if url.startswith("http") else f"make ui, then {url} at the address it says"
 
 
-def serve_ui(port: int) -> None:
-    """Replaces this process by MLflow's server on loopback over the store in use."""
+def serve_ui(port: int, *, verbose: bool = False) -> None:
+    """Replaces this process by MLflow's server on loopback over the store in use.
+
+    Unless `verbose` it says nothing of the requests that it answers.
+    """
     open_store()
     if mlflow.get_tracking_uri().startswith("http"):
         raise CertiflowError(
@@ -141,7 +152,7 @@ def serve_ui(port: int) -> None:
             "see the project's own store"
         )
     with answered("ui"):  # the server itself would end in a traceback
-        MlflowClient().search_experiments(max_results=1)
+        newest = _newest_run()
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise CertiflowError(f"port {port} is in use: choose another one, make ui PORT=5001")
@@ -149,12 +160,26 @@ def serve_ui(port: int) -> None:
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", "1"),
         *("--artifacts-destination", LOCAL_ARTIFACTS.absolute().as_uri()),
+        *([] if verbose else ["--uvicorn-opts", "--log-level=error"]),
     ]
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     # A command line is seen by everybody on the machine, and this URI may hold a password.
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = mlflow.get_tracking_uri()
-    print(f"MLflow's UI on http://127.0.0.1:{port} in some seconds; Ctrl-C ends it", flush=True)
+    for name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_REGISTRY_STORE_URI"):
+        os.environ[name] = mlflow.get_tracking_uri()
+    if not verbose:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    here = f"http://127.0.0.1:{port}/#/experiments"
+    print(f"MLflow's UI  {here}?{TRAINING_VIEW} in some seconds; Ctrl-C ends it", flush=True)
+    if newest is not None:
+        print(f"newest run   {here}/{newest.experiment_id}/runs/{newest.run_id}", flush=True)
     os.execv(sys.executable, command)
+
+
+def _newest_run() -> RunInfo | None:
+    client = MlflowClient()
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    found = client.search_runs(experiments, max_results=1, order_by=["attributes.start_time DESC"])
+    return found[0].info if found else None
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:

@@ -15,6 +15,18 @@ from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much a dataset holds: what a model, and a sample of its test set, must fit."""
+
+    image_shape: tuple[int, ...]
+    num_classes: int
+    test_size: int
+
+
+DIGITS = Extent((8, 8), 10, 360)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images, float32 in [0, 1], shape (n, height, width), and labels, int64, shape (n,)."""
@@ -33,6 +45,10 @@ class Dataset:
     def num_classes(self) -> int:
         return int(self.train_labels.max()) + 1
 
+    @property
+    def extent(self) -> Extent:
+        return Extent(self.image_shape, self.num_classes, len(self.test_labels))
+
     @cached_property
     def sha256(self) -> str:
         """Digest of all images and labels with their shapes."""
@@ -42,6 +58,14 @@ class Dataset:
             digest.update(repr((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def known_extent(name: str) -> Extent:
+    """Of a dataset by name, without its files: all that come in IDX files have ten classes."""
+    if name == "digits":
+        return DIGITS
+    count, *shape = SOURCES[name].test_images.shape
+    return Extent(tuple(shape), 10, count)
 
 
 def load(name: str, cache: Path) -> Dataset:

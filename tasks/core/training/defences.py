@@ -7,17 +7,14 @@ robust loss's weight w, the ramp from 0 to 1), and adds a clean and a robust cro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.attacks.gradient import PGD_STEP
 from tasks.core.training.training_bounds import BoundedNetwork, Box, ball_around
+from tasks.core.training.training_settings import Defence
 
 if TYPE_CHECKING:
     import keras
-
-Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr"]
-ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
-CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp", "sabr")
 
 FGSM_NOISE = 2.0  # times epsilon, of the random start (de Jorge et al. 2022)
 TRADES_START = 0.001  # standard deviation of the start's noise (Zhang et al. 2019)

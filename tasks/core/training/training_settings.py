@@ -7,7 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.core.training.architectures import Architecture, describe
-from tasks.core.training.defences import ATTACKED, CERTIFIED, Defence
+
+Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr"]
+ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
+CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp", "sabr")
 
 MAX_EPSILON = 0.5  # beyond it every pixel can be moved to one grey, and all images to one
 

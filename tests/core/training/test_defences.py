@@ -12,8 +12,9 @@ import tensorflow as tf
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
 from tasks.core.training.architectures import build
-from tasks.core.training.defences import Defence, initialise_for_intervals, loss_of, warmup_penalty
+from tasks.core.training.defences import initialise_for_intervals, loss_of, warmup_penalty
 from tasks.core.training.training_bounds import Box, ball_around
+from tasks.core.training.training_settings import Defence
 
 DEFENDED: tuple[Defence, ...] = ("fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr")
 

@@ -1,0 +1,80 @@
+"""What is looked at before anything is started: a wrong word costs a second, and leaves no run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from flows.command.verify_command import model_path
+from flows.configuration import describe
+from tasks.core.data import own_data
+from tasks.core.data.datasets import Extent, known_extent
+from tasks.core.errors import CertiflowError
+from tasks.core.models.inspection import check_fit, ends
+from tasks.settings import DATASETS, ModelSettings, Settings
+
+
+def look_at_settings(*runs: Settings) -> None:
+    """The data that training will need, as far as they are on this machine; the output folder.
+
+    Raises:
+        CertiflowError: a file of the user's own that is no dataset; more samples than test points;
+            a folder that cannot be written.
+    """
+    for settings in runs:
+        extent = _extent(settings.data.dataset)
+        _check_samples(
+            "verification.samples", settings.verification.samples, settings.data.name, extent
+        )
+        if settings.radius is not None:
+            _check_samples("radius.samples", settings.radius.samples, settings.data.name, extent)
+        _check_folder(settings.tracking.output)
+
+
+def look_at_model(
+    model: str, data: str, seed: int, sections: dict[str, Any]
+) -> tuple[ModelSettings, Path]:
+    """The settings for the `sections` of `ModelSettings` asked, and the model's file.
+
+    Raises:
+        CertiflowError: a value out of range, named; as `look_at_settings`; there is no such model,
+            it cannot be read or verified, or it has other inputs or outputs than the dataset.
+    """
+    values = {"model": model, "seed": seed, "data": {"dataset": data}} | sections
+    try:
+        settings = ModelSettings.model_validate(values)
+    except ValidationError as error:
+        raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
+    name, extent = settings.data.name, _extent(settings.data.dataset)
+    for section in (settings.verification, settings.radius):
+        if section is not None:
+            _check_samples("--samples", section.samples, name, extent)
+    _check_folder(settings.tracking.output)
+    file = model_path(model)
+    check_fit(ends(file), name, extent)
+    return settings, file.absolute()
+
+
+def _extent(dataset: str) -> Extent:
+    if dataset in DATASETS:
+        return known_extent(dataset)
+    return own_data.load_own(Path(dataset)).extent
+
+
+def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:
+    if samples > data.test_size:
+        raise CertiflowError(
+            f"{key} is {samples}: expected at most {data.test_size}, the size of {name}'s test set"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CertiflowError(
+            f"{folder}: {error.strerror}: make it writable, free some space, or choose another "
+            "folder with tracking.output"
+        ) from error

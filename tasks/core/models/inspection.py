@@ -1,0 +1,65 @@
+"""What a model file says of its ends, without Keras, which takes seconds to import."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tasks.core.data.datasets import Extent
+from tasks.core.errors import CertiflowError
+from tasks.core.models import loading
+
+KERAS_SUFFIX = ".keras"
+CONFIG = "config.json"  # in a Keras archive
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Numbers of a model's inputs and outputs; None where its file does not say them."""
+
+    inputs: int | None
+    outputs: int | None
+
+
+def ends(path: Path) -> Ends:
+    """Of the model in a file: an ONNX or `.nnet` model is loaded, of a Keras archive a part read.
+
+    Raises:
+        CertiflowError: as `loading.load`, but for what only Keras can tell.
+    """
+    if path.suffix.lower() != KERAS_SUFFIX or not path.is_file():
+        network = loading.load(path).network
+        return Ends(network.num_inputs, network.num_outputs)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read(CONFIG))
+        layers = config["config"]["layers"]
+        shape = layers[0]["config"]["batch_shape"] if _is(layers[0], "InputLayer") else [None]
+        chain = config["class_name"] == "Sequential" and _is(layers[-1], "Dense")
+        outputs = layers[-1]["config"]["units"] if chain else None
+        return Ends(None if None in shape[1:] or len(shape) < 2 else prod(shape[1:]), outputs)
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise CertiflowError(
+            f"{path}: Keras cannot load this model: it is no archive of Keras 3 ({error})"
+        ) from error
+    except (LookupError, TypeError):  # another layout: Keras has the last word on it
+        return Ends(None, None)
+
+
+def _is(layer: Mapping[str, Any], kind: str) -> bool:
+    return layer["class_name"] == kind
+
+
+def check_fit(model: Ends, name: str, data: Extent) -> None:
+    """Raises `CertiflowError` when the model's inputs or outputs are not as many as the data's."""
+    pixels = prod(data.image_shape)
+    if model.inputs not in {None, pixels} or model.outputs not in {None, data.num_classes}:
+        raise CertiflowError(
+            f"the model has {model.inputs} inputs and {model.outputs} outputs: {name} needs "
+            f"{pixels} and {data.num_classes}; choose another model or --data"
+        )

@@ -1,0 +1,62 @@
+"""What a command does to its whole process, and what imports and served flows must not."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from flows.command import head
+from flows.processes import environment
+from tests.command import ROOT
+
+
+def in_a_new_process(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_command_hushes_its_process_unless_verbose(
+    verbose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        head.begin(verbose=verbose)
+        assert (warnings.filters == []) == verbose
+        assert logging.raiseExceptions == verbose
+
+
+def test_libraries_are_prepared_without_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        environment.prepare(verbose=False)
+        assert warnings.filters == []
+        assert logging.raiseExceptions
+
+
+def test_what_a_worker_imports_switches_nothing() -> None:
+    code = (
+        "import flows.retraining, flows.study, flows.promotion, flows.model_robustness; "
+        "import logging, warnings; "
+        "print(('ignore', None, Warning, None, 0) in warnings.filters, logging.raiseExceptions)"
+    )
+    assert in_a_new_process(code).stdout == "False True\n"
+
+
+def test_a_spawned_process_leaves_ctrl_c_to_the_command() -> None:
+    code = "import flows.command.cli; raise {}"
+    marked = "--multiprocessing-fork"
+    assert in_a_new_process(code.format("KeyboardInterrupt"), marked).stderr == ""
+    assert "KeyboardInterrupt" in in_a_new_process(code.format("KeyboardInterrupt")).stderr
+    assert "ValueError" in in_a_new_process(code.format("ValueError"), marked).stderr
