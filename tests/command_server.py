@@ -174,7 +174,7 @@ def main() -> None:
         listener.listen(64)
         environment.prepare(verbose=False)
         prefect, url = _prefect(folder)
-        environment.load_keras(verbose=False)
+        environment.load_keras()
         for name in [*LIBRARIES, *_own_modules()]:
             importlib.import_module(name)
         gc.collect()

@@ -57,6 +57,7 @@ STORIES = (
     "test_versions",
     "test_serving",
     "test_cluster",
+    "test_questions_on_cluster",
     "test_flow",
     "test_retraining",
     "test_passwords",
@@ -89,7 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps a story on one worker, and puts what is long before the rest."""
     for item in items:
         if item.path.stem in STORIES:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            group = "cluster" if item.path.stem.endswith("cluster") else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
     order = [*STORIES, *LONG]
     items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else 99)
 

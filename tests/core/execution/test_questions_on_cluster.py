@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tasks.core.verification.ball_sample import Sample
 
 from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
@@ -18,6 +17,7 @@ from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import load
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.properties.vnnlib import read_property
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
 from tasks.core.verification.difference_search import DifferenceGoal
 from tasks.core.verification.global_robustness import ClassResult, global_robustness
