@@ -154,12 +154,13 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
 def invoked(patch: pytest.MonkeyPatch, *arguments: str) -> Result:
     """The command in this process, which starts no server and no guardian: what it looks at first.
 
-    Its switches for a whole process stay as they are.
+    Its switches for a whole process stay as they are, and it is told of no Prefect server.
     """
 
     def started() -> None:
         raise AssertionError("something was started")
 
+    patch.delenv("PREFECT_API_URL", raising=False)
     patch.setattr(libraries, "hush", lambda: None)
     patch.setattr(prefect_server, "start", started)
     patch.setattr(guardian, "start", started)

@@ -6,8 +6,10 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Libraries read these when they are loaded, and what tests start inherits them. Two workers with as
 # many threads each as there are cores would wait for each other.
@@ -87,13 +89,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps a story on one worker, and puts what is long before the rest."""
-    for item in items:
-        if item.path.stem in STORIES:
-            group = "cluster" if item.path.stem.endswith("cluster") else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+    """Puts what is long before the rest."""
     order = [*STORIES, *LONG]
     items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else 99)
+
+
+class StoryScheduling(LoadScopeScheduling):
+    """A story's tests go to one worker; others wherever there is time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        stem = Path(nodeid.partition("::")[0]).stem
+        if stem not in STORIES:
+            return nodeid
+        return "cluster" if stem.endswith("cluster") else stem
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StoryScheduling:
+    """Instead of `--dist=loadgroup`, whose groups pytest 9 does not see."""
+    return StoryScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
