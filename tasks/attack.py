@@ -130,7 +130,7 @@ def bounds(
     """
     from tasks.core.bounds import linear as core
     from tasks.core.models import loading
-    from tasks.core.properties.specification import LinfBall
+    from tasks.core.properties.specification import Box
 
     data, log, started = load(dataset), Run(run), monotonic()
     network = loading.load_artifact(model.file).network
@@ -144,7 +144,7 @@ def bounds(
             left = np.flatnonzero(promising & ~broken[index])
             for start in range(0, len(left), settings.batch_size):
                 rows = left[start : start + settings.batch_size]
-                ball = LinfBall.around(data.test_images[rows], epsilon)
+                ball = Box.around(data.test_images[rows], epsilon)
                 certified[index, rows] = core.certified(network, ball, data.test_labels[rows])
             progress.advance(note=f"certified {certified[index].mean():.4f} at {epsilon:g}")
     log.per_epsilon("bounds/certified_accuracy", _by(settings, certified.mean(axis=1)), curve=True)

@@ -117,8 +117,14 @@ class ComparisonView:
 
 
 def view(comparison: Comparison, names: Mapping[str, str] | None = None) -> ComparisonView:
-    """The comparison in words; `names` by run id are used instead of versions."""
-    lines = [_line(row, (names or {}).get(row.run_id, _name(row))) for row in comparison.rows]
+    """The comparison in words; `names` by run id stand instead of versions and their aliases."""
+    named = names or {}
+    lines = [
+        _line(row, named[row.run_id], ())
+        if row.run_id in named
+        else _line(row, _name(row), row.aliases)
+        for row in comparison.rows
+    ]
     return ComparisonView(
         title=f"{comparison.dataset}: versions, best first, at epsilon "
         f"{decimal(comparison.epsilon)}",
@@ -131,10 +137,10 @@ def _name(row: Row) -> str:
     return row.run_name if row.version is None else f"v{row.version}"
 
 
-def _line(row: Row, name: str) -> Line:
+def _line(row: Row, name: str, aliases: tuple[str, ...]) -> Line:
     return Line(
         name=name,
-        aliases=row.aliases,
+        aliases=aliases,
         architecture=row.architecture,
         run_id=row.run_id,
         cells=tuple(_cell(row, column) for column in COLUMNS),

@@ -114,7 +114,7 @@ def global_robustness(
     """How much each class's score can change within delta, over a domain: the table."""
     from tasks.core.execution.verdict_store import VerdictStore
     from tasks.core.models import loading
-    from tasks.core.properties.specification import LinfBall
+    from tasks.core.properties.specification import Box
     from tasks.core.verification import global_robustness as core
     from tasks.core.verification.difference_search import DifferenceGoal
 
@@ -131,7 +131,7 @@ def global_robustness(
 
         results = core.global_robustness(
             loaded.network,
-            LinfBall.around(mean[None], settings.domain_radius),
+            Box.around(mean[None], settings.domain_radius),
             settings.delta,
             goal,
             settings.resources,

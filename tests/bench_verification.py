@@ -25,7 +25,7 @@ from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import loop
 from tasks.core.training.training_settings import TrainingSettings
@@ -148,7 +148,7 @@ def certified_accuracy(classifier: Classifier, data: Dataset, console: Console) 
     for epsilon in EPSILONS:
         certified = 0
         for rows in classifier.batches(len(data.test_labels)):
-            ball = LinfBall.around(data.test_images[rows], epsilon)
+            ball = Box.around(data.test_images[rows], epsilon)
             hidden = preactivation_bounds(network, ball, "crown")
             lower = margin_lower_bounds(network, ball, data.test_labels[rows], hidden)
             certified += int((lower > 0).all(axis=1).sum())

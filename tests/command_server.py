@@ -160,6 +160,7 @@ def _run(asked: Mapping[str, Any]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    environment.prepare(verbose=True)  # no more than what Prefect reads when it is imported
     refresh_global_settings_context()
     sys.argv[1:] = asked["arguments"]
     sys.modules["__main__"] = cli  # which a spawned solver imports again

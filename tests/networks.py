@@ -13,7 +13,7 @@ from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 
 Kind = Literal["dense", "convolutional", "residual"]
 KINDS: tuple[Kind, ...] = ("dense", "convolutional", "residual")
@@ -138,7 +138,7 @@ def random_property(generator: np.random.Generator, network: ReluNetwork) -> Pro
         if generator.random() < 0.125:
             radius[generator.random(inputs) < 0.5] = 0
         center = generator.normal(size=inputs) * 0.5
-        boxes.append(LinfBall((center - radius)[None], (center + radius)[None]))
+        boxes.append(Box((center - radius)[None], (center + radius)[None]))
     regions = []
     for _ in range(int(generator.integers(1, 4))):
         ball = boxes[generator.integers(len(boxes))]
@@ -152,13 +152,13 @@ def random_property(generator: np.random.Generator, network: ReluNetwork) -> Pro
     return Property(tuple(regions))
 
 
-def box(lower: list[float], upper: list[float]) -> LinfBall:
+def box(lower: list[float], upper: list[float]) -> Box:
     """One box from two lists."""
-    return LinfBall(np.array([lower], dtype=float), np.array([upper], dtype=float))
+    return Box(np.array([lower], dtype=float), np.array([upper], dtype=float))
 
 
 def sampled_points(
-    generator: np.random.Generator, ball: LinfBall, count: int, row: int = 0
+    generator: np.random.Generator, ball: Box, count: int, row: int = 0
 ) -> FloatArray:
     """Uniform points of one box, half of them at its corners."""
     lower, upper = ball.lower[row], ball.upper[row]

@@ -15,14 +15,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tests.kept_answers import KeptAnswers
 
 ANSWERS = KeptAnswers()
 SLACK = 1e-3  # of the bounds in big-M: far from HiGHS's tolerance, at which it reports errors
 
 
-def least_margin(network: ReluNetwork, ball: LinfBall, label: int) -> float:
+def least_margin(network: ReluNetwork, ball: Box, label: int) -> float:
     """Minimum over the box and the other classes of true logit minus other logit."""
     others = [c for c in range(network.num_outputs) if c != label]
     return min(
@@ -95,7 +95,7 @@ class _Encoding:
     most: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, network: ReluNetwork, ball: LinfBall) -> _Encoding:
+    def of(cls, network: ReluNetwork, ball: Box) -> _Encoding:
         hidden, inputs = network.layers[:-1], network.num_inputs
         total = inputs + 2 * sum(len(layer.bias) for layer in hidden)
         encoding = cls(np.zeros(total), np.ones(total), np.zeros(total), slice(0, inputs))

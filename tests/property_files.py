@@ -11,7 +11,7 @@ from onnx.helper import make_node
 
 from tasks.core.attacks.falsification import descend
 from tasks.core.models import loading
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tests.model_files import saved_onnx
 
 
@@ -49,7 +49,7 @@ def saved_hard_question(folder: Path) -> None:
             before = f"a{index}"
             nodes.append(make_node("Relu", [after], [before], name=f"relu{index}"))
     model = loading.load(saved_onnx(place, nodes, constants, shape=(1, 20)))
-    box = LinfBall(np.full((1, 20), -1.0), np.ones((1, 20)))
+    box = Box(np.full((1, 20), -1.0), np.ones((1, 20)))
     region = UnsafeRegion(box, np.eye(1), np.zeros(1))
     starts = generator.uniform(-1, 1, (200, 20))
     spread = float(np.ptp(model.network(starts)))

@@ -6,10 +6,10 @@ from maraboupy import MarabouCore
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 
-def ask(network: ReluNetwork, ball: LinfBall, row: FloatArray, timeout_seconds: int = 10) -> str:
+def ask(network: ReluNetwork, ball: Box, row: FloatArray, timeout_seconds: int = 10) -> str:
     """Marabou's answer to: is there a point of the ball with `row @ logits <= 0`?"""
     query = MarabouCore.InputQuery()
     hidden = [len(layer.bias) for layer in network.layers[:-1]]

@@ -116,7 +116,7 @@ def test_names_are_those_given() -> None:
 def test_terminal_shows_every_cell_within_80_columns(compared: Comparison) -> None:
     console = Console(width=80, highlight=False)
     with console.capture() as capture:
-        for part in comparison_table(compared):
+        for part in comparison_table(view(compared)):
             console.print(part)
     printed = capture.get()
     assert all(len(line) <= 80 for line in printed.splitlines())

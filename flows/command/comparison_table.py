@@ -7,15 +7,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tasks.comparison_view import COLUMNS, Cell, Line, view
-from tasks.records import Comparison
+from tasks.comparison_view import COLUMNS, Cell, ComparisonView, Line
 
 STYLES = {"same": "dim", "better": "bold green", "worse": "bold red"}
 
 
-def comparison_table(comparison: Comparison) -> list[RenderableType]:
+def comparison_table(shown: ComparisonView) -> list[RenderableType]:
     """The table, which fits 80 columns, and the lines that say how to read it."""
-    shown = view(comparison)
     table = Table(
         title=shown.title,
         title_justify="left",

@@ -13,6 +13,7 @@ from flows.command.head import end, write_json
 from flows.command.summary import short, show
 from flows.processes.session import prefect_api
 from tasks import comparison, tracking
+from tasks.comparison_view import view
 from tasks.core.errors import CertiflowError
 from tasks.core.files import output_file
 from tasks.tracking import answered
@@ -39,7 +40,7 @@ def compare(
             pd.DataFrame(records).to_csv(temporary, index=False)
     out = Console(highlight=False)
     for each in compared:
-        for part in comparison_table(each):
+        for part in comparison_table(view(each)):
             out.print(part)
 
 
@@ -56,7 +57,8 @@ def study(asked: Study, fresh: bool, json_file: Path | None) -> None:
         found = study_flow(asked, fresh)
     write_json(json_file, found)
     out = Console(highlight=False)
-    for part in comparison_table(found.comparison):
+    names = {run_id: name for name, run_id in found.runs.items()}
+    for part in comparison_table(view(found.comparison, names)):
         out.print(part)
     out.print(f"figures     {short(found.folder)}/figures", soft_wrap=True, markup=False)
     out.print(f"MLflow run  {found.run_name}", soft_wrap=True, markup=False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tests.soundness.exact import Plane, Reached, least_excess
 
 Float32Array = NDArray[np.float32]
@@ -91,11 +91,11 @@ def random_shape(rng: np.random.Generator) -> tuple[int, int, list[int]]:
     return inputs, count, [*rng.integers(2, most, size=depth).tolist(), int(rng.integers(2, 5))]
 
 
-def random_box(rng: np.random.Generator, num_inputs: int, reach: float = 1.0) -> LinfBall:
+def random_box(rng: np.random.Generator, num_inputs: int, reach: float = 1.0) -> Box:
     """Float32 bounds around a Gaussian center."""
     center, radius = rng.normal(size=num_inputs) * 0.5, rng.uniform(0.1, 1.0, size=num_inputs)
     lower, upper = single(reach * (center - radius)), single(reach * (center + radius))
-    return LinfBall(lower[None], upper[None])
+    return Box(lower[None], upper[None])
 
 
 def random_rows(rng: np.random.Generator, count: int, num_outputs: int) -> FloatArray:
@@ -136,7 +136,7 @@ def spread(case: Case) -> float:
     return size if np.isfinite(size) and size > 0 else 1.0
 
 
-def extremes(network: ReluNetwork, box: LinfBall, plane: Plane, output: int) -> tuple[float, float]:
+def extremes(network: ReluNetwork, box: Box, plane: Plane, output: int) -> tuple[float, float]:
     """The least and the greatest value of an output on the plane."""
     row = np.zeros((1, network.num_outputs))
     row[0, output] = 1

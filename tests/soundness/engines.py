@@ -19,7 +19,7 @@ from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.search.inputs import InputSearch
 from tasks.core.search.ladder import decide
@@ -197,7 +197,7 @@ def _verify(case: Case) -> list[Finding]:
 
 
 def _ball(case: Case, image: Image, result: VerificationResult) -> Finding:
-    ball = LinfBall.around(image.pixels[None], result.epsilon)
+    ball = Box.around(image.pixels[None], result.epsilon)
     if result.verdict is Verdict.ROBUST:
         return findings.bound("verify", result.margin, _least_margin(case.network, image, ball))
     if result.verdict is Verdict.FALSIFIED:
@@ -215,7 +215,7 @@ def _radius(case: Case) -> list[Finding]:
         return []
     goal = RadiusGoal(max_epsilon=0.6, tolerance=0.01, timeout_seconds=1.0)
     found = RadiusSolver(case.network, goal)(RadiusJob(0, image.pixels, image.label))
-    ball = LinfBall.around(image.pixels[None], found.proved)
+    ball = Box.around(image.pixels[None], found.proved)
     least = _least_margin(case.network, image, ball)
     if least <= 0 and found.proved > 0:
         words = f"radius {found.proved!r} is proved, yet a margin is {float(least):g}"
@@ -223,14 +223,14 @@ def _radius(case: Case) -> list[Finding]:
     return [Finding("radius", "right" if found.proved > 0 else "undecided", found.reason)]
 
 
-def _least_margin(network: ReluNetwork, image: Image, ball: LinfBall) -> Fraction:
+def _least_margin(network: ReluNetwork, image: Image, ball: Box) -> Fraction:
     """The exact least margin over a ball."""
     regions = Property.robustness(ball, image.label, network.num_outputs).unsafe
     plane = Plane.across(ball, image.sums)
     return min(least_excess(network, region, plane).excess for region in regions)
 
 
-Part = tuple[ReluNetwork, LinfBall, list[UnsafeRegion], list[int]]
+Part = tuple[ReluNetwork, Box, list[UnsafeRegion], list[int]]
 
 
 def _boxes(case: Case) -> Iterator[Part]:

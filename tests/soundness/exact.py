@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 
 Whole = NDArray[Any]  # of Python's integers
 Point = tuple[Fraction, ...]
@@ -39,7 +39,7 @@ class Plane:
     steps: tuple[Sequence[Number], ...] = ()
 
     @classmethod
-    def across(cls, box: LinfBall, sums: FloatArray) -> Plane:
+    def across(cls, box: Box, sums: FloatArray) -> Plane:
         """Points of the box (one box) at which `sums @ x` takes every value it takes in the box.
 
         The rows of `sums`, shape (one or two, inputs), may not have an input in common.

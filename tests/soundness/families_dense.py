@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tests.networks import random_network
 from tests.oracle import least_excess_at
 from tests.soundness.cases import (
@@ -63,7 +63,7 @@ def kinks(rng: np.random.Generator) -> Case:
         before = width
     network = ReluNetwork(tuple(layers))
     lower = -rng.integers(0, 3, size=(1, inputs)).astype(float)
-    box = LinfBall(lower, lower + rng.integers(1, 4, size=(1, inputs)))
+    box = Box(lower, lower + rng.integers(1, 4, size=(1, inputs)))
     rows = rng.integers(-2, 3, size=(int(rng.integers(1, 3)), widths[-1])).astype(float)
     case = known(network, [UnsafeRegion(box, rows, np.zeros(len(rows)))], sums)
     return shifted(case, float(rng.choice([0.0, 0.0, 2.0**-20, -(2.0**-20), 1.0])), sums)
@@ -78,7 +78,7 @@ def fixed_inputs(rng: np.random.Generator) -> Case:
     upper = box.lower.copy()
     upper[0, free] = box.upper[0, free]
     sums = np.eye(inputs)[free]
-    region = UnsafeRegion(LinfBall(box.lower, upper), random_rows(rng, 1, 3), np.zeros(1))
+    region = UnsafeRegion(Box(box.lower, upper), random_rows(rng, 1, 3), np.zeros(1))
     case = known(network, [region], sums)
     return shifted(case, random_gap(rng, spread(case)), sums)
 
@@ -175,7 +175,7 @@ def images(rng: np.random.Generator) -> Case:
         network = _trailed(network, label, float(single(10 ** rng.uniform(-4, -1))))
     least = float(rng.uniform(0.02, 0.4))
     image = Image(pixels, label, (least, float(rng.uniform(least, 0.5))), sums)
-    ball = LinfBall.around(pixels[None], image.epsilons[1])
+    ball = Box.around(pixels[None], image.epsilons[1])
     case = known(network, Property.robustness(ball, label, 3).unsafe, sums)
     return replace(case, image=image)
 

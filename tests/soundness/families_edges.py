@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tests.soundness.cases import (
     Case,
     dense,
@@ -122,12 +122,12 @@ def boxes(rng: np.random.Generator) -> Case:
     box = random_box(rng, inputs, reach=float(rng.choice([1e-6, 1.0, 1e6, 1e12])))
     match rng.choice(["point", "thin", "some", "wide"]):
         case "point":
-            box = LinfBall(box.lower, box.lower)
+            box = Box(box.lower, box.lower)
         case "thin":
-            box = LinfBall(box.lower, np.nextafter(box.lower, np.inf))
+            box = Box(box.lower, np.nextafter(box.lower, np.inf))
         case "some":
             fixed = rng.random(box.lower.shape) < 0.5
-            box = LinfBall(box.lower, np.where(fixed, box.lower, box.upper))
+            box = Box(box.lower, np.where(fixed, box.lower, box.upper))
     case = known(network, [UnsafeRegion(box, random_rows(rng, 1, widths[-1]), np.zeros(1))], sums)
     return shifted(case, random_gap(rng, spread(case)), sums)
 
@@ -153,7 +153,7 @@ def overflow(rng: np.random.Generator) -> Case:
             network = ReluNetwork((first, Affine(np.ones((1, 1)), np.array([-0.9 * high]))))
         case _:
             network = ReluNetwork((Affine(high * sums, np.array([high / 2])),))
-    region = UnsafeRegion(LinfBall(lower, upper), np.ones((1, 1)), np.zeros(1))
+    region = UnsafeRegion(Box(lower, upper), np.ones((1, 1)), np.zeros(1))
     return known(network, [region], sums)
 
 
@@ -162,7 +162,7 @@ def underflow(rng: np.random.Generator) -> Case:
     inputs = int(rng.choice([1, 3, 14, 40]))
     least = 2.0**-1074 * float(rng.integers(1, 4))
     upper = rng.uniform(0.3, 0.7, size=(1, inputs))
-    box = LinfBall(np.zeros((1, inputs)), upper)
+    box = Box(np.zeros((1, inputs)), upper)
     sums = np.ones((1, inputs))
     if rng.random() < 0.5:
         network = ReluNetwork((Affine(-least * sums, np.array([least * rng.integers(0, inputs)])),))

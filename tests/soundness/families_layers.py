@@ -16,7 +16,7 @@ from tasks.core.networks.convolutions import average_pooled, convolved
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tests.soundness.cases import Case
 from tests.soundness.exact import Reached
 
@@ -122,7 +122,7 @@ def _case(rng: np.random.Generator, steps: list[str]) -> Case:
     values = (graph.values @ rows.T).max(axis=1)
     deepest = int(values.argmin())
     gap = float(rng.choice([0.0, -1.0, 0.25, 4.0]))
-    box = LinfBall(lower[None].astype(float), upper[None].astype(float))
+    box = Box(lower[None].astype(float), upper[None].astype(float))
     region = UnsafeRegion(box, rows, np.full(len(rows), gap - values[deepest]))
     reached = Reached(Fraction(gap), tuple(Fraction(value) for value in points[deepest].tolist()))
     network = lowering.network(graph.tensor)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 
 STEP_DECAY = 0.5
 STEPS_PER_SIZE = 10
@@ -20,7 +20,7 @@ STEPS_PER_SIZE = 10
 
 def search(
     network: ReluNetwork,
-    box: LinfBall,
+    box: Box,
     regions: Sequence[UnsafeRegion],
     *,
     num_steps: int,
@@ -84,7 +84,7 @@ def reaches(network: ReluNetwork, region: UnsafeRegion, point: FloatArray) -> bo
 
 def descend(
     network: ReluNetwork,
-    box: LinfBall,
+    box: Box,
     region: UnsafeRegion,
     starts: FloatArray,
     *,
@@ -101,7 +101,7 @@ def descend(
 
 def _descend(
     network: ReluNetwork,
-    box: LinfBall,
+    box: Box,
     rows: FloatArray,
     offsets: FloatArray,
     starts: FloatArray,

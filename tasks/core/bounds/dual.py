@@ -26,7 +26,7 @@ from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
 from tasks.core.bounds.rounding import RoundingScales, gamma, rounding_scales
 from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 MAX_ENTRIES = 2**22  # units of a batch of subproblems: 16 MB in float32, and a dozen such live
 
@@ -49,7 +49,7 @@ class DualProblem:
     """A network over one box, with bounds on its hidden layers: what all subproblems share."""
 
     @np.errstate(over="ignore", invalid="ignore")  # what float32 cannot hold proves nothing
-    def __init__(self, network: ReluNetwork, box: LinfBall, hidden: Sequence[Bounds]) -> None:
+    def __init__(self, network: ReluNetwork, box: Box, hidden: Sequence[Bounds]) -> None:
         self.network, self.box, self.hidden = network, box, list(hidden)
         self.planes: InputPlanes | None = None
         rough: InputPlanes | None = None

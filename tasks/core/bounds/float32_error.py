@@ -22,7 +22,7 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.relaxations import Bounds, activation_box
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 UNIT_ROUNDOFF = 2.0**-24
 LEAST_NORMAL = 2.0**-126
@@ -44,7 +44,7 @@ def output_error(network: ReluNetwork, read: Sequence[FloatArray]) -> FloatArray
 
 @np.errstate(over="ignore", invalid="ignore")
 def row_error(
-    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
+    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: Box
 ) -> FloatArray:
     """Bounds on |rows @ (float32 outputs - outputs)| over each box: (batch, m).
 

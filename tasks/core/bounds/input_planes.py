@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from tasks.core.arrays import IntArray
 from tasks.core.networks.matrices import DenseMatrix, Matrix
 from tasks.core.networks.network import Affine
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 # As in `box_kernel`: sums may be reordered and products fused, which the rounding scales allow.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -101,9 +101,7 @@ class Spans:
 class InputPlanes:
     """The planes of one affine layer over one box, in the precision of `dtype`."""
 
-    def __init__(
-        self, layer: Affine, spans: Spans, box: LinfBall, dtype: type[np.floating]
-    ) -> None:
+    def __init__(self, layer: Affine, spans: Spans, box: Box, dtype: type[np.floating]) -> None:
         center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
         self.weights = spans.weights.astype(dtype, copy=False)
         self.starts, self.inputs = spans.starts, spans.inputs

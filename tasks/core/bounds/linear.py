@@ -17,7 +17,7 @@ from tasks.core.bounds.relaxations import Bounds, ReluRelaxation, activation_box
 from tasks.core.bounds.rounding import HUGE, UNDERFLOW, Magnitudes, RoundingScales, gamma
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, margin_rows
+from tasks.core.properties.specification import Box, margin_rows
 
 Method = Literal["interval", "crown"]
 
@@ -27,7 +27,7 @@ CHUNK_ENTRIES = 2**22  # of a batch of coefficient matrices: 32 MB, and a few su
 
 
 def preactivation_bounds(
-    network: ReluNetwork, ball: LinfBall, method: Method, deadline: float = np.inf
+    network: ReluNetwork, ball: Box, method: Method, deadline: float = np.inf
 ) -> list[Bounds]:
     """Sound bounds on the inputs of every ReLU layer, over each box of the batch.
 
@@ -69,7 +69,7 @@ def _widest(network: ReluNetwork, depth: int) -> int:
 
 
 def margin_lower_bounds(
-    network: ReluNetwork, ball: LinfBall, labels: ArrayLike, hidden: list[Bounds]
+    network: ReluNetwork, ball: Box, labels: ArrayLike, hidden: list[Bounds]
 ) -> FloatArray:
     """Sound lower bounds on every margin: (batch, classes - 1), in `adversary_classes` order.
 
@@ -81,7 +81,7 @@ def margin_lower_bounds(
     )
 
 
-def certified(network: ReluNetwork, ball: LinfBall, labels: ArrayLike) -> BoolArray:
+def certified(network: ReluNetwork, ball: Box, labels: ArrayLike) -> BoolArray:
     """Whether every margin is proved positive, (batch,): by intervals, else by CROWN-IBP."""
     labels = np.asarray(labels)
     hidden = preactivation_bounds(network, ball, "interval")
@@ -95,7 +95,7 @@ def certified(network: ReluNetwork, ball: LinfBall, labels: ArrayLike) -> BoolAr
 
 
 def interval_lower_bounds(
-    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
+    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: Box
 ) -> FloatArray:
     """Like `linear_lower_bounds` on the outputs, but from the last hidden layer's box alone."""
     box = activation_box(hidden[-1], network.linear[-1]) if hidden else ball
@@ -104,7 +104,7 @@ def interval_lower_bounds(
 
 
 def linear_lower_bounds(
-    network: ReluNetwork, depth: int, rows: FloatArray, hidden: list[Bounds], ball: LinfBall
+    network: ReluNetwork, depth: int, rows: FloatArray, hidden: list[Bounds], ball: Box
 ) -> FloatArray:
     """Sound lower bounds on `rows @ z`, z the outputs of affine layer `depth` (counted from 0).
 
@@ -125,7 +125,7 @@ def linear_lower_bounds(
 class _Before:
     """What lies before an affine layer, and all that backward passes from it share."""
 
-    def __init__(self, network: ReluNetwork, ball: LinfBall) -> None:
+    def __init__(self, network: ReluNetwork, ball: Box) -> None:
         self.network, self.ball = network, ball
         self.hidden: list[Bounds] = []
         self.relaxations: list[ReluRelaxation] = []
@@ -165,7 +165,7 @@ def backward_bounds(
     rows: FloatArray,
     hidden: Sequence[Bounds],
     relaxations: Sequence[ReluRelaxation],
-    ball: LinfBall,
+    ball: Box,
     scales: RoundingScales,
     split_terms: Sequence[FloatArray] | None = None,
     planes: PlaneTerms | None = None,
@@ -227,16 +227,14 @@ def _dot(coefficients: FloatArray, values: FloatArray) -> FloatArray:
     return (coefficients @ values[:, :, None])[..., 0]
 
 
-def _concrete(coefficients: FloatArray, box: LinfBall, scale: FloatArray) -> FloatArray:
+def _concrete(coefficients: FloatArray, box: Box, scale: FloatArray) -> FloatArray:
     """Minimum of `coefficients @ x` over the box, less rounding: (batch, m, n) to (batch, m)."""
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
     return _dot(coefficients, center) - _dot(np.abs(coefficients), radius + scale)
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def interval_step(
-    network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: LinfBall
-) -> Bounds:
+def interval_step(network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: Box) -> Bounds:
     """Bounds on affine layer `depth` from the box of the layer before it.
 
     Infinite where a weight or a value may reach `HUGE`.

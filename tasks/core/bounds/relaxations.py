@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import BoolArray, FloatArray
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +71,9 @@ class ReluRelaxation:
             )
 
 
-def activation_box(bounds: Bounds, linear: BoolArray) -> LinfBall:
+def activation_box(bounds: Bounds, linear: BoolArray) -> Box:
     """What the activation makes of the bounds."""
-    return LinfBall(
+    return Box(
         np.where(linear, bounds.lower, np.maximum(bounds.lower, 0)),
         np.where(linear, bounds.upper, np.maximum(bounds.upper, 0)),
     )

@@ -26,7 +26,7 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.relaxations import Bounds, activation_box
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 UNIT_ROUNDOFF = 2.0**-53
 
@@ -70,7 +70,7 @@ class Magnitudes:
     four roundings are relative to |z|.
     """
 
-    def __init__(self, network: ReluNetwork, ball: LinfBall) -> None:
+    def __init__(self, network: ReluNetwork, ball: Box) -> None:
         self.network = network
         self.inputs = np.maximum(np.abs(ball.lower), np.abs(ball.upper))
         self.affine = [self._reach(0, self.inputs)]
@@ -108,9 +108,7 @@ class Magnitudes:
         )
 
 
-def rounding_scales(
-    network: ReluNetwork, hidden: Sequence[Bounds], ball: LinfBall
-) -> RoundingScales:
+def rounding_scales(network: ReluNetwork, hidden: Sequence[Bounds], ball: Box) -> RoundingScales:
     """The scales for a backward pass from the layer behind those that `hidden` bounds."""
     magnitudes = Magnitudes(network, ball)
     for bounds in hidden:
@@ -125,7 +123,7 @@ def _scaled(magnitudes: FloatArray, factor: float) -> FloatArray:
 
 @np.errstate(over="ignore", invalid="ignore")
 def evaluation_error(
-    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: LinfBall
+    network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: Box
 ) -> FloatArray:
     """How far rounding can move `rows @ network(x)` for any x of a box: rows (m, outputs), (b, m).
 

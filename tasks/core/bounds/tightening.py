@@ -12,14 +12,14 @@ from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 MAX_ROWS = 256  # bounded at once
 
 
 def tightened_hidden(
     network: ReluNetwork,
-    box: LinfBall,
+    box: Box,
     hidden: Sequence[Bounds],
     num_steps: int,
     deadline: float,

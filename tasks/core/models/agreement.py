@@ -14,7 +14,7 @@ from tasks.core.arrays import FloatArray
 from tasks.core.bounds.float32_error import point_error
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 if TYPE_CHECKING:
     from tasks.core.models.runtimes import Runtime
@@ -32,7 +32,7 @@ def seeded_points(num_inputs: int) -> FloatArray:
     return np.concatenate([generator.random((8, num_inputs)), spread])
 
 
-def box_points(boxes: LinfBall) -> FloatArray:
+def box_points(boxes: Box) -> FloatArray:
     """The centers of the first boxes, and corners, some of them drawn with a seed."""
     generator = np.random.default_rng(SEED)
     some = boxes[slice(0, MOST_BOXES)]

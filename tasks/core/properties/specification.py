@@ -13,7 +13,7 @@ from tasks.core.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class LinfBall:
+class Box:
     """Boxes `lower <= x <= upper`, each of shape (batch, inputs), float64.
 
     Balls around images are intersected with the pixel range [0, 1].
@@ -23,7 +23,7 @@ class LinfBall:
     upper: FloatArray
 
     @classmethod
-    def around(cls, images: ArrayLike, epsilon: float) -> LinfBall:
+    def around(cls, images: ArrayLike, epsilon: float) -> Box:
         """The balls of L-infinity radius `epsilon` around images of shape (batch, …)."""
         centers = np.asarray(images, dtype=np.float64)
         centers = centers.reshape(len(centers), int(np.prod(centers.shape[1:])))
@@ -32,8 +32,8 @@ class LinfBall:
     def __len__(self) -> int:
         return len(self.lower)
 
-    def __getitem__(self, rows: slice | NDArray[np.bool_] | IntArray) -> LinfBall:
-        return LinfBall(self.lower[rows], self.upper[rows])
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | IntArray) -> Box:
+        return Box(self.lower[rows], self.upper[rows])
 
     def float32_bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The extreme float32 points inside the balls: bounds rounded inwards.
@@ -75,7 +75,7 @@ class UnsafeRegion:
     outputs, "outputs" are those of `ReluNetwork.with_inputs`.
     """
 
-    box: LinfBall
+    box: Box
     rows: FloatArray
     offsets: FloatArray
 
@@ -92,20 +92,20 @@ class Property:
     unsafe: tuple[UnsafeRegion, ...]
 
     @classmethod
-    def robustness(cls, ball: LinfBall, label: int, num_classes: int) -> Property:
+    def robustness(cls, ball: Box, label: int, num_classes: int) -> Property:
         """`label` wins strictly over the whole `ball` (one box): a region per adversary class."""
         rows = margin_rows([label], num_classes)[0]
         return cls(tuple(UnsafeRegion(ball, row[None], np.zeros(1)) for row in rows))
 
     @property
-    def boxes(self) -> LinfBall:
+    def boxes(self) -> Box:
         """The boxes of the regions, each once."""
         pairs = {
             (box.lower.tobytes(), box.upper.tobytes()): box
             for box in (region.box for region in self.unsafe)
         }
         lower = [box.lower for box in pairs.values()]
-        return LinfBall(np.concatenate(lower), np.concatenate([b.upper for b in pairs.values()]))
+        return Box(np.concatenate(lower), np.concatenate([b.upper for b in pairs.values()]))
 
     @cached_property
     def sha256(self) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.linear_relations import Relation, relations
 from tasks.core.properties.s_expressions import Form, line_error, parsed
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 
 MAX_REGIONS = 20_000
 
@@ -60,13 +60,13 @@ class _Bounds:
         return _Bounds(lower, upper)
 
     @cached_property
-    def box(self) -> LinfBall:
+    def box(self) -> Box:
         """One box; raises `CertiflowError` where an input is unbounded."""
         for side, bounds in (("lower", self.lower), ("upper", self.upper)):
             for index, bound in enumerate(bounds):
                 if not isfinite(bound):
                     raise CertiflowError(f"X_{index} has no {side} bound; assert one")
-        return LinfBall(np.array([self.lower]), np.array([self.upper]))
+        return Box(np.array([self.lower]), np.array([self.upper]))
 
 
 def read_property(path: Path, num_inputs: int, num_outputs: int) -> Property:
@@ -223,7 +223,7 @@ def _property(
     return Property(tuple(regions))
 
 
-def _region(box: LinfBall, relations: list[Relation], width: int, num_outputs: int) -> UnsafeRegion:
+def _region(box: Box, relations: list[Relation], width: int, num_outputs: int) -> UnsafeRegion:
     rows = np.zeros((max(len(relations), 1), width))
     offsets = np.array([relation.constant for relation in relations] or [-1.0])
     for row, relation in zip(rows, relations, strict=False):

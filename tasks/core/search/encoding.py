@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 BARELY_UNSTABLE = 1e-3  # of a neuron's range; a hundred times Marabou's bound tolerance
 
@@ -41,7 +41,7 @@ class Encoding:
     slacks: list[int] = field(default_factory=list)  # marked as inputs, else Marabou fails
 
     @classmethod
-    def build(cls, network: ReluNetwork, box: LinfBall, hidden: list[Bounds]) -> Self:
+    def build(cls, network: ReluNetwork, box: Box, hidden: list[Bounds]) -> Self:
         center = (box.lower[0] + box.upper[0]) / 2
         radius = (box.upper[0] - box.lower[0]) / 2
         free = np.flatnonzero(radius > 0)

@@ -23,7 +23,7 @@ from tasks.core.bounds.linear import (
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.models.runtimes import Classifier, Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, margin_rows
+from tasks.core.properties.specification import Box, margin_rows
 from tasks.core.search.answer import Answer, Known
 from tasks.core.verdicts import DecidedBy, Verdict
 
@@ -115,7 +115,7 @@ class FirstStages:
             if len(left) == 0:
                 return
             started = monotonic()
-            ball = LinfBall.around(self.images[rows[left]], epsilon)
+            ball = Box.around(self.images[rows[left]], epsilon)
             margins = margin_rows(self.labels[rows[left]], self.network.num_outputs)
             hidden = preactivation_bounds(self.network, ball, method)
             lower[left] = np.maximum(lower[left], self._margins(ball, margins, hidden, method))
@@ -131,7 +131,7 @@ class FirstStages:
             yield int(rows[index]), Known(lower[index].copy(), handed_on, seconds)
 
     def _margins(
-        self, ball: LinfBall, margins: FloatArray, hidden: list[Bounds], method: Method
+        self, ball: Box, margins: FloatArray, hidden: list[Bounds], method: Method
     ) -> FloatArray:
         if method == "interval":
             return interval_lower_bounds(self.network, margins, hidden, ball)
@@ -161,7 +161,7 @@ def _falsified(point: FloatArray, seconds: dict[str, float]) -> Answer:
 def _robust(
     lower: FloatArray,
     errors: FloatArray,
-    ball: LinfBall,
+    ball: Box,
     stage: DecidedBy,
     seconds: dict[str, float],
 ) -> Answer:

@@ -19,7 +19,7 @@ from tasks.core.attacks.falsification import reaches
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import rounding_scales
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tasks.core.search.outcome import BestFirst, Search, worst_first
 
 BATCH = 256
@@ -36,7 +36,7 @@ class InputSearch(BestFirst):
     def __init__(
         self,
         network: ReluNetwork,
-        box: LinfBall,
+        box: Box,
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
         goal: float = 0.0,
@@ -53,7 +53,7 @@ class InputSearch(BestFirst):
             self._bound(*self._halves())
         return self.ended("input splitting", " boxes", "too thin to split")
 
-    def _halves(self) -> tuple[LinfBall, PhaseArray, BoolArray, FloatArray]:
+    def _halves(self) -> tuple[Box, PhaseArray, BoolArray, FloatArray]:
         """Both halves of the boxes with the least bounds, and these."""
         batch = worst_first(self.heap, BATCH)
         lower = np.repeat(np.concatenate([box.lower for _, _, box, *_ in batch]), 2, axis=0)
@@ -69,11 +69,9 @@ class InputSearch(BestFirst):
         self.closed_lower = min(self.closed_lower, float(ended.min(initial=np.inf)))
         upper[rows, split], lower[rows + 1, split] = middle, middle
         keep = np.repeat(~thin, 2)
-        return LinfBall(lower[keep], upper[keep]), phases[keep], alive[keep], known[keep]
+        return Box(lower[keep], upper[keep]), phases[keep], alive[keep], known[keep]
 
-    def _bound(
-        self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray, known: FloatArray
-    ) -> None:
+    def _bound(self, boxes: Box, phases: PhaseArray, alive: BoolArray, known: FloatArray) -> None:
         """Queues the boxes that stay open.
 
         `alive` marks regions open in the parent box, `known` bounds their excess there.
@@ -112,7 +110,7 @@ class _Padded:
     def __init__(
         self,
         network: ReluNetwork,
-        box: LinfBall,
+        box: Box,
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
     ) -> None:
@@ -146,7 +144,7 @@ class _Padded:
         )
 
     def bounds(
-        self, boxes: LinfBall, phases: PhaseArray, alive: BoolArray, goal: float
+        self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float
     ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
         """See `box_kernel.Found`, whose four these are; updates `phases` and `alive`."""
         from tasks.core.bounds.box_kernel import Found, bound_boxes

@@ -18,7 +18,7 @@ import numpy as np
 
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.answer import Answer, Known, combined
 from tasks.core.search.box_stages import BoxStages, Stage, searches
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
@@ -110,7 +110,7 @@ def warm_up() -> None:
     """
     one = Affine(np.eye(2), np.zeros(2))
     network = ReluNetwork((one, one))
-    box = LinfBall(np.full((1, 2), -1.0), np.ones((1, 2)))
+    box = Box(np.full((1, 2), -1.0), np.ones((1, 2)))
     region = UnsafeRegion(box, np.eye(2), np.ones(2))
     hidden = preactivation_bounds(network, box, "crown")
     for search in searches():

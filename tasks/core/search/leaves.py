@@ -13,7 +13,7 @@ from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import SignArray
 from tasks.core.networks.network import Affine
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 
 
 def programmed(
@@ -66,7 +66,7 @@ def _affine(
     return current, np.concatenate(held), np.concatenate(limits)
 
 
-def _least(box: LinfBall, rows: FloatArray, limits: FloatArray, count: int) -> Any:
+def _least(box: Box, rows: FloatArray, limits: FloatArray, count: int) -> Any:
     """HiGHS on the least t with `rows @ x - t <= limits` in the first `count`, else without t.
 
     None where the numbers are not finite.

@@ -39,7 +39,7 @@ from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import UNIT_ROUNDOFF, evaluation_error
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tasks.core.search.encoding import Encoding
 from tasks.core.verdicts import NEAR_BOUNDARY, WITNESSED_ONLY, Verdict, combine
 
@@ -69,7 +69,7 @@ class MarabouAnswer:
 
 def decide(
     network: ReluNetwork,
-    box: LinfBall,
+    box: Box,
     regions: Sequence[UnsafeRegion],
     *,
     timeout_seconds: float,
@@ -109,7 +109,7 @@ class _Question:
 
     @classmethod
     def of(
-        cls, network: ReluNetwork, box: LinfBall, region: UnsafeRegion, hidden: list[Bounds]
+        cls, network: ReluNetwork, box: Box, region: UnsafeRegion, hidden: list[Bounds]
     ) -> _Question:
         rows, depth = region.rows, len(network.layers) - 1
         both = linear_lower_bounds(network, depth, np.vstack([rows, -rows]), hidden, box)[0]
@@ -149,7 +149,7 @@ class _RegionAnswer:
 
 
 def _decide_region(
-    network: ReluNetwork, box: LinfBall, query: _Query, question: _Question, deadline: float
+    network: ReluNetwork, box: Box, query: _Query, question: _Question, deadline: float
 ) -> _RegionAnswer:
     """A row that is constant up to rounding excludes the region or is not asked.
 
@@ -191,7 +191,7 @@ def _ask(
 
 
 def _replayed(
-    network: ReluNetwork, box: LinfBall, question: _Question, inputs: FloatArray
+    network: ReluNetwork, box: Box, question: _Question, inputs: FloatArray
 ) -> _RegionAnswer:
     """`falsified` if the polished point is strictly inside the region, beyond rounding.
 

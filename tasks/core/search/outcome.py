@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 
 SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
 
@@ -69,7 +69,7 @@ class BestFirst:
     """
 
     def __init__(
-        self, network: ReluNetwork, box: LinfBall, regions: Sequence[UnsafeRegion], goal: float
+        self, network: ReluNetwork, box: Box, regions: Sequence[UnsafeRegion], goal: float
     ) -> None:
         self.network, self.box, self.regions, self.goal = network, box, regions, Goal(goal)
         self.heap: list[Any] = []

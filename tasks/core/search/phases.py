@@ -26,7 +26,7 @@ from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import SignArray, Subproblems
 from tasks.core.bounds.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tasks.core.search.leaves import programmed
 from tasks.core.search.outcome import BestFirst, Search, worst_first
 
@@ -56,7 +56,7 @@ class PhaseSearch(BestFirst):
     def __init__(
         self,
         network: ReluNetwork,
-        box: LinfBall,
+        box: Box,
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
         goal: float = 0.0,
@@ -221,7 +221,7 @@ class PhaseSearch(BestFirst):
 
 def optimised_root(
     network: ReluNetwork,
-    box: LinfBall,
+    box: Box,
     regions: Sequence[UnsafeRegion],
     hidden: Sequence[Bounds],
     num_steps: int,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.attacks.gradient import PGD_STEP
-from tasks.core.training.training_bounds import BoundedNetwork, Box, ball_around
+from tasks.core.training.training_bounds import BoundedNetwork, BoxTensors, ball_around
 from tasks.core.training.training_settings import Defence
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ TOLERANCE = 0.5  # their tau
 Loss = Callable[..., Any]  # (images, labels, epsilon, weight, ramp, seed) -> scalar tensor
 LossAt = Callable[[Any], Any]
 Attack = Callable[[Any, Any, Any, Any], Any]  # (images, labels, epsilon, seed) -> points
-BoxOf = Callable[[Any, Any, Any, Any], Box]  # the same, to what is bounded
+BoxOf = Callable[[Any, Any, Any, Any], BoxTensors]  # the same, to what is bounded
 
 
 def loss_of(
@@ -152,12 +152,12 @@ def _bounded(model: keras.Sequential, box_of: BoxOf, *, linear: bool) -> Loss:
     return loss
 
 
-def _whole_ball(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
+def _whole_ball(images: Any, labels: Any, epsilon: Any, seed: Any) -> BoxTensors:
     return ball_around(images, epsilon)
 
 
 def _small_box(attack: Attack, ratio: float) -> BoxOf:
-    def box(images: Any, labels: Any, epsilon: Any, seed: Any) -> Box:
+    def box(images: Any, labels: Any, epsilon: Any, seed: Any) -> BoxTensors:
         points = attack(images, labels, (1 - ratio) * epsilon, seed)
         return ball_around(points, ratio * epsilon)
 
@@ -210,7 +210,7 @@ def _uphill(loss: LossAt, points: Any) -> Any:
     return tf.sign(tape.gradient(value, points))
 
 
-def warmup_penalty(hidden: list[Box], ball: Box) -> Any:
+def warmup_penalty(hidden: list[BoxTensors], ball: BoxTensors) -> Any:
     """Keeps bounds tight and ReLUs of both signs while epsilon grows, after Shi et al. 2021.
 
     Per ReLU layer: how far the mean radius exceeds the input's by more than 1/tau; and how far

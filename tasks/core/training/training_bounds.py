@@ -59,18 +59,18 @@ class AffineStep:
 
 
 @dataclass(frozen=True, eq=False)
-class Box:
+class BoxTensors:
     """Bounds on one layer's values, each (batch, …)."""
 
     lower: Any
     upper: Any
 
 
-def ball_around(images: Any, epsilon: Any) -> Box:
+def ball_around(images: Any, epsilon: Any) -> BoxTensors:
     """The L-infinity ball within [0, 1]."""
     import tensorflow as tf
 
-    return Box(tf.maximum(images - epsilon, 0.0), tf.minimum(images + epsilon, 1.0))
+    return BoxTensors(tf.maximum(images - epsilon, 0.0), tf.minimum(images + epsilon, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,31 +102,35 @@ class BoundedNetwork:
             raise _unsupported(model.layers[-1], "the last layer, which must be a linear Dense")
         return cls(steps)
 
-    def preactivations(self, lower: Any, upper: Any) -> list[Box]:
+    def preactivations(self, lower: Any, upper: Any) -> list[BoxTensors]:
         """Interval bounds on the inputs of every ReLU (Gowal et al. 2018, section 3.1)."""
         import tensorflow as tf
 
-        found: list[Box] = []
+        found: list[BoxTensors] = []
         for step in self.steps[:-1]:
             center, radius = (upper + lower) / 2, (upper - lower) / 2
             center = step.times(center, step.layer.kernel) + step.layer.bias
             radius = step.times(radius, tf.abs(step.layer.kernel))
-            found.append(Box(center - radius, center + radius))
+            found.append(BoxTensors(center - radius, center + radius))
             lower, upper = tf.nn.relu(center - radius), tf.nn.relu(center + radius)
         return found
 
-    def interval_margins(self, labels: Any, hidden: Sequence[Box], ball: Box) -> Any:
+    def interval_margins(self, labels: Any, hidden: Sequence[BoxTensors], ball: BoxTensors) -> Any:
         """Lower bounds on `logit[label] - logit[j]`, (batch, classes), from the last hidden box.
 
         The last layer and the subtraction are one map (the "elision" of Gowal et al. 2018).
         """
         import tensorflow as tf
 
-        box = Box(tf.nn.relu(hidden[-1].lower), tf.nn.relu(hidden[-1].upper)) if hidden else ball
+        box = (
+            BoxTensors(tf.nn.relu(hidden[-1].lower), tf.nn.relu(hidden[-1].upper))
+            if hidden
+            else ball
+        )
         rows, constant = self._margin_rows(labels)
-        return constant + _least(rows, Box(_flat(box.lower), _flat(box.upper)))
+        return constant + _least(rows, BoxTensors(_flat(box.lower), _flat(box.upper)))
 
-    def crown_margins(self, labels: Any, hidden: Sequence[Box], ball: Box) -> Any:
+    def crown_margins(self, labels: Any, hidden: Sequence[BoxTensors], ball: BoxTensors) -> Any:
         """The same by linear bounds from the margins back to the ball (Zhang et al. 2020)."""
         import tensorflow as tf
 
@@ -141,7 +145,7 @@ class BoundedNetwork:
             constant += _sum(rows * step.layer.bias)
             rows = step.times_transposed(rows)
         flat = tf.reshape(rows, (-1, rows.shape[1], prod(rows.shape[2:])))
-        return constant + _least(flat, Box(_flat(ball.lower), _flat(ball.upper)))
+        return constant + _least(flat, BoxTensors(_flat(ball.lower), _flat(ball.upper)))
 
     def _margin_rows(self, labels: Any) -> tuple[Any, Any]:
         """Over the last activations: (batch, classes, units), and constants (batch, classes)."""
@@ -153,7 +157,7 @@ class BoundedNetwork:
         return rows, tf.gather(last.bias, labels)[:, None] - last.bias
 
 
-def relu_lines(box: Box) -> tuple[Any, Any, Any]:
+def relu_lines(box: BoxTensors) -> tuple[Any, Any, Any]:
     """Lower slope, upper slope and upper intercept, as `ReluRelaxation.of` gives them."""
     import tensorflow as tf
 
@@ -168,7 +172,7 @@ def relu_lines(box: Box) -> tuple[Any, Any, Any]:
     )
 
 
-def _least(rows: Any, box: Box) -> Any:
+def _least(rows: Any, box: BoxTensors) -> Any:
     """Minimum over the box of (batch, m, n) `rows` times (batch, n)."""
     import tensorflow as tf
 

@@ -14,7 +14,7 @@ from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.agreement import MOST_BOXES
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, adversary_classes, margins
+from tasks.core.properties.specification import Box, Property, adversary_classes, margins
 from tasks.core.search import ladder
 from tasks.core.search.answer import Answer, Known
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict, VerificationResult
@@ -37,9 +37,9 @@ class Ball:
     known: Known | None = None
 
     @property
-    def box(self) -> LinfBall:
+    def box(self) -> Box:
         """Its inputs: a batch of one."""
-        return LinfBall.around(self.image[None], self.epsilon)
+        return Box.around(self.image[None], self.epsilon)
 
     def robustness(self, num_classes: int) -> Property:
         """That its label wins over all of it."""
@@ -71,9 +71,9 @@ class Sample:
             for epsilon in epsilons
         ]
 
-    def first_boxes(self, epsilon: float) -> LinfBall:
+    def first_boxes(self, epsilon: float) -> Box:
         """The few at which a model is held against itself."""
-        return LinfBall.around(self.images[:MOST_BOXES], epsilon)
+        return Box.around(self.images[:MOST_BOXES], epsilon)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, margins
+from tasks.core.properties.specification import Box, margins
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import (
@@ -205,7 +205,7 @@ class _RadiusQuestion:
         The float64 difference of two float32 numbers errs by half a unit in the last place at most,
         so the next number up is no less than the exact distance.
         """
-        ball = LinfBall.around(job.image[None], max_epsilon)
+        ball = Box.around(job.image[None], max_epsilon)
         image = job.image.reshape(-1).astype(np.float64)
         distances = np.abs(float32_inside(ball, candidates).astype(np.float64) - image).max(axis=1)
         for place in np.argsort(distances):

@@ -12,7 +12,7 @@ from tasks.core.attacks import falsification
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.answer import Answer
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
@@ -73,7 +73,7 @@ class DifferenceSolver:
 
     twin: ReluNetwork
     loose: ReluNetwork
-    domain: LinfBall
+    domain: Box
     delta: float
     goal: DifferenceGoal
 
@@ -92,7 +92,7 @@ class _Search:
         self,
         twin: ReluNetwork,
         loose: ReluNetwork,
-        box: LinfBall,
+        box: Box,
         goal: DifferenceGoal,
         label: int,
     ) -> None:

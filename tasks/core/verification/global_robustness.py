@@ -24,7 +24,7 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification.difference_search import (
     DifferenceFindings,
@@ -66,7 +66,7 @@ class ClassResult:
 
 def global_robustness(
     network: ReluNetwork,
-    domain: LinfBall,
+    domain: Box,
     delta: float,
     goal: DifferenceGoal,
     resources: Resources,
@@ -101,7 +101,7 @@ class _DifferenceQuestion:
     """`asking.Question` about the outputs of a network."""
 
     network: ReluNetwork
-    domain: LinfBall
+    domain: Box
     delta: float
     goal: DifferenceGoal
     runtime: Runtime | None

@@ -14,7 +14,7 @@ from tasks.core.attacks import falsification
 from tasks.core.bounds.linear import Method, margin_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, margins
+from tasks.core.properties.specification import Box, Property, margins
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.bisection import Reply, narrow
@@ -138,8 +138,8 @@ class _Search:
         finally:
             self.seconds[stage] = time.monotonic() - started
 
-    def _ball(self, radius: float) -> LinfBall:
-        return LinfBall.around(self.image[None], radius)
+    def _ball(self, radius: float) -> Box:
+        return Box.around(self.image[None], radius)
 
     def _property(self, radius: float) -> Property:
         return Property.robustness(self._ball(radius), self.label, self.network.num_outputs)

@@ -17,7 +17,7 @@ from tasks.core.models import loading
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.nnet_network import read_nnet
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 
 ONNX_FILE = PinnedFile(
     "ACASXU_run2a_1_1_batch_2000.onnx",
@@ -73,9 +73,7 @@ class Cell:
     def property(self, model: LoadedModel) -> Property:
         """No other output is as small as the one that is minimal at the point."""
         center = np.array([POINTS[self.point - 1]])
-        box = LinfBall(
-            np.maximum(center - self.delta, LOWER), np.minimum(center + self.delta, UPPER)
-        )
+        box = Box(np.maximum(center - self.delta, LOWER), np.minimum(center + self.delta, UPPER))
         outputs = model.network(center)[0]
         minimal = int(outputs.argmin())
         rows = np.eye(len(outputs)) - np.eye(len(outputs))[minimal]

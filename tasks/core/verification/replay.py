@@ -6,10 +6,10 @@ import numpy as np
 
 from tasks.core.arrays import Float32Array, FloatArray
 from tasks.core.models.runtimes import Runtime
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 
-def float32_inside(box: LinfBall, points: FloatArray | Float32Array) -> Float32Array:
+def float32_inside(box: Box, points: FloatArray | Float32Array) -> Float32Array:
     """The float32 points of `box` (one box) next to `points`, (n, inputs), input by input.
 
     Where the box holds no float32 number, the one nearest to the point moved into the box.
@@ -20,7 +20,7 @@ def float32_inside(box: LinfBall, points: FloatArray | Float32Array) -> Float32A
 
 
 def replayed(
-    runtime: Runtime, box: LinfBall, point: FloatArray | Float32Array
+    runtime: Runtime, box: Box, point: FloatArray | Float32Array
 ) -> tuple[Float32Array, Float32Array]:
     """The float32 point of `box` next to `point`, and its logits, alone in its batch.
 

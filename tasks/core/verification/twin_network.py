@@ -9,11 +9,11 @@ from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 
 def twin_network(
-    network: ReluNetwork, domain: LinfBall, delta: float, *, clipped: bool = True
+    network: ReluNetwork, domain: Box, delta: float, *, clipped: bool = True
 ) -> ReluNetwork:
     """The network from (x, d) to `network(clip(x + d, domain)) - network(x)`.
 
@@ -51,16 +51,16 @@ def twin_network(
     return builder.finished(network.layers[-1])
 
 
-def widened(domain: LinfBall, delta: float) -> LinfBall:
+def widened(domain: Box, delta: float) -> Box:
     """A box that holds x + d for every x of the domain, in exact arithmetic."""
     lower, upper = domain.lower - delta, domain.upper + delta
-    return LinfBall(np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf))
+    return Box(np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf))
 
 
-def twin_box(domain: LinfBall, delta: float) -> LinfBall:
+def twin_box(domain: Box, delta: float) -> Box:
     """The box of (x, d): the domain and [-delta, delta] for each input."""
     change = np.full_like(domain.lower, delta)
-    return LinfBall(np.hstack([domain.lower, -change]), np.hstack([domain.upper, change]))
+    return Box(np.hstack([domain.lower, -change]), np.hstack([domain.upper, change]))
 
 
 class _Builder:
@@ -69,7 +69,7 @@ class _Builder:
     `value` maps the activations to the first copy's, `change` to the second's less the first's.
     """
 
-    def __init__(self, domain: LinfBall, delta: float, *, clipped: bool) -> None:
+    def __init__(self, domain: Box, delta: float, *, clipped: bool) -> None:
         """x and d pass; clip(x + d) - x = d - relu(x + d - hi) + relu(lo - x - d)."""
         lower, upper = domain.lower[0], domain.upper[0]
         if not clipped:

@@ -8,7 +8,7 @@ import pytest
 from tasks.core.attacks.gradient import Attacked, fgsm, fgsm_points, pgd
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
-from tasks.core.properties.specification import LinfBall, margins
+from tasks.core.properties.specification import Box, margins
 
 
 def run(
@@ -27,7 +27,7 @@ def test_points_lie_in_ball_and_pixel_range(
 ) -> None:
     attacked = run(attack, classifier, digits, epsilon)
     # compared in float64, where x + epsilon rounded to float32 would lie outside
-    assert LinfBall.around(digits.test_images[:100], epsilon).contains(attacked.points).all()
+    assert Box.around(digits.test_images[:100], epsilon).contains(attacked.points).all()
     labels = digits.test_labels[:100]
     np.testing.assert_array_equal(
         attacked.broken, classifier.predictions(attacked.points) != labels

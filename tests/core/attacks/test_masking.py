@@ -15,7 +15,7 @@ from tasks.core.attacks.gradient import pgd
 from tasks.core.attacks.masking import MaskingEvidence, measure, signs_of_masking
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 
 HONEST = MaskingEvidence(
     epsilons=(0.05, 0.1, 0.2, 1.0),
@@ -82,6 +82,6 @@ def test_pgd_from_random_owes_nothing_to_fgsm(classifier: Classifier, digits: Da
     found = pgd(
         classifier, images, labels, 0.1, num_steps=0, num_restarts=1, seed=3, from_fgsm=False
     ).points
-    assert LinfBall.around(images, 0.1).contains(found).all()
+    assert Box.around(images, 0.1).contains(found).all()
     inside = np.abs(found - images)[(images > 0.1) & (images < 0.9)]
     assert 0.04 < inside.mean() < 0.06  # a uniform point's mean distance is half of the radius

@@ -13,7 +13,7 @@ from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tasks.core.search.phases import _clipped
 from tests.networks import KINDS, Kind, random_network_of, sampled_points
 from tests.oracle import least_excess
@@ -23,7 +23,7 @@ def random_region(generator: np.random.Generator, network: ReluNetwork) -> Unsaf
     center = generator.normal(size=(1, network.num_inputs)) * 0.5
     radius = generator.uniform(0.05, 0.8)
     rows = generator.normal(size=(int(generator.integers(1, 4)), network.num_outputs))
-    return UnsafeRegion(LinfBall(center - radius, center + radius), rows, rows.sum(axis=1) * 0.1)
+    return UnsafeRegion(Box(center - radius, center + radius), rows, rows.sum(axis=1) * 0.1)
 
 
 def random_choices(generator: np.random.Generator, problem: DualProblem, rows: int) -> Choices:
@@ -88,7 +88,7 @@ def test_planes_are_rounded_outwards() -> None:
         weight, bias = generator.normal(size=(1, 20)), generator.normal(size=1)
         network = ReluNetwork((Affine(weight, bias), Affine(-np.ones((1, 1)), np.zeros(1))))
         center, radius = generator.normal(size=(1, 20)), generator.uniform(0.1, 1, size=(1, 20))
-        box = LinfBall(center - radius, center + radius)
+        box = Box(center - radius, center + radius)
         corner = np.where(weight[0] > 0, box.upper[0], box.lower[0])
         terms = zip(weight[0].tolist(), corner.tolist(), strict=True)
         least = -sum((Fraction(w) * Fraction(x) for w, x in terms), Fraction(float(bias[0])))
@@ -106,7 +106,7 @@ def test_planes_are_rounded_outwards() -> None:
 def test_a_hidden_bound_that_is_nan_proves_nothing(lower: float, upper: float) -> None:
     """Although a plane needs no hidden bound: what is NaN hides something that went wrong."""
     network = ReluNetwork((Affine(np.eye(2), np.zeros(2)), Affine(np.ones((1, 2)), np.ones(1))))
-    ball = LinfBall(np.full((1, 2), -1.0), np.ones((1, 2)))
+    ball = Box(np.full((1, 2), -1.0), np.ones((1, 2)))
     hidden = [Bounds(np.array([[lower, -1.0]]), np.array([[upper, 1.0]]))]
     problem = DualProblem(network, ball, hidden)
     signs = np.zeros((1, 2), dtype=np.int8)

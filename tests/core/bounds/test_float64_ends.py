@@ -17,7 +17,7 @@ from tasks.core.bounds.linear import (
 )
 from tasks.core.bounds.rounding import HUGE
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import Engine, Verdict
 
@@ -30,7 +30,7 @@ def padded(first: FloatArray, inputs: int) -> FloatArray:
     return np.pad(first, (0, inputs - len(first)))[None]
 
 
-def chord(inputs: int) -> tuple[ReluNetwork, LinfBall]:
+def chord(inputs: int) -> tuple[ReluNetwork, Box]:
     """z = 1.5e308 x, y = 1 - 1e-300 relu(z), x in [-1, 1]: y falls to 1 - 1.5e8.
 
     `upper - lower` is infinite, and upper / infinity a chord of slope 0.
@@ -41,18 +41,18 @@ def chord(inputs: int) -> tuple[ReluNetwork, LinfBall]:
             Affine(np.array([[-1e-300]]), np.ones(1)),
         )
     )
-    return network, LinfBall(np.full((1, inputs), -1.0), np.ones((1, inputs)))
+    return network, Box(np.full((1, inputs), -1.0), np.ones((1, inputs)))
 
 
-def center(inputs: int) -> tuple[ReluNetwork, LinfBall]:
+def center(inputs: int) -> tuple[ReluNetwork, Box]:
     """y = x - 1.5e308 over [1e308, 1.7e308], whose ends' sum is infinite: y falls to -0.5e308."""
     network = ReluNetwork((Affine(padded(np.ones(1), inputs), np.array([-1.5e308])),))
     lower, upper = np.zeros((1, inputs)), np.ones((1, inputs))
     lower[0, 0], upper[0, 0] = 1e308, 1.7e308
-    return network, LinfBall(lower, upper)
+    return network, Box(lower, upper)
 
 
-def product(inputs: int) -> tuple[ReluNetwork, LinfBall]:
+def product(inputs: int) -> tuple[ReluNetwork, Box]:
     """y = 1e200 (1e200 x) - … of values within float64 whose coefficients' product is not."""
     network = ReluNetwork(
         (
@@ -60,7 +60,7 @@ def product(inputs: int) -> tuple[ReluNetwork, LinfBall]:
             Affine(np.array([[1e160]]), np.array([-1e149])),
         )
     )
-    return network, LinfBall(np.full((1, inputs), 0.0), np.full((1, inputs), 1e-20))
+    return network, Box(np.full((1, inputs), 0.0), np.full((1, inputs), 1e-20))
 
 
 @pytest.mark.parametrize("inputs", WIDTHS)
@@ -84,7 +84,7 @@ def test_underflow_proves_nothing(inputs: int) -> None:
     """y = 2^-1074 - sum of 2^-1074 x_i over [0, 0.49]: every product rounds to zero."""
     tiny = 2.0**-1074
     network = ReluNetwork((Affine(np.full((1, inputs), -tiny), np.array([tiny])),))
-    ball = LinfBall(np.zeros((1, inputs)), np.full((1, inputs), 0.49 if inputs > 3 else 0.4))
+    ball = Box(np.zeros((1, inputs)), np.full((1, inputs), 0.49 if inputs > 3 else 0.4))
     least = Fraction(tiny) - inputs * Fraction(tiny) * Fraction(float(ball.upper[0, 0]))
     assert least < 0
     region = UnsafeRegion(ball, np.ones((1, 1)), np.zeros(1))
@@ -105,7 +105,7 @@ def test_proofs_hold_at_every_scale_within(scale: float) -> None:
     network = ReluNetwork(
         (Affine(weights[0], np.zeros(2)), Affine(scale * weights[1], np.array([scale])))
     )
-    ball = LinfBall(np.zeros((1, 2)), np.ones((1, 2)))
+    ball = Box(np.zeros((1, 2)), np.ones((1, 2)))
     region = UnsafeRegion(ball, np.ones((1, 1)), np.zeros(1))
     assert scale < HUGE
     for engine in ("ladder", "bounds"):

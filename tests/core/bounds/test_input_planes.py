@@ -13,21 +13,21 @@ from tasks.core.bounds.linear import interval_step
 from tasks.core.bounds.relaxations import ReluRelaxation
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 from tests.networks import box
 
 
-def random_layer(generator: np.random.Generator) -> tuple[Affine, LinfBall]:
+def random_layer(generator: np.random.Generator) -> tuple[Affine, Box]:
     """Five units on six inputs, some weights 0 as in a convolution's window, one input fixed."""
     weight = generator.normal(size=(5, 6))
     weight[1, :2] = weight[2, 4:] = 0
     weight[3] = 0
     center, radius = generator.normal(size=(1, 6)), generator.uniform(0.1, 1, size=(1, 6))
     radius[0, 5] = 0
-    return Affine(weight, generator.normal(size=5)), LinfBall(center - radius, center + radius)
+    return Affine(weight, generator.normal(size=5)), Box(center - radius, center + radius)
 
 
-def planes_of(layer: Affine, ball: LinfBall, kind: type[np.floating]) -> InputPlanes:
+def planes_of(layer: Affine, ball: Box, kind: type[np.floating]) -> InputPlanes:
     return InputPlanes(layer, Spans.of(layer.matrix), ball, kind)
 
 

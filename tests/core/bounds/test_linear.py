@@ -18,16 +18,14 @@ from tasks.core.bounds.linear import (
 )
 from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, margin_rows
+from tasks.core.properties.specification import Box, margin_rows
 from tests.networks import box, hand_computed, random_case, random_network, sampled_points
 from tests.oracle import least_margin
 
 METHODS: tuple[Method, ...] = ("interval", "crown")
 
 
-def lower_margins(
-    network: ReluNetwork, ball: LinfBall, labels: list[int], method: Method
-) -> FloatArray:
+def lower_margins(network: ReluNetwork, ball: Box, labels: list[int], method: Method) -> FloatArray:
     hidden = preactivation_bounds(network, ball, method)
     return margin_lower_bounds(network, ball, labels, hidden)
 
@@ -81,7 +79,7 @@ def test_never_above_the_exact_least_margin(method: Method) -> None:
     tight = 0
     for _ in range(60):
         network, center, label, epsilon = random_case(generator)
-        ball = LinfBall.around(center[None], epsilon)
+        ball = Box.around(center[None], epsilon)
         bound = lower_margins(network, ball, [label], method).min()
         exact = least_margin(network, ball, label)
         assert bound <= exact + 1e-7  # HiGHS's feasibility tolerance
@@ -95,7 +93,7 @@ def test_hold_at_corners_and_samples(method: Method, widths: tuple[int, ...]) ->
     generator = np.random.default_rng(sum(widths))
     network = random_network(generator, widths)
     centers = generator.random((7, widths[0]))
-    ball = LinfBall.around(centers, 0.1)
+    ball = Box.around(centers, 0.1)
     labels = network(centers).argmax(axis=1)
     hidden = preactivation_bounds(network, ball, method)
     lower = margin_lower_bounds(network, ball, labels, hidden)
@@ -115,7 +113,7 @@ def test_point_ball_gives_the_forward_pass(method: Method) -> None:
     network = random_network(generator, (4, 7, 7, 3))
     center = generator.random((1, 4))
     logits = network(center)[0]
-    bound = lower_margins(network, LinfBall(center, center), [1], method)[0]
+    bound = lower_margins(network, Box(center, center), [1], method)[0]
     np.testing.assert_allclose(bound, [logits[1] - logits[0], logits[1] - logits[2]], atol=1e-12)
     assert (bound <= [logits[1] - logits[0], logits[1] - logits[2]]).all()
 
@@ -124,7 +122,7 @@ def test_crown_is_never_looser_than_intervals() -> None:
     generator = np.random.default_rng(3)
     for _ in range(20):
         network, center, _label, epsilon = random_case(generator)
-        ball = LinfBall.around(center[None], epsilon)
+        ball = Box.around(center[None], epsilon)
         interval = preactivation_bounds(network, ball, "interval")
         crown = preactivation_bounds(network, ball, "crown")
         for loose, tight in zip(interval, crown, strict=True):
@@ -149,14 +147,14 @@ def test_rounding_never_lifts_a_bound_above_the_exact_value() -> None:
             for row in first.weight
         ]
         exact = max(hidden[0], 0) - max(hidden[1], 0)
-        bound = lower_margins(network, LinfBall(point[None], point[None]), [0], "crown")[0, 0]
+        bound = lower_margins(network, Box(point[None], point[None]), [0], "crown")[0, 0]
         assert Fraction(float(bound)) <= exact
 
 
 def test_batches_are_split_without_changing_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(5)
     network = random_network(generator, (6, 9, 9, 4))
-    ball = LinfBall.around(generator.random((11, 6)), 0.1)
+    ball = Box.around(generator.random((11, 6)), 0.1)
     hidden = preactivation_bounds(network, ball, "crown")
     rows = np.eye(4)
     whole = linear_lower_bounds(network, 2, rows, hidden, ball)
@@ -172,7 +170,7 @@ def test_certified_is_what_either_bound_proves_and_no_more() -> None:
         network = random_network(generator, (4, 8, 6, 3))
         centers = generator.uniform(0.2, 0.8, (12, 4))
         labels = network(centers).argmax(axis=1)
-        ball = LinfBall.around(centers, 0.05)
+        ball = Box.around(centers, 0.05)
         found = certified(network, ball, labels)
         hidden = preactivation_bounds(network, ball, "interval")
         rows = margin_rows(labels, 3)

@@ -12,7 +12,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.models.agreement import box_points, check_agreement, seeded_points
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 from tests.networks import box, random_network
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -78,7 +78,7 @@ def test_a_runtime_that_fails_is_one_line() -> None:
 
 
 def test_points_of_boxes_hold_their_ends() -> None:
-    boxes = LinfBall(np.zeros((6, 2)), np.ones((6, 2)))
+    boxes = Box(np.zeros((6, 2)), np.ones((6, 2)))
     points = box_points(boxes)
     for expected in ([0.5, 0.5], [0.0, 0.0], [1.0, 1.0]):
         assert (points == expected).all(axis=1).any()

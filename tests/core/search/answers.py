@@ -9,7 +9,7 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks import falsification
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.answer import Answer
 from tasks.core.verdicts import Engine, Verdict
 from tests.networks import (
@@ -21,8 +21,8 @@ TIMEOUT_SECONDS = 10.0
 ORACLE_TOLERANCE = 1e-6
 
 
-def cube(inputs: int, radius: float) -> LinfBall:
-    return LinfBall(np.full((1, inputs), -radius), np.full((1, inputs), radius))
+def cube(inputs: int, radius: float) -> Box:
+    return Box(np.full((1, inputs), -radius), np.full((1, inputs), radius))
 
 
 def single(region: UnsafeRegion) -> Property:

@@ -18,7 +18,7 @@ from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property
+from tasks.core.properties.specification import Box, Property
 from tasks.core.search import box_bounds, first_stages
 from tasks.core.search.answer import Answer, Known
 from tasks.core.search.first_stages import AttackStrength, FirstStages
@@ -55,7 +55,7 @@ def test_every_point_once_and_none_proved_that_breaks() -> None:
             found = list(stages_of(network, sample).run([5, 0, 3], epsilon))
             assert sorted(row for row, _ in found) == [0, 3, 5]
             for row, said in found:
-                ball = LinfBall.around(sample.images[row][None], epsilon)
+                ball = Box.around(sample.images[row][None], epsilon)
                 exact = least_margin(network, ball, int(sample.labels[row]))
                 if isinstance(said, Known):
                     decided[None] += 1
@@ -78,7 +78,7 @@ def test_what_is_handed_on_holds_in_its_ball_and_is_no_looser() -> None:
     ]
     assert len(handed_on) >= 3
     for row, known in handed_on:
-        ball = LinfBall.around(sample.images[row][None], EPSILON)
+        ball = Box.around(sample.images[row][None], EPSILON)
         alone = preactivation_bounds(network, ball, "crown")
         assert known.hidden is not None
         inside = np.random.default_rng(1).uniform(ball.lower, ball.upper, (200, 14))
@@ -100,7 +100,7 @@ def test_the_ladder_decides_alike_with_and_without_what_is_known() -> None:
         for row, known in stages_of(network, sample).run(range(8), EPSILON):
             if isinstance(known, Answer):
                 continue
-            ball = LinfBall.around(sample.images[row][None], EPSILON)
+            ball = Box.around(sample.images[row][None], EPSILON)
             prop = Property.robustness(ball, int(sample.labels[row]), 3)
             with_it, without = (
                 decide(network, prop, timeout_seconds=10, known=what) for what in (known, None)
@@ -119,7 +119,7 @@ def test_the_ladder_decides_alike_with_and_without_what_is_known() -> None:
 def counted(monkeypatch: pytest.MonkeyPatch, module: Any, counts: Counter[str]) -> None:
     """Counts the boxes that a module has bounded by each method."""
 
-    def count(network: ReluNetwork, ball: LinfBall, method: str, *deadline: float) -> Any:
+    def count(network: ReluNetwork, ball: Box, method: str, *deadline: float) -> Any:
         counts[method] += len(ball)
         return preactivation_bounds(network, ball, method, *deadline)  # type: ignore[arg-type]
 
@@ -172,7 +172,7 @@ def test_an_attack_does_not_begin_again_where_it_failed(monkeypatch: pytest.Monk
         for found in stages_of(network, sample).run(range(8), EPSILON)
         if isinstance(found[1], Known)
     )
-    ball = LinfBall.around(sample.images[row][None], 0.4)
+    ball = Box.around(sample.images[row][None], 0.4)
     prop = Property.robustness(ball, int(sample.labels[row]), 3)
     decide(network, prop, engine="bounds", timeout_seconds=5)
     assert starts == [(1, True), (9, False)]
@@ -207,7 +207,7 @@ def test_what_a_small_ball_breaks_is_not_attacked_in_a_greater_one(
         for row in broken[-1]:
             said = found[row]
             assert isinstance(said, Answer)
-            ball = LinfBall.around(digits.test_images[row][None], epsilon)
+            ball = Box.around(digits.test_images[row][None], epsilon)
             assert ball.contains(said.candidates)[0]
             point = said.candidates.astype(np.float32).reshape(1, 8, 8)
             assert classifier.predictions(point)[0] != digits.test_labels[row]

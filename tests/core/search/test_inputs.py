@@ -9,7 +9,7 @@ import pytest
 
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, UnsafeRegion
+from tasks.core.properties.specification import Box, UnsafeRegion
 from tasks.core.search.inputs import InputSearch
 from tests.networks import KINDS, Kind, box, random_network_of, sampled_points
 
@@ -21,7 +21,7 @@ def test_kernel_is_sound_over_the_root_and_its_halves(kind: Kind) -> None:
         generator = np.random.default_rng([KINDS.index(kind), case])
         network = random_network_of(generator, kind, "few")
         center = generator.normal(size=(1, network.num_inputs)) * 0.5
-        ball = LinfBall(center - 0.4, center + 0.4)
+        ball = Box(center - 0.4, center + 0.4)
         region = UnsafeRegion(ball, generator.normal(size=(1, network.num_outputs)), np.zeros(1))
         hidden = preactivation_bounds(network, ball, "crown")
         search = InputSearch(network, ball, [region], hidden)
@@ -40,9 +40,7 @@ def test_kernel_is_sound_over_the_root_and_its_halves(kind: Kind) -> None:
             middle = (boxes.lower + boxes.upper)[:, split] / 2
             below, above = boxes.upper.copy(), boxes.lower.copy()
             below[:, split], above[:, split] = middle, middle
-            boxes = LinfBall(
-                np.concatenate([boxes.lower, above]), np.concatenate([below, boxes.upper])
-            )
+            boxes = Box(np.concatenate([boxes.lower, above]), np.concatenate([below, boxes.upper]))
             phases = np.concatenate([phases, phases])
 
 

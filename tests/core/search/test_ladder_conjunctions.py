@@ -7,7 +7,7 @@ import pytest
 
 from tasks.core.attacks import falsification
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tests.core.search.answers import (
@@ -96,7 +96,7 @@ def test_rounded_weights_of_a_conjunction_prove_nothing() -> None:
         lower, upper, point = np.zeros((3, 1, 13))
         lower[0, 0], upper[0, 0] = t - generator.random() * 0.1, t + generator.random() * 0.1
         point[0, 0] = t
-        region = UnsafeRegion(LinfBall(lower, upper), rows[:, None], -rows * t)
+        region = UnsafeRegion(Box(lower, upper), rows[:, None], -rows * t)
         assert region.excess(network(point))[0] == 0
         answer = decide(network, single(region), timeout_seconds=0.02)
         assert answer.verdict is not Verdict.ROBUST

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.core.attacks import falsification
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import Engine, Verdict
 from tests.core.search.answers import (
@@ -64,7 +64,7 @@ def test_point_box_gives_the_forward_pass(engine: Engine, inputs: int) -> None:
         row = generator.normal(size=(1, 3))
         value = float(row[0] @ network(point)[0])
         for gap, verdict in ((1e-9, Verdict.ROBUST), (-1e-9, Verdict.FALSIFIED)):
-            region = UnsafeRegion(LinfBall(point, point), row, np.array([gap - value]))
+            region = UnsafeRegion(Box(point, point), row, np.array([gap - value]))
             answer = decide(network, single(region), engine=engine, timeout_seconds=5.0)
             assert answer.verdict is verdict
             assert answer.margin is None or answer.margin <= gap + 1e-12

@@ -14,7 +14,7 @@ from tasks.core.attacks.falsification import descend
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
 from tasks.core.data import datasets
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion, margin_rows
+from tasks.core.properties.specification import Box, Property, UnsafeRegion, margin_rows
 from tasks.core.search import ladder, marabou
 from tasks.core.verdicts import NEAR_BOUNDARY, WITNESSED_ONLY, DecidedBy, Engine, Verdict
 from tests import raw_marabou
@@ -24,17 +24,17 @@ from tests.oracle import least_margin
 TIMEOUT_SECONDS = 20.0
 AMBIGUOUS = 1e-5  # margins at which the oracle's own tolerance decides
 
-Case = tuple[ReluNetwork, LinfBall, int]
+Case = tuple[ReluNetwork, Box, int]
 
 
 def decide(
-    network: ReluNetwork, ball: LinfBall, label: int, timeout_seconds: float = TIMEOUT_SECONDS
+    network: ReluNetwork, ball: Box, label: int, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> marabou.MarabouAnswer:
     regions = Property.robustness(ball, label, network.num_outputs).unsafe
     return marabou.decide(network, ball, regions, timeout_seconds=timeout_seconds)
 
 
-def polish(network: ReluNetwork, ball: LinfBall, row: FloatArray, start: FloatArray) -> FloatArray:
+def polish(network: ReluNetwork, ball: Box, row: FloatArray, start: FloatArray) -> FloatArray:
     region = UnsafeRegion(ball, row[None], np.zeros(1))
     return descend(network, ball, region, start[None], num_steps=100)[0][0]
 
@@ -59,7 +59,7 @@ def test_agrees_with_the_exact_oracle() -> None:
     verdicts: Counter[str] = Counter()
     for _ in range(250):
         network, center, label, epsilon = random_case(generator)
-        ball = LinfBall.around(center[None], epsilon)
+        ball = Box.around(center[None], epsilon)
         exact, answer = least_margin(network, ball, label), decide(network, ball, label)
         if abs(exact) < AMBIGUOUS:
             continue
@@ -116,7 +116,7 @@ def test_overflow_proves_nothing() -> None:
     for scale in (1e200, 1e300):
         network = random_network(generator, (3, 5, 5, 2))
         network = ReluNetwork(tuple(Affine(a.weight * scale, a.bias) for a in network.layers))
-        ball = LinfBall.around(generator.random((1, 3)), 0.3)
+        ball = Box.around(generator.random((1, 3)), 0.3)
         with np.errstate(all="ignore"):
             assert decide(network, ball, 0).verdict is not Verdict.ROBUST
             hidden = preactivation_bounds(network, ball, "crown")
@@ -238,12 +238,12 @@ def decayed() -> ReluNetwork:
     return relu_network(model)
 
 
-def broken_balls(network: ReluNetwork, count: int) -> Iterator[tuple[LinfBall, int, FloatArray]]:
+def broken_balls(network: ReluNetwork, count: int) -> Iterator[tuple[Box, int, FloatArray]]:
     """Balls around digits with a counterexample found by descent: (ball, label, margin row)."""
     data = datasets.load("digits", Path("unused"))
     for image, label in zip(data.test_images, data.test_labels, strict=True):
         for epsilon in (0.1, 0.2):
-            ball = LinfBall.around(image[None], epsilon)
+            ball = Box.around(image[None], epsilon)
             rows = margin_rows([label], 10)[0]
             points = [polish(network, ball, row, image.ravel()) for row in rows]
             values = [
@@ -285,7 +285,7 @@ def shrunk(network: ReluNetwork, scale: float) -> ReluNetwork:
     return ReluNetwork((*rest, Affine(last.weight * scale, last.bias * scale)))
 
 
-def with_gap(network: ReluNetwork, ball: LinfBall, label: int, gap: float) -> ReluNetwork:
+def with_gap(network: ReluNetwork, ball: Box, label: int, gap: float) -> ReluNetwork:
     """The true logit's bias moved so that the least margin descent finds is exactly -gap."""
     rows = margin_rows([label], network.num_outputs)[0]
     center = (ball.lower[0] + ball.upper[0]) / 2
@@ -325,10 +325,10 @@ def hard_cases(kind: str, size: float) -> Iterator[Case]:
         if found is None:
             continue
         inside, label = found
-        ball = LinfBall.around(inside[None], 0.05)
+        ball = Box.around(inside[None], 0.05)
         match kind:
             case "radius":
-                ball = LinfBall.around(inside[None], size)
+                ball = Box.around(inside[None], size)
             case "first layer":
                 network = rescaled(network, size)
             case "logits":

@@ -10,7 +10,7 @@ import pytest
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.search.phases import PhaseSearch, optimised_root
 from tests.networks import box, hand_computed, random_network, sampled_points
 from tests.oracle import least_margin
@@ -18,17 +18,17 @@ from tests.oracle import least_margin
 SECONDS = 20.0
 
 
-def search(network: ReluNetwork, ball: LinfBall, regions: tuple[UnsafeRegion, ...]) -> PhaseSearch:
+def search(network: ReluNetwork, ball: Box, regions: tuple[UnsafeRegion, ...]) -> PhaseSearch:
     return PhaseSearch(network, ball, regions, preactivation_bounds(network, ball, "crown"))
 
 
-def case(seed: int) -> tuple[ReluNetwork, LinfBall, int]:
+def case(seed: int) -> tuple[ReluNetwork, Box, int]:
     generator = np.random.default_rng(seed)
     depth = int(generator.integers(1, 4))
     widths = tuple(int(width) for width in generator.integers(5, 10, size=depth))
     network = random_network(generator, (8, *widths, 3))
     center = generator.uniform(0.2, 0.8, size=(1, 8))
-    ball = LinfBall.around(center, float(generator.uniform(0.05, 0.4)))
+    ball = Box.around(center, float(generator.uniform(0.05, 0.4)))
     return network, ball, int(network(center).argmax())
 
 

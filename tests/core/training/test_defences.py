@@ -13,7 +13,7 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
 from tasks.core.training.architectures import build
 from tasks.core.training.defences import initialise_for_intervals, loss_of, warmup_penalty
-from tasks.core.training.training_bounds import Box, ball_around
+from tasks.core.training.training_bounds import BoxTensors, ball_around
 from tasks.core.training.training_settings import Defence
 
 DEFENDED: tuple[Defence, ...] = ("fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr")
@@ -140,8 +140,8 @@ def test_warmup_penalty_by_hand() -> None:
     mean is 0, the spreads 9 against 3: ratio 1/3, penalty (1/2 - 1/3) / (1/2) = 1/3.
     """
     center = np.array([[3.0, -1.0, -1.0, -1.0]], np.float32)
-    ball = Box(np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32))
-    penalty = float(warmup_penalty([Box(center - 2, center + 2)], ball))
+    ball = BoxTensors(np.zeros((1, 4), np.float32), np.ones((1, 4), np.float32))
+    penalty = float(warmup_penalty([BoxTensors(center - 2, center + 2)], ball))
     assert penalty == pytest.approx(1 / 2 + 1 / 3)
 
 

@@ -10,8 +10,8 @@ from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.bounds import linear, relaxations
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.keras_network import relu_network
-from tasks.core.properties.specification import LinfBall
-from tasks.core.training.training_bounds import BoundedNetwork, Box, relu_lines
+from tasks.core.properties.specification import Box
+from tasks.core.training.training_bounds import BoundedNetwork, BoxTensors, relu_lines
 from tests.oracle import least_margin
 
 CONVOLUTION = keras.layers.Conv2D
@@ -53,23 +53,23 @@ MODELS = {
 }
 
 
-def case(kind: str, seed: int) -> tuple[keras.Sequential, FloatArray, IntArray, LinfBall]:
+def case(kind: str, seed: int) -> tuple[keras.Sequential, FloatArray, IntArray, Box]:
     made = MODELS[kind](seed)
     images = np.random.default_rng(seed).random((6, 4, 4)).astype(np.float32)
     labels = np.asarray(made(images)).argmax(axis=1)
-    return made, images, labels, LinfBall.around(images, 0.08)
+    return made, images, labels, Box.around(images, 0.08)
 
 
 def trained_on(
-    made: keras.Sequential, labels: IntArray, ball: LinfBall
-) -> tuple[list[Box], FloatArray, FloatArray]:
+    made: keras.Sequential, labels: IntArray, ball: Box
+) -> tuple[list[BoxTensors], FloatArray, FloatArray]:
     """Hidden boxes, and the margins of the other classes by intervals and by linear bounds."""
     network = BoundedNetwork.of(made)
     lower, upper = (edge.reshape(-1, 4, 4).astype(np.float32) for edge in (ball.lower, ball.upper))
     hidden = network.preactivations(lower, upper)
     others = np.arange(3) != labels[:, None]
     interval, crown = (
-        np.asarray(method(labels, hidden, Box(lower, upper)))[others].reshape(len(labels), 2)
+        np.asarray(method(labels, hidden, BoxTensors(lower, upper)))[others].reshape(len(labels), 2)
         for method in (network.interval_margins, network.crown_margins)
     )
     return hidden, interval, crown
@@ -103,9 +103,9 @@ def test_the_backward_pass_itself_is_the_engines() -> None:
     seen = 0
     for seed in range(8):
         made, _, labels, ball = case("deep", seed)
-        _, interval, crown = trained_on(made, labels, LinfBall.around(ball.lower, 0.02))
+        _, interval, crown = trained_on(made, labels, Box.around(ball.lower, 0.02))
         network = relu_network(made)
-        near = LinfBall.around(ball.lower, 0.02)
+        near = Box.around(ball.lower, 0.02)
         engine = linear.preactivation_bounds(network, near, "interval")
         best = linear.margin_lower_bounds(network, near, labels, engine)
         ahead = crown > interval + 0.05
@@ -121,7 +121,7 @@ def test_never_above_the_exact_least_margin(kind: str) -> None:
         _, interval, crown = trained_on(made, labels, ball)
         network = relu_network(made)
         for row in range(len(images)):
-            one = LinfBall(ball.lower[row : row + 1], ball.upper[row : row + 1])
+            one = Box(ball.lower[row : row + 1], ball.upper[row : row + 1])
             exact = least_margin(network, one, int(labels[row]))
             assert interval[row].min() <= exact + 1e-5
             assert crown[row].min() <= exact + 1e-5
@@ -134,7 +134,7 @@ def test_same_lines_around_relu_as_the_engine(lower: float, upper: float) -> Non
     engine = relaxations.ReluRelaxation.of(
         relaxations.Bounds(np.array([[lower]]), np.array([[upper]])), np.array([False])
     )
-    ours = relu_lines(Box(np.array([[lower]], np.float32), np.array([[upper]], np.float32)))
+    ours = relu_lines(BoxTensors(np.array([[lower]], np.float32), np.array([[upper]], np.float32)))
     theirs = (engine.lower_slope, engine.upper_slope, engine.upper_intercept)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)

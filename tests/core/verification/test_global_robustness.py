@@ -18,7 +18,7 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.difference_search import (
     DifferenceFindings,
@@ -37,7 +37,7 @@ DOMAIN = box([0.25, 0.0, 0.5], [0.25, 1.0, 0.75])
 def results_of(
     network: ReluNetwork,
     goal: DifferenceGoal,
-    domain: LinfBall = DOMAIN,
+    domain: Box = DOMAIN,
     runtime: Runtime | None = None,
     store: VerdictStore | None = None,
 ) -> list[ClassResult]:
@@ -52,7 +52,7 @@ def results_of(
     )
 
 
-def pairs(domain: LinfBall, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+def pairs(domain: Box, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Points (x, d) of the twin's box, half of them corners, and their pairs."""
     generator = np.random.default_rng(7)
     twins = twin_box(domain, DELTA)

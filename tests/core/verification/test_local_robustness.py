@@ -16,7 +16,7 @@ from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime, Runtime
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 from tasks.core.search.answer import Answer
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import architectures
@@ -66,7 +66,7 @@ def test_every_verdict_has_its_evidence(
     assert keys == [(index, epsilon) for index in range(15) for epsilon in epsilons]
     for result in results:
         image, label = sample.images[result.sample_index], sample.labels[result.sample_index]
-        ball = LinfBall.around(image[None], result.epsilon)
+        ball = Box.around(image[None], result.epsilon)
         if result.verdict is Verdict.FALSIFIED:
             assert result.counterexample is not None
             point = result.counterexample[None]
@@ -139,7 +139,7 @@ def test_ladder_agrees_with_the_exact_oracle(architecture: str) -> None:
         network = relu_network(fresh)
         for result in verified(classifier, sample, [0.05, 0.2], "ladder"):
             image = images[result.sample_index][None]
-            exact = least_margin(network, LinfBall.around(image, result.epsilon), result.label)
+            exact = least_margin(network, Box.around(image, result.epsilon), result.label)
             if abs(exact) < 1e-5:
                 continue
             assert result.verdict in {

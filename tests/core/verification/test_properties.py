@@ -17,7 +17,7 @@ from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import LoadedModel
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall, Property, UnsafeRegion
+from tasks.core.properties.specification import Box, Property, UnsafeRegion
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy
 from tasks.core.verification import properties
 from tasks.core.verification.counterexamples import confirmed, reached
@@ -111,7 +111,7 @@ def identity(shift: float, scale: float = 1.0, delay_seconds: float = 0.0) -> Lo
 
 
 def at_least(threshold: float) -> Property:
-    box = LinfBall(np.zeros((1, 1)), np.ones((1, 1)))
+    box = Box(np.zeros((1, 1)), np.ones((1, 1)))
     return Property((UnsafeRegion(box, -np.eye(1), np.array([threshold])),))
 
 
@@ -176,7 +176,7 @@ def test_candidate_is_followed_deeper_until_the_deployed_model_agrees() -> None:
 
 def test_replay_stays_inside_the_box() -> None:
     """The float32 number nearest to the box's end is outside."""
-    box = LinfBall(np.full((1, 1), -0.7), np.full((1, 1), 0.7 - 1.5e-8))
+    box = Box(np.full((1, 1), -0.7), np.full((1, 1), 0.7 - 1.5e-8))
     assert np.float32(box.upper[0, 0]) > box.upper[0, 0]
     region = UnsafeRegion(box, -np.eye(1), np.zeros(1))
     found = reached(identity(0.0), region, box.upper)

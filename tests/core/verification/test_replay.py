@@ -7,7 +7,7 @@ import numpy as np
 from tasks.core.arrays import Float32Array
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import LinfBall
+from tasks.core.properties.specification import Box
 from tasks.core.verification.replay import float32_inside, replayed
 from tests.networks import box
 
@@ -16,7 +16,7 @@ def test_points_become_the_float32_points_of_the_ball_next_to_them() -> None:
     generator = np.random.default_rng(0)
     for epsilon in (0.1, 1e-3, 1e-6, 0.0):
         image = generator.uniform(size=(1, 50)).astype(np.float32)
-        ball = LinfBall.around(image, epsilon)
+        ball = Box.around(image, epsilon)
         points = image.astype(np.float64) + generator.normal(scale=2 * epsilon, size=(200, 50))
         moved = float32_inside(ball, points)
         assert moved.dtype == np.float32
