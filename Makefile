@@ -35,7 +35,7 @@ check: lint ## lint, types, and the tests that take less than a minute
 	@$(BIN)/python -m pytest --quiet --durations=0 --durations-min=5 $(QUICK)
 
 test: setup ## the whole test suite
-	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadscope --no-loadscope-reorder
 
 soundness: setup ## ask every engine what is known exactly, for SECONDS=600; goes on in soundness/
 	@$(BIN)/python -m tests.soundness --seconds $(SECONDS)

@@ -105,6 +105,12 @@ class StoryScheduling(LoadScopeScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, at most 4 (each takes a GB or two): stories wait for their servers."""
+    return min(len(os.sched_getaffinity(0)) + 1, 4)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StoryScheduling:
     """Instead of `--dist=loadgroup`, whose groups pytest 9 does not see."""
     return StoryScheduling(config, log)

@@ -22,6 +22,8 @@ from tests.command import CERTIFLOW, ROOT, clean_environment, with_settings
 from tests.local_servers import free_port
 
 SECONDS = 180
+# How often Prefect asks whether a run is due: 10 seconds would be most of these tests' time.
+PROMPT = {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
 FOREIGN = [
     {"Host": "evil.example"},
     {"Host": "evil.example:{port}"},
@@ -110,7 +112,7 @@ def registered(api: str, folder: Path, process: subprocess.Popen[bytes]) -> dict
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return clean_environment(tmp_path_factory.mktemp("prefect"))
+    return clean_environment(tmp_path_factory.mktemp("prefect"), **PROMPT)
 
 
 @pytest.fixture(scope="module")

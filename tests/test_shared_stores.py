@@ -186,15 +186,13 @@ def test_two_retrainings_at_once_leave_one_champion(
 def test_mlflow_that_stays_away_is_one_line(
     shared: dict[str, str], stores: SharedStores, folder: Folder
 ) -> None:
+    """The last test of these servers: MLflow's is not started again."""
     project, impatient = folder("outage"), {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     with started(project, shared | impatient, *RUN) as process:
         wait_until_trained(process, project)
         with halted(process):
             stores.mlflow.stop()
-        try:
-            _, said = process.communicate(timeout=200)
-        finally:
-            stores.mlflow.start()
+        _, said = process.communicate(timeout=200)
     assert process.returncode == 1
     assert "Traceback" not in said
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
