@@ -28,7 +28,7 @@ compare: setup ## model versions side by side, best first
 serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
 
-QUICK := $(addprefix tests/,test_layers.py test_architecture.py test_documents.py test_settings.py) \
+QUICK := $(addprefix tests/,test_layers.py test_architecture.py test_documents.py tasks/test_settings.py) \
   $(addprefix tests/core/,properties data bounds attacks evidence)
 
 check: lint ## lint, types, and the tests that take less than a minute

@@ -16,8 +16,8 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
 from tests.command import certiflow, clean_environment, error_of, interpreted, refusal, started
 from tests.flow_project import flow_project
+from tests.flows.command.test_verify_command import stored
 from tests.property_files import saved_distance
-from tests.test_verify_command import stored
 
 SECONDS = 60.0
 FAST = ["--timeout", "5", "--workers", "1"]

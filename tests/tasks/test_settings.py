@@ -18,8 +18,7 @@ from tasks.settings import (
     VerificationSettings,
     decimal,
 )
-
-CONF = Path(__file__).parents[1] / "conf"
+from tests.flow_project import CONF
 
 
 def written(tmp_path: Path, text: str) -> Path:
