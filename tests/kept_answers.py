@@ -23,6 +23,7 @@ from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import UnsafeRegion
 
 PATH = Path(__file__).with_name("kept_answers.json")
+ORACLE = PATH.with_name("oracle.py")
 LONG_SECONDS = 0.015
 TOLERANCE = 1e-5  # HiGHS keeps its constraints to 1e-6, each of them
 ANEW = 16  # one in so many kept answers is computed again
@@ -36,7 +37,9 @@ class KeptAnswers:
 
     def __init__(self, path: Path = PATH) -> None:
         self.path = path
-        self.kept: Kept = json.loads(path.read_text()) if path.exists() else {}
+        found = json.loads(path.read_text()) if path.exists() else {}
+        self.oracle: str = found.pop("oracle", "")
+        self.kept: Kept = found
         self.long: Kept = {}
         self.turn = datetime.now(UTC).toordinal() % ANEW  # whose answers are computed again
 
@@ -70,7 +73,8 @@ class KeptAnswers:
         lines = [
             f"{json.dumps(key)}: {json.dumps(kept)}" for key, kept in sorted(self.long.items())
         ]
-        self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        first = f'"oracle": "{oracle_digest()}"'
+        self.path.write_text("{\n" + ",\n".join([first, *lines]) + "\n}\n")
 
 
 def _check_attained(
@@ -82,13 +86,18 @@ def _check_attained(
     assert abs(excess - value) <= TOLERANCE * max(1.0, abs(value)), f"kept {value}, it is {excess}"
 
 
+def oracle_digest() -> str:
+    """Of the code that answers: its answers are of no use to another."""
+    return sha256(ORACLE.read_bytes()).hexdigest()[:24]
+
+
 def digest(network: ReluNetwork, region: UnsafeRegion) -> str:
     """Of the question and of the code that answers it."""
     arrays = [region.box.lower, region.box.upper, region.rows, region.offsets]
     for layer in network.layers:
         arrays += [layer.weight, layer.bias]
     arrays += network.linear
-    found = sha256(Path(__file__).with_name("oracle.py").read_bytes())
+    found = sha256(ORACLE.read_bytes())
     for array in arrays:
         found.update(
             f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()

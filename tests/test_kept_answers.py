@@ -12,7 +12,7 @@ from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import UnsafeRegion
 from tests import kept_answers
-from tests.kept_answers import ANEW, KeptAnswers, digest
+from tests.kept_answers import ANEW, KeptAnswers, digest, oracle_digest
 from tests.networks import box, hand_computed
 from tests.oracle import least_excess_at
 
@@ -42,6 +42,11 @@ def test_what_takes_long_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     value, point = again.answer(NETWORK, REGION, unasked)
     assert value == pytest.approx(-1)
     np.testing.assert_allclose(point, [1, -1], atol=1e-6)
+
+
+def test_they_are_those_of_the_oracle_as_it_is(pytestconfig: pytest.Config) -> None:
+    """Else they would be computed again each time: `pytest --keep-answers` keeps them anew."""
+    assert pytestconfig.getoption("keep_answers") or KeptAnswers().oracle == oracle_digest()
 
 
 def test_another_question_is_asked(tmp_path: Path) -> None:

@@ -64,8 +64,11 @@ class Served:
         parameters = {"settings": self.deployment["parameters"]["settings"] | settings}
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         url = f"{self.api}/deployments/{self.deployment['id']}/create_flow_run"
-        created = httpx.post(url, json=body).raise_for_status().json()
-        return ended(self.api, created["id"], self.process)
+        answer = httpx.post(url, json=body)
+        while answer.status_code == 503:  # SQLite was busy; Prefect's client asks again, too
+            time.sleep(0.3)
+            answer = httpx.post(url, json=body)
+        return ended(self.api, answer.raise_for_status().json()["id"], self.process)
 
 
 def ended(api: str, run: str, process: subprocess.Popen[bytes]) -> dict[str, Any]:
