@@ -54,12 +54,13 @@ def load_artifact(artifact: ArtifactRef) -> LoadedModel:
 @lru_cache(maxsize=KEPT)
 def _read(path: Path, sha256: str) -> LoadedModel:
     model = _LOADERS[path.suffix.lower()](path)
-    if sha256_of(path.read_bytes()) != sha256:  # the digest would stand for another model
-        raise CertiflowError(f"{path}: the file changed while it was read; try again")
     try:
         check_agreement(model.network, model.runtime, seeded_points(model.network.num_inputs))
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
+    # Last, since the runtime reads the file by itself: the digest would stand for another model.
+    if sha256_of(path.read_bytes()) != sha256:
+        raise CertiflowError(f"{path}: the file changed while it was read; try again")
     return model
 
 

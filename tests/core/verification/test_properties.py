@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from tasks.core.arrays import FloatArray
+from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import LoadedModel
@@ -233,6 +234,13 @@ def test_a_file_that_changed_since_it_was_asked_about_has_no_verdict(
     solver.prepare(job)
     assert solver(job).verdict == "error"
     assert f"{tmp_path / name}: changed since" in solver(job).reason
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_verdict(tmp_path: Path) -> None:
+    model = saved_distance(tmp_path)
+    changed = pytest.raises(CertiflowError, match="changed since")
+    with changed, InputFile.of(model).opened(None) as path:
+        path.write_bytes(path.read_bytes() + b"\n")
 
 
 def test_nnet_file_in_its_physical_units(tmp_path: Path) -> None:
