@@ -48,7 +48,7 @@ class AttackStrength:
     def pgd(
         self, classifier: Classifier, images: Images, labels: IntArray, epsilon: float
     ) -> Attacked:
-        """`attacks.pgd` of this strength."""
+        """`gradient.pgd` of this strength."""
         return pgd(
             classifier,
             images,
