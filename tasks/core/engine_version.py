@@ -19,6 +19,7 @@ SOURCES = (
     "models",
     "attacks",
     "search",
+    "execution",
     "verification",
 )
 LIBRARIES = ("keras", "maraboupy", "numba", "numpy", "onnx", "onnxruntime", "scipy", "tensorflow")

@@ -15,3 +15,8 @@ class CertiflowError(Exception):
 
 class ContradictionError(CertiflowError):
     """A ball was proved robust and is also broken: a defect of certiflow, never a result."""
+
+
+def first_line(error: Exception) -> str:
+    """Of another library's message, or the kind of error where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

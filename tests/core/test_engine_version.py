@@ -11,12 +11,11 @@ from tasks.core import engine_version
 from tests.imports import imported_modules
 
 CORE = Path(engine_version.__file__).parent
-# What carries jobs and stores answers, but can change none of them.
+# What brings files and tells of stages, but can change no answer.
 CARRIERS = {
     "data",
     "engine_version.py",
     "errors.py",
-    "execution",
     "files.py",
     "reporting.py",
     "uris.py",

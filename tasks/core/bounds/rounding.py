@@ -29,14 +29,8 @@ from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import Box
 
 UNIT_ROUNDOFF = 2.0**-53
-
-
 HUGE = 1e150  # of weights and values: the product of two is still a float64
-
-
 UNDERFLOW = 2.0**-500
-
-
 TINY = 2.0**-1000
 
 

@@ -13,7 +13,6 @@ from tasks.core.execution.worker import AnswerT, Ending, JobT
 from tasks.core.execution.worker_pool import Outcome, run_jobs
 
 GRACE_SECONDS = 2.0  # for a solver's last step beyond its limit, before its process is ended
-WORTH_KEEPING = (Ending.DONE, Ending.TIMEOUT)  # the same would come of it again
 
 ResultT = TypeVar("ResultT")
 
@@ -76,9 +75,9 @@ def answers(
     """Every job with its result: first those that `store` knows, then the others as they come.
 
     Jobs are handed out in the order given, or in that of `first`, which says what it can of them in
-    this process. A result is stored before it is yielded, unless its
-    process crashed or broke the memory limit. `fresh` recalls nothing. The caller should not dwell
-    on a result, and should close the iteration, so that an error elsewhere ends the work as well.
+    this process. A result is stored before it is yielded, unless a crash or the memory limit ended
+    it or took of its time. `fresh` recalls nothing. The caller should not dwell on a result, and
+    should close the iteration, so that an error elsewhere ends the work as well.
 
     Raises:
         CertiflowError: the store cannot be used; as `run_jobs` and `run_on_cluster` do.
@@ -111,9 +110,15 @@ def answers(
     with closing(outcomes(question, left, resources)) as ended:
         for outcome in ended:
             result = question.judged(outcome)
-            if outcome.ending in WORTH_KEEPING:
+            if _would_come_again(outcome):
                 keep(outcome.job, result)
             yield outcome.job, result
+
+
+def _would_come_again(outcome: Outcome[Any, Any]) -> bool:
+    """Whether the job would end so once more: not by chance, nor short of time after a crash."""
+    is_late = outcome.ending is Ending.TIMEOUT and not outcome.retried
+    return is_late or outcome.ending is Ending.DONE
 
 
 def all_again(jobs: Sequence[JobT]) -> Iterator[tuple[JobT, Again[JobT]]]:

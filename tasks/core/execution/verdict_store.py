@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
@@ -102,8 +102,8 @@ class _Record(BaseModel):
 class VerdictStore:
     """A SQLite file of verdicts, which several processes may share; one thread per instance.
 
-    What `put` and `forget` have done when they return survives the death of the process, and a
-    death in their midst leaves the entry as it was.
+    What `put` has done when it returns survives the death of the process, and a death in its midst
+    leaves the entry as it was.
 
     Raises:
         CertiflowError: the file cannot be used, with the reason and the remedy. From any method.
@@ -140,11 +140,6 @@ class VerdictStore:
             ).fetchone()
         return None if row is None else _parse(*row)
 
-    def get_many(self, keys: Iterable[VerdictKey]) -> dict[VerdictKey, StoredVerdict]:
-        """The verdicts there are."""
-        found = {key: self.get(key) for key in keys}
-        return {key: verdict for key, verdict in found.items() if verdict is not None}
-
     def put(self, key: VerdictKey, verdict: StoredVerdict) -> None:
         """Adds the verdict, in place of one with the same key; committed when this returns."""
         record = _Record(
@@ -167,13 +162,6 @@ class VerdictStore:
         with self._explained(), self._connection:
             self._connection.execute(
                 "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row
-            )
-
-    def forget(self, keys: Iterable[VerdictKey]) -> None:
-        """Removes the entries that there are, all or none."""
-        with self._explained(), self._connection:
-            self._connection.executemany(
-                f"DELETE FROM verdicts {WHERE_KEY}", [astuple(key) for key in keys]
             )
 
     def _prepare(self) -> None:

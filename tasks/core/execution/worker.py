@@ -18,10 +18,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.execution import solver_process
 
 JobT = TypeVar("JobT")
-
-
 AnswerT = TypeVar("AnswerT")
-
 
 MEMORY_CHECK_SECONDS = 0.2  # reading a process's memory costs as much as a short job
 START_SECONDS = 120.0  # a fresh process imports NumPy and the solver before its first job

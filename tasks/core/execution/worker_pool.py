@@ -37,7 +37,8 @@ POLL_SECONDS = 0.05  # at most this late is a limit noticed; answers wake the wa
 class Outcome(Generic[JobT, AnswerT]):
     """A job with its answer (None unless `DONE`), the reason otherwise, and its seconds.
 
-    `stage` is the last one that its solver reported, empty where it reported none.
+    `stage` is the last one that its solver reported, empty where it reported none; `retried` when a
+    first process died, which left it less than its time.
     """
 
     job: JobT
@@ -46,6 +47,7 @@ class Outcome(Generic[JobT, AnswerT]):
     reason: str
     seconds: float
     stage: str = ""
+    retried: bool = False
 
 
 def run_jobs(
@@ -126,7 +128,15 @@ class WorkerPool(Generic[JobT, AnswerT]):
                         continue
                     unfinished -= 1
                     reason = _reason(ended, end)
-                    yield Outcome(ended.job, end.ending, end.answer, reason, end.seconds, stage)
+                    yield Outcome(
+                        ended.job,
+                        end.ending,
+                        end.answer,
+                        reason,
+                        end.seconds,
+                        stage,
+                        retried=bool(ended.first_death),
+                    )
         finally:
             for worker in [w for w in self.workers if not w.is_idle]:
                 self._stop(worker)

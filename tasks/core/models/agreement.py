@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.float32_error import point_error
-from tasks.core.errors import CertiflowError
+from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import Box
 
@@ -56,8 +56,7 @@ def check_agreement(network: ReluNetwork, runtime: Runtime, points: FloatArray) 
     except CertiflowError:
         raise
     except Exception as error:  # the runtimes' exceptions share no base class
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CertiflowError(f"its runtime cannot run the model: {reason}") from error
+        raise CertiflowError(f"its runtime cannot run the model: {first_line(error)}") from error
     exact = fed.astype(np.float64)
     expected, allowed = network(exact), point_error(network, exact)
     if found.shape != expected.shape:

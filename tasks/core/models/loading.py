@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tasks.core.errors import CertiflowError
+from tasks.core.errors import CertiflowError, first_line
 from tasks.core.files import ArtifactRef, sha256_of
 from tasks.core.models.agreement import check_agreement, seeded_points
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
@@ -54,12 +54,13 @@ def load_artifact(artifact: ArtifactRef) -> LoadedModel:
 @lru_cache(maxsize=KEPT)
 def _read(path: Path, sha256: str) -> LoadedModel:
     model = _LOADERS[path.suffix.lower()](path)
-    if sha256_of(path.read_bytes()) != sha256:  # the digest would stand for another model
-        raise CertiflowError(f"{path}: the file changed while it was read; try again")
     try:
         check_agreement(model.network, model.runtime, seeded_points(model.network.num_inputs))
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
+    # Last, since the runtime reads the file by itself: the digest would stand for another model.
+    if sha256_of(path.read_bytes()) != sha256:
+        raise CertiflowError(f"{path}: the file changed while it was read; try again")
     return model
 
 
@@ -86,7 +87,7 @@ def _load_keras(path: Path) -> LoadedModel:
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a broken archive, an unknown class and a lambda share no class
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise CertiflowError(f"{path}: Keras cannot load this model: {reason}") from error
     try:
         network = relu_network(model)

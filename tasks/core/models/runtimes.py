@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import Float32Array, Images, IntArray
-from tasks.core.errors import CertiflowError
+from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.onnx_network import first_line, input_shape, only_input, read_graph
+from tasks.core.networks.onnx_network import input_shape, only_input, read_graph
 
 if TYPE_CHECKING:
     import keras

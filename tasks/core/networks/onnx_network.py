@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from tasks.core.errors import CertiflowError
+from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.onnx_node import Node, Value
@@ -177,7 +177,3 @@ def _initializers(graph: onnx.GraphProto) -> dict[str, Value]:
                 "nothing can be proved about it; train the model again"
             )
     return dict(arrays)
-
-
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

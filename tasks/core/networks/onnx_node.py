@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from tasks.core.arrays import FloatArray
-from tasks.core.errors import CertiflowError
+from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape, Window
@@ -65,7 +65,7 @@ class Node:
         try:
             onnx.checker.check_node(self.proto, context)
         except onnx.checker.ValidationError as error:
-            reason = next(iter(str(error).splitlines()))
+            reason = first_line(error)
             raise CertiflowError(f"is not valid in opset {self.opset}: {reason}") from error
 
     def tensor(self, index: int) -> Tensor:

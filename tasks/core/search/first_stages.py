@@ -34,8 +34,6 @@ BATCH = 1000  # balls whose bounds are held at a time
 # computes it again.
 HANDED_ON_BYTES = 2**28
 
-Found = tuple[int, Answer | Known]
-
 
 @dataclass(frozen=True)
 class AttackStrength:
@@ -48,7 +46,7 @@ class AttackStrength:
     def pgd(
         self, classifier: Classifier, images: Images, labels: IntArray, epsilon: float
     ) -> Attacked:
-        """`attacks.pgd` of this strength."""
+        """`gradient.pgd` of this strength."""
         return pgd(
             classifier,
             images,
@@ -76,7 +74,7 @@ class FirstStages:
         self.broken: dict[int, FloatArray] = {}  # by point; they break all greater balls as well
         self.spare_bytes = HANDED_ON_BYTES
 
-    def run(self, points: Sequence[int], epsilon: float) -> Iterator[Found]:
+    def run(self, points: Sequence[int], epsilon: float) -> Iterator[tuple[int, Answer | Known]]:
         """Each of the points, places in `images`, once: its answer, or what is known of it.
 
         `robust` is sound for `network`; a point of `falsified` lies in the ball, and `runtime`
@@ -107,7 +105,9 @@ class FirstStages:
                 self.broken[int(row)] = point.reshape(1, -1).astype(np.float64)
         return {"attack": (monotonic() - started) / max(len(rows), 1)}
 
-    def _bound(self, rows: IntArray, epsilon: float, seconds: dict[str, float]) -> Iterator[Found]:
+    def _bound(
+        self, rows: IntArray, epsilon: float, seconds: dict[str, float]
+    ) -> Iterator[tuple[int, Answer | Known]]:
         """By intervals, then what they leave open by CROWN."""
         lower = np.full((len(rows), self.network.num_outputs - 1), -np.inf)
         left, hidden = np.arange(len(rows)), list[Bounds]()

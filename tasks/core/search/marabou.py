@@ -30,6 +30,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -226,11 +227,32 @@ class _Query(Encoding):
     def ask_at_most(
         self, question: _Question, limits: FloatArray, timeout_seconds: float
     ) -> tuple[str, FloatArray]:
-        """Is there an input with `rows @ outputs + offsets <= limits`, each in units of its span?
+        """Is there an input with `rows @ outputs + offsets <= limits`?
 
         Returns Marabou's code or what it raised, and for `sat` the inputs, shape (inputs,), inside
-        the box. The lower bound on an answer lies at least one unit below the limit, since Marabou
-        answers `sat` to contradictory bounds.
+        the box.
+        """
+        from maraboupy import MarabouCore
+
+        query, options = self._query(question, limits), MarabouCore.Options()
+        options._verbosity = 0
+        options._timeoutInSeconds = max(1, int(timeout_seconds))
+        try:
+            code, values, _ = MarabouCore.solve(query, options, "")
+        except Exception as error:  # of C++: IndexError, RuntimeError, and what it throws next
+            return f"with {type(error).__name__}: {error}", self.center
+        if code != "sat":
+            return code, self.center
+        point = self.center.copy()
+        units = np.array([values[variable] for variable in range(len(self.free_inputs))])
+        point[self.free_inputs] += self.radius[self.free_inputs] * np.clip(units, -1, 1)
+        return code, point
+
+    def _query(self, question: _Question, limits: FloatArray) -> Any:
+        """The encoding as Marabou's query, with a variable for each row, in units of its span.
+
+        Its lower bound lies at least one unit below the limit, since Marabou answers `sat` to
+        contradictory bounds.
         """
         from maraboupy import MarabouCore
 
@@ -262,16 +284,4 @@ class _Query(Encoding):
             query.addEquation(equation)
         for before, after in self.relus:
             MarabouCore.addReluConstraint(query, before, after)
-        options = MarabouCore.Options()
-        options._verbosity = 0
-        options._timeoutInSeconds = max(1, int(timeout_seconds))
-        try:
-            code, values, _ = MarabouCore.solve(query, options, "")
-        except Exception as error:  # of C++: IndexError, RuntimeError, and what it throws next
-            return f"with {type(error).__name__}: {error}", self.center
-        if code != "sat":
-            return code, self.center
-        point = self.center.copy()
-        units = np.array([values[variable] for variable in range(len(self.free_inputs))])
-        point[self.free_inputs] += self.radius[self.free_inputs] * np.clip(units, -1, 1)
-        return code, point
+        return query

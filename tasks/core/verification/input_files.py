@@ -41,10 +41,14 @@ class InputFile:
 
     @contextmanager
     def opened(self, content: bytes | None) -> Iterator[Path]:
-        """The file itself or, where its content was sent, a copy of that name, for the block."""
+        """The file itself or, where its content was sent, a copy of that name, for the block.
+
+        The file is what it was before and after the block, which reads it by itself.
+        """
         if content is None:
             self.content()
             yield self.path
+            self.content()
             return
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / self.path.name

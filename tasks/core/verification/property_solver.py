@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -131,11 +132,17 @@ class PropertySolver:
 
 
 def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceResult:
-    """The ladder's answer, its counterexample replayed on the deployed model."""
+    """The ladder's answer, its counterexample replayed on the deployed model.
+
+    Only in the region that the answer names, if it names one, is it worth to go deeper.
+    """
+    named = prop.unsafe if answer.region is None else (prop.unsafe[answer.region],)
+    found = chain(
+        (confirmed(model, region, answer.candidates) for region in named),
+        (reached(model, region, answer.candidates) for region in prop.unsafe),
+    )
     counterexample = None
     if len(answer.candidates):
-        places = range(len(prop.unsafe)) if answer.region is None else [answer.region]
-        found = (confirmed(model, prop.unsafe[index], answer.candidates) for index in places)
         counterexample = next((point for point in found if point is not None), None)
     if counterexample is not None:
         return InstanceResult("sat", answer.decided_by, 0.0, counterexample)

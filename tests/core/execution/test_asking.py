@@ -18,7 +18,7 @@ from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, Verdic
 from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.verdicts import DecidedBy, Verdict
-from tests.core.execution.test_worker_pool import MEGABYTE, make_solver
+from tests.core.execution.test_worker_pool import MEGABYTE, fragile_solver, make_solver
 
 ONE = Resources(num_workers=1, memory_limit_bytes=500 * MEGABYTE)
 OFFSET = 100
@@ -43,6 +43,11 @@ class ToyResult:
 def make_toy_solver(offset: int) -> Callable[[ToyJob], int]:
     solve = make_solver(offset)
     return lambda job: solve(job.task)
+
+
+def make_fragile_solver(folder: Path) -> Callable[[ToyJob], str]:
+    solve = fragile_solver(folder)
+    return lambda job: solve(str(job.task))
 
 
 @dataclass(eq=False)
@@ -81,6 +86,16 @@ class ToyQuestion:
         if job.task in self.again:
             return Again(replace(job, again=True))
         return ToyResult(Ending.DONE, known.margin, known.reason, recalled=True)
+
+
+@dataclass(eq=False)
+class FragileQuestion(ToyQuestion):
+    """Of which `fragile_solver` is asked."""
+
+    folder: Path = Path()
+
+    def solver(self) -> tuple[Callable[..., Callable[[ToyJob], Any]], tuple[Any, ...]]:
+        return make_fragile_solver, (self.folder,)
 
 
 @pytest.fixture
@@ -186,6 +201,18 @@ def test_crashes_memory_and_exceptions_cost_one_job_and_are_not_stored(
     assert found["raise"].reason == "ValueError: no such luck"
     assert found[1].answer == 101
     assert [known(store, task) is None for task in tasks] == [True, True, True, False]
+
+
+def test_a_time_limit_that_a_crash_ate_into_is_not_stored(
+    store: VerdictStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try dies after a second, the second would take longer than what is left."""
+    monkeypatch.setattr(asking, "GRACE_SECONDS", 0.5)
+    question = FragileQuestion(limit=1.5, folder=tmp_path)
+    ((job, result),) = ask("late nap", store=store, question=question)
+    assert result.ending is Ending.TIMEOUT
+    assert "after a first process died" in result.reason
+    assert known(store, job.task) is None
 
 
 def test_a_contradiction_ends_the_work_and_is_not_stored(store: VerdictStore) -> None:

@@ -95,17 +95,6 @@ def test_each_part_of_the_key_tells_entries_apart(path: Path, part: str) -> None
         assert_same(store.get(other), ROBUST)
 
 
-def test_get_many_and_forget(path: Path) -> None:
-    keys = [replace(KEY, property=str(number)) for number in range(5)]
-    with VerdictStore(path) as store:
-        for key in keys[:4]:
-            store.put(key, ROBUST)
-        assert set(store.get_many(keys)) == set(keys[:4])
-        assert store.get_many([]) == {}
-        store.forget([keys[0], keys[2], keys[4]])
-        assert set(store.get_many(keys)) == {keys[1], keys[3]}
-
-
 PUTS = """
 import resource
 import sys
@@ -219,7 +208,6 @@ def test_damaged_row_is_absent_and_can_be_replaced(
         with closing(sqlite3.connect(path)) as other, other:
             other.execute(f"UPDATE verdicts SET {column} = ?", [value])
         assert store.get(KEY) is None
-        assert store.get_many([KEY]) == {}
         store.put(KEY, FULL)
         assert_same(store.get(KEY), FULL)
 

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from onnx.helper import make_node
 
+from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef
+from tasks.core.models.agreement import check_agreement
 from tasks.core.models.loading import KEPT, load, load_artifact
-from tasks.core.models.runtimes import Classifier, NumpyRuntime
+from tasks.core.models.runtimes import Classifier, NumpyRuntime, Runtime
 from tasks.core.networks.network import ReluNetwork
 from tests.model_files import NNET_LINES, normal, saved_nnet, saved_onnx
 from tests.networks import random_network
@@ -81,6 +84,25 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     assert before.network.layers[-1].bias[-1] == 4.0 * float(last.rstrip(",")) + 7.5
     with pytest.raises(CertiflowError, match="expected SHA-256"):
         load_artifact(reference)
+
+
+def test_a_file_that_changes_before_its_runtime_reads_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a model so much alike that its outputs do not tell."""
+    path, compared = _onnx(tmp_path), check_agreement
+    model = onnx.load(path)
+    (weights,) = model.graph.initializer
+    changed = np.nextafter(onnx.numpy_helper.to_array(weights), np.float32(np.inf))
+    weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
+
+    def agreed(network: ReluNetwork, runtime: Runtime, points: FloatArray) -> None:
+        path.write_bytes(model.SerializeToString())
+        compared(network, runtime, points)
+
+    monkeypatch.setattr("tasks.core.models.loading.check_agreement", agreed)
+    with pytest.raises(CertiflowError, match="changed while it was read"):
+        load(path)
 
 
 def test_few_models_are_kept(tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ import onnxruntime
 import pytest
 
 from tasks.core.arrays import FloatArray
+from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import LoadedModel
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import Box, Property, UnsafeRegion
-from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy
-from tasks.core.verification import properties
+from tasks.core.search.answer import Answer
+from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
+from tasks.core.verification import properties, property_solver
 from tasks.core.verification.counterexamples import confirmed, reached
 from tasks.core.verification.input_files import InputFile
 from tasks.core.verification.properties import Instance, verify_instances
@@ -122,6 +124,16 @@ def test_deployed_model_has_the_last_word() -> None:
     )
     assert agrees.verdict == "sat"
     assert (differs.verdict, differs.reason) == ("unknown", NEAR_BOUNDARY)
+
+
+def test_a_candidate_counts_in_whichever_region_it_reaches() -> None:
+    """Not in the one that was left open: there Y would be at least 2."""
+    prop = Property((*at_least(2.0).unsafe, *at_least(0.75).unsafe))
+    answer = Answer(Verdict.UNKNOWN, DecidedBy.ATTACK, np.array([[0.75]]), region=0)
+    result = property_solver._believed(identity(0.0), prop, answer)
+    assert (result.verdict, result.counterexample) == ("sat", {"X": [0.75], "Y": [0.75]})
+    short = replace(answer, candidates=np.array([[0.5]]))
+    assert property_solver._believed(identity(0.0), prop, short).verdict == "unknown"
 
 
 def test_model_that_differs_from_its_network_is_refused() -> None:
@@ -233,6 +245,13 @@ def test_a_file_that_changed_since_it_was_asked_about_has_no_verdict(
     solver.prepare(job)
     assert solver(job).verdict == "error"
     assert f"{tmp_path / name}: changed since" in solver(job).reason
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_verdict(tmp_path: Path) -> None:
+    model = saved_distance(tmp_path)
+    changed = pytest.raises(CertiflowError, match="changed since")
+    with changed, InputFile.of(model).opened(None) as path:
+        path.write_bytes(path.read_bytes() + b"\n")
 
 
 def test_nnet_file_in_its_physical_units(tmp_path: Path) -> None:
