@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from tasks.core.data import own_data
 from tasks.core.data.sources import SOURCES
+from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
@@ -93,7 +94,17 @@ class AttackSettings(_Section):
     batch_size: int = Field(default=1000, ge=1)
 
 
-class _Effort(_Section):
+def _cluster_address(address: str) -> str:
+    from tasks.core.execution.cluster import check_address
+
+    try:
+        check_address(address)
+    except CertiflowError as error:
+        raise ValueError(str(error)) from error
+    return address
+
+
+class Effort(_Section):
     """What a question may cost.
 
     `cluster` is the address of a Dask scheduler, such as `tcp://host:8786`, whose workers then take
@@ -104,7 +115,7 @@ class _Effort(_Section):
     timeout_seconds: float = Field(default=20, gt=0, allow_inf_nan=False)
     memory_limit_mb: int = Field(default=4096, ge=256)
     workers: int | None = Field(default=None, ge=1)
-    cluster: str | None = None
+    cluster: Annotated[str, AfterValidator(_cluster_address)] | None = None
 
     @property
     def resources(self) -> Resources:
@@ -124,7 +135,7 @@ class _Effort(_Section):
         return self.memory_limit_mb * 2**20
 
 
-class VerificationSettings(_Effort):
+class VerificationSettings(Effort):
     """Proofs for a stratified sample of test points over their own grid of radii.
 
     Marabou is asked about `witness_share` of the proofs of other stages, each for
@@ -137,7 +148,7 @@ class VerificationSettings(_Effort):
     witness_seconds: float = Field(default=5, gt=0, allow_inf_nan=False)
 
 
-class RadiusSettings(_Effort):
+class RadiusSettings(Effort):
     """Critical radii of a stratified sample of test points."""
 
     samples: int = Field(default=20, ge=1)
@@ -145,7 +156,7 @@ class RadiusSettings(_Effort):
     tolerance: float = Field(default=0.001, gt=0, le=1)
 
 
-class GlobalSettings(_Effort):
+class GlobalSettings(Effort):
     """How much any score may change between two inputs of a domain that lie near each other.
 
     The domain is the box of half-width `domain_radius` around the mean training image, within

@@ -17,6 +17,7 @@ for name in ("MKL", "NUMBA", "OMP", "OPENBLAS"):
     os.environ.setdefault(f"{name}_NUM_THREADS", "1")
 for name in ("INTER", "INTRA"):
     os.environ.setdefault(f"TF_NUM_{name}OP_THREADS", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # where a test imports onnxruntime itself
 
 MEMORY, MEMORY_BYTES = "/dev/shm", 2**31
 

@@ -45,6 +45,25 @@ def test_core_loads_neither_prefect_nor_mlflow_nor_tensorflow() -> None:
 
 
 @pytest.mark.parametrize(
+    ("module", "later"),
+    [
+        ("flows.command.cli", {"mlflow", "numpy", "pandas", "prefect"}),
+        ("flows.command.decision_commands", {"keras", "matplotlib", "onnx", "prefect"}),
+        ("flows.command.version_commands", {"keras", "matplotlib", "onnx", "prefect"}),
+        ("flows.robustness", {"keras", "matplotlib", "onnxruntime"}),
+    ],
+)
+def test_what_takes_long_is_loaded_where_it_is_used(module: str, later: set[str]) -> None:
+    check = f"import sys, {module}; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True
+    )
+    loaded = set(result.stdout.split())
+    assert module in loaded
+    assert not later & loaded
+
+
+@pytest.mark.parametrize(
     ("library", "only"),
     [("mlflow", "tasks/tracking/"), ("maraboupy", "tasks/core/search/marabou.py")],
 )

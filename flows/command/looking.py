@@ -13,15 +13,15 @@ from tasks.core.data import own_data
 from tasks.core.data.datasets import Extent, known_extent
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
-from tasks.settings import DATASETS, ModelSettings, Settings
+from tasks.settings import DATASETS, Effort, ModelSettings, Settings
 
 
 def look_at_settings(*runs: Settings) -> None:
-    """The data that training will need, as far as they are on this machine; the output folder.
+    """The data that training will need, as far as they are on this machine; folder and cluster.
 
     Raises:
         CertiflowError: a file of the user's own that is no dataset; more samples than test points;
-            a folder that cannot be written.
+            a folder that cannot be written; a cluster that does not answer.
     """
     for settings in runs:
         extent = _extent(settings.data.dataset)
@@ -31,6 +31,7 @@ def look_at_settings(*runs: Settings) -> None:
         if settings.radius is not None:
             _check_samples("radius.samples", settings.radius.samples, settings.data.name, extent)
         _check_folder(settings.tracking.output)
+        _check_clusters(settings.verification, settings.radius)
 
 
 def look_at_model(
@@ -52,6 +53,7 @@ def look_at_model(
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
     _check_folder(settings.tracking.output)
+    _check_clusters(settings.verification, settings.radius, settings.global_robustness)
     file = model_path(model)
     check_fit(ends(file), name, extent)
     return settings, file.absolute()
@@ -78,3 +80,11 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: {error.strerror}: make it writable, free some space, or choose another "
             "folder with tracking.output"
         ) from error
+
+
+def _check_clusters(*sections: Effort | None) -> None:
+    for address in {section.cluster for section in sections if section is not None}:
+        if address is not None:
+            from tasks.core.execution.cluster import check_answer
+
+            check_answer(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -36,6 +37,7 @@ def prefect_api(*modules: str) -> Iterator[None]:
         progress.advance()
         api_url = wait_for_api()
         progress.advance()
+    gc.freeze()  # what is imported stays, and need not be looked through again
 
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

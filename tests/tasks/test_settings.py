@@ -178,3 +178,9 @@ def test_the_reference_radius_is_the_greatest_verified_unless_set() -> None:
 def test_own_data_is_named_after_its_file() -> None:
     settings = load_settings(CONF / "smoke.yaml", ["data.dataset=/somewhere/meters.npz"])[0]
     assert settings.title == "meters dense-16"
+
+
+@pytest.mark.parametrize("section", ["verification", "radius"])
+def test_an_address_that_is_none_is_refused_with_its_key(section: str) -> None:
+    with pytest.raises(CertiflowError, match=rf"{section}\.cluster is 'h:1': .*tcp://host:8786"):
+        load_settings(CONF / "smoke.yaml", [f"{section}.cluster=h:1"])

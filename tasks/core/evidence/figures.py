@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tasks.core.arrays import Float32Array, Images, IntArray
 from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.files import written_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 120
 SCALE_HEIGHT = 0.06  # of a scale of colours, in panels
@@ -24,7 +26,7 @@ def robustness_curve(
     grid: pd.DataFrame, verification: pd.DataFrame, title: str, path: Path
 ) -> None:
     """Accuracy against epsilon: what attacks leave (upper) and what is proved (lower)."""
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    figure = blank(7.5, 4.8)
     axes = figure.subplots()
     axes.axhline(grid["clean_accuracy"].iloc[0], color="0.6", linestyle=":", label="clean accuracy")
     axes.plot(grid["epsilon"], grid["fgsm_accuracy"], "o-", color="tab:blue", label="under FGSM")
@@ -121,7 +123,7 @@ def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
     Below the changes is their scale, from -epsilon to epsilon: it differs by column.
     """
     count, columns = len(examples.labels), 2 * len(examples.epsilons) - 1
-    figure = Figure(figsize=(1.2 * columns, 1.45 * count + 0.9), layout="constrained")
+    figure = blank(1.2 * columns, 1.45 * count + 0.9)
     heights = [*[1.0] * count, SCALE_HEIGHT]
     *rows, scales = figure.subplots(count + 1, columns, squeeze=False, height_ratios=heights)
     axes = np.array(rows)
@@ -189,7 +191,9 @@ def decided_label(name: str) -> str:
 
 def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) -> None:
     """A bar per radius: which stage decided how many points, proofs below, the undecided on top."""
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    from matplotlib.ticker import MaxNLocator
+
+    figure = blank(7.5, 4.5)
     axes = figure.subplots()
     places, bottom = np.arange(len(counts)), np.zeros(len(counts))
     for name, color in DECIDED_COLORS.items():
@@ -209,6 +213,13 @@ def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) ->
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(fontsize=8, loc="outside right upper")
     save(figure, path)
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure  # most of a run's modules come before its figures
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, path: Path) -> None:

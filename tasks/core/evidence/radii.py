@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from tasks.core.verification.critical_radius import Bracket
+if TYPE_CHECKING:
+    from tasks.core.verification.critical_radius import Bracket
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 

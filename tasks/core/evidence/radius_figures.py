@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from tasks.core.arrays import FloatArray
-from tasks.core.evidence.figures import save
+from tasks.core.evidence.figures import blank, save
 
 CLASS_POINTS = 10  # a curve of fewer says nothing of its class
 
@@ -20,7 +19,7 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
     The band over all points ends at the share that nothing falsifies below epsilon. `table` is a
     `radius_table` of at least one point.
     """
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    figure = blank(7.5, 4.8)
     axes = figure.subplots()
     radii, proved, unbroken = radius_shares(table, max_epsilon)
     for place, (label, rows) in enumerate(table.groupby("label")):

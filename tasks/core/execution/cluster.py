@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import pickle
 import pydoc
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -93,16 +94,13 @@ def _connected(address: str) -> Iterator[Client]:
     import dask
     from distributed import Client
 
-    _check_address(address)
+    check_address(address)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError as error:
-        raise CertiflowError(
-            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS:g} s: "
-            "start it, or do without a cluster"
-        ) from error
+        raise _no_answer(address) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise CertiflowError(f"cannot connect to {address} ({_one_line(error)})") from error
     with client, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
@@ -116,7 +114,30 @@ def _connected(address: str) -> Iterator[Client]:
         yield client
 
 
-def _check_address(address: str) -> None:
+def check_answer(address: str) -> None:
+    """Whether something listens there: known at once, and without importing Dask.
+
+    Raises:
+        CertiflowError: the address is malformed or nothing listens there.
+    """
+    check_address(address)
+    parts = urlsplit(address)
+    if parts.scheme == "ucx":  # need not be TCP
+        return
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 0), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _no_answer(address) from error
+
+
+def _no_answer(address: str) -> CertiflowError:
+    return CertiflowError(
+        f"no Dask scheduler answers at {address} within {CONNECT_SECONDS:g} s: "
+        "start it, or do without a cluster"
+    )
+
+
+def check_address(address: str) -> None:
     """Before Dask reads it, whose client, refused when half-made, hangs now and then as it closes.
 
     Raises:

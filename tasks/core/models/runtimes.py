@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,10 @@ from tasks.core.networks.onnx_network import input_shape, only_input, read_graph
 if TYPE_CHECKING:
     import keras
     import onnx
+
+# Since 1.29 onnxruntime tells its maker of every process and model, unless it finds this when it is
+# imported; its `disable_telemetry_events` comes too late.
+WITHOUT_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,7 @@ class OnnxRuntime:
 
     @cached_property
     def _session(self) -> Any:
+        os.environ.setdefault(*WITHOUT_TELEMETRY)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -180,3 +181,25 @@ def test_models_can_be_sent_to_other_processes(tmp_path: Path) -> None:
         points = np.random.default_rng(0).random((3, *model.input_shape)).astype(np.float32)
         np.testing.assert_array_equal(sent.runtime.logits(points), model.runtime.logits(points))
         assert sent.network.sha256 == model.network.sha256
+
+
+def test_the_runtime_of_onnx_tells_nobody(tmp_path: Path) -> None:
+    """Its telemetry leaves the device's name in the user's cache, and sends what is read there."""
+    program = (
+        "import sys; from pathlib import Path; from tasks.core.models.loading import load\n"
+        f"load(Path({str(_onnx(tmp_path))!r})); print('onnxruntime' in sys.modules)"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    # Where it believes itself in a test or in CI it is silent anyway.
+    silent = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "XDG_CACHE_HOME"}
+    environment = {key: value for key, value in os.environ.items() if key not in silent}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {"HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "True"
+    assert not list(home.rglob("*onnxruntime*"))

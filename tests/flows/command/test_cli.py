@@ -83,6 +83,8 @@ def test_run_tells_what_it_found_and_where_to_look(
         (smoke("--set", "data.dataset=gone.npz"), "gone.npz: no such file"),
         (smoke("--set", "verification.samples=361"), "verification.samples is 361: expected at"),
         (smoke("--set", "radius.samples=361"), "radius.samples is 361: expected at most 360"),
+        (smoke("--set", "verification.cluster=h:1"), "verification.cluster is 'h:1'"),
+        (smoke("--set", "radius.cluster=tcp://127.0.0.1:1"), "answers at tcp://127.0.0.1:1 within"),
         (smoke("--json", "/proc/x.json"), "--json /proc/x.json"),
         (["study", "gone.yaml"], "gone.yaml: no such settings file"),
         (["study", "conf/smoke.yaml"], "conf/smoke.yaml: not a study"),
