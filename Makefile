@@ -19,7 +19,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-run-flow: setup ## train, attack, verify and report (CONF=conf/mnist.yaml for another setting)
+run-flow: setup ## train, attack, verify and report (CONF=conf/x.yaml)
 	@$(BIN)/certiflow run --conf $(CONF)
 
 compare: setup ## model versions side by side, best first
@@ -37,7 +37,7 @@ check: lint ## lint, types, and the tests that take less than a minute
 test: setup ## the whole test suite
 	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadscope --no-loadscope-reorder
 
-soundness: setup ## ask every engine what is known exactly, for SECONDS=600; goes on in soundness/
+soundness: setup ## ask all engines what is known exactly (SECONDS=600)
 	@$(BIN)/python -m tests.soundness --seconds $(SECONDS)
 
 lint: setup ## ruff and mypy

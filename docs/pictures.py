@@ -48,7 +48,7 @@ def pictures_of_run(client: MlflowClient) -> None:
     report = Path(client.download_artifacts(run.info.run_id, "report.html"))
     photograph(report.as_uri(), "1000,1500", IMAGES / "report.png")
     page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    photograph_ui(page, IMAGES / "mlflow_run.png")
+    photograph_ui(f"{page}?workflowType=machine_learning", IMAGES / "mlflow_run.png")
 
 
 def pictures_of_study(client: MlflowClient) -> None:

@@ -48,7 +48,7 @@ def fgsm(
             on_batch=progress.advance,
         )
         right = (clean == data.test_labels) & (predictions == data.test_labels)
-        progress.advance(0, f"accuracy {right[-1].mean():.4f} at {settings.epsilons[-1]:g}")
+        progress.advance(0, f"accuracy {right[-1].mean():.2%} at {settings.epsilons[-1]:g}")
     first = right[:, : metrics.FIRST].mean(axis=1)
     broken = metrics.success_rate(clean == data.test_labels, right)
     log.per_epsilon("fgsm/robust_accuracy", _by(settings, right.mean(axis=1)), curve=True)
@@ -107,7 +107,7 @@ def pgd(
                 )
                 broken[index, left[attacked.broken]] = True
             accuracy = (right & ~broken[index]).mean()
-            progress.advance(note=f"accuracy {accuracy:.4f} at {epsilon:g}")
+            progress.advance(note=f"accuracy {accuracy:.2%} at {epsilon:g}")
     robust = (right & ~broken).mean(axis=1)
     log.per_epsilon("pgd/robust_accuracy", _by(settings, robust), curve=True)
     log.metrics({"pgd/seconds": monotonic() - started})
@@ -146,7 +146,7 @@ def bounds(
                 rows = left[start : start + settings.batch_size]
                 ball = Box.around(data.test_images[rows], epsilon)
                 certified[index, rows] = core.certified(network, ball, data.test_labels[rows])
-            progress.advance(note=f"certified {certified[index].mean():.4f} at {epsilon:g}")
+            progress.advance(note=f"certified {certified[index].mean():.2%} at {epsilon:g}")
     log.per_epsilon("bounds/certified_accuracy", _by(settings, certified.mean(axis=1)), curve=True)
     log.metrics({"bounds/seconds": monotonic() - started})
     return _save(run.folder / "attacks" / "bounds.npz", certified=certified)

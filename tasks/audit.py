@@ -56,4 +56,4 @@ def _witnesses(table: pd.DataFrame) -> str:
     proofs = int((table["verdict"] == Verdict.ROBUST.value).sum())
     said = {word: int((table["witness"] == word).sum()) for word in ("confirmed", "undecided")}
     asked = ", ".join(f"{count} {word}" for word, count in said.items())
-    return f"of {proofs} proofs Marabou was asked of {sum(said.values())}: {asked}"
+    return f"{sum(said.values())} of {proofs} proofs shown to Marabou: {asked}"

@@ -118,28 +118,33 @@ def of_answers(
     if radius:
         proved = sum(row["proved"] for row in radius) / len(radius)
         complete = sum(bool(row["complete"]) for row in radius)
-        lines.append(
+        lines += [
+            "",
             f"Critical radius of {len(radius)} sampled points: proved {proved:.4f} in the mean; "
-            f"{complete} brackets are as narrow as asked."
-        )
+            f"{complete} brackets are as narrow as asked.",
+        ]
     if global_robustness:
-        lines += table(
-            ("class", "verdict", "found", "proved below"),
-            (
+        lines += [
+            "",
+            *table(
+                ("class", "verdict", "found", "proved below"),
                 (
-                    row["label"],
-                    row["verdict"],
-                    f"{row['largest_difference']:.4f}",
-                    f"{row['epsilon_proved']:.4f}",
-                )
-                for row in global_robustness
+                    (
+                        row["label"],
+                        row["verdict"],
+                        f"{row['largest_difference']:.4f}",
+                        f"{row['epsilon_proved']:.4f}",
+                    )
+                    for row in global_robustness
+                ),
             ),
-        )
+        ]
     return "\n".join(lines)
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
     """Points by verdict at each radius."""
+    said = witnesses(rows)
     return [
         f"{rows[0]['points']:.0f} sampled points, verified (engine `{engine}`); in brackets "
         f"{CONFIDENCE:.0%} {METHOD} intervals of the share of all points.",
@@ -156,7 +161,7 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
                 for row in rows
             ),
         ),
-        *witnesses(rows),
+        *(["", *said] if said else []),  # else it is a row of the table
     ]
 
 

@@ -75,7 +75,8 @@ def run(
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000, verbose: Verbose = False
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
+    verbose: Verbose = False,
 ) -> None:
     """Serve MLflow's UI over the project's store on 127.0.0.1."""
     begin(verbose=verbose)

@@ -59,8 +59,8 @@ def verify(
 ) -> None:
     """Decide properties of a model, or its local robustness at the test points of a dataset.
 
-    With --property or --csv the verdict is VNN-COMP's: sat (with a counterexample), unsat, unknown,
-    timeout. With --data the verdicts are logged to MLflow, like the main flow's.
+    With --property or --csv the verdict is VNN-COMP's: sat, unsat, unknown or timeout.
+    With --data the verdicts are logged to MLflow, like the main flow's.
     """
     if sum(option is not None for option in (prop, csv, data)) != 1:
         raise typer.BadParameter(

@@ -18,6 +18,8 @@ from tasks.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import way_to
 
+SELDOM = ("timeout", "error")  # columns that are shown where there is one
+
 
 def show(summary: Summary) -> None:
     """Prints the tables to stdout."""
@@ -77,10 +79,12 @@ def _verdicts(verification: list[dict[str, Any]]) -> Table:
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
     )  # it fits 80 columns
-    for column in ("epsilon", *VERDICT_COLUMNS, "proved", "deployed"):
+    seldom = [name for name in SELDOM if any(row[name] for row in verification)]
+    verdicts = [name for name in VERDICT_COLUMNS if name in seldom or name not in SELDOM]
+    for column in ("epsilon", *verdicts, "proved", "deployed"):
         table.add_column(column, justify="right")
     for row in verification:
-        counts = (str(int(row[column])) for column in VERDICT_COLUMNS)
+        counts = (str(int(row[column])) for column in verdicts)
         names = ("certified_accuracy", "certified_deployed_accuracy")
         shares = (Text(of_share(row, name)) for name in names)
         table.add_row(decimal(row["epsilon"]), *counts, *shares)

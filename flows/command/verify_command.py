@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ DEPLOYED = {
     None: "",
 }
 MLFLOW_URIS = ("models:/", "runs:/")
+REGISTERED = re.compile(r"certiflow-[^/@]+[/@][^/@.]+")  # as compare and promote name versions
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,13 @@ def stored_or_verified(
 
 
 def model_path(model: str) -> Path:
-    """The model's file, downloaded when MLflow holds it."""
+    """The model's file, downloaded when MLflow holds it.
+
+    Raises `CertiflowError` for a version that is not named as MLflow names it.
+    """
     if not model.startswith(MLFLOW_URIS):
+        if REGISTERED.fullmatch(model) and not Path(model).exists():
+            raise CertiflowError(f"{model}: no such file; a version in MLflow is models:/{model}")
         return Path(model)
     from tasks.tracking import downloaded_model
 

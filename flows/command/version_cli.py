@@ -44,7 +44,9 @@ def compare(
 
 
 def study(
-    file: Annotated[Path, typer.Argument(help="A title and a list of settings files.")],
+    file: Annotated[
+        Path, typer.Argument(help="A title and a list of settings files.", metavar="FILE")
+    ],
     overrides: Overrides = None,
     fresh: Fresh = False,
     json: Json = None,
@@ -144,7 +146,9 @@ def serve(
     conf: Configuration = Path("conf/default.yaml"),
     overrides: Overrides = None,
     cron: Annotated[str, typer.Option(help="When, in cron's five fields, UTC.")] = "0 2 * * *",
-    port: Annotated[int, typer.Option(help="Of Prefect's server on 127.0.0.1.")] = 4200,
+    port: Annotated[
+        int, typer.Option(help="Of Prefect's server on 127.0.0.1.", min=1, max=65535)
+    ] = 4200,
     verbose: Verbose = False,
 ) -> None:
     """Serve the scheduled retraining from this process, with Prefect's server and its UI."""

@@ -137,7 +137,7 @@ def page_of_run(experiment: str, run_id: str) -> str:
 
 def way_to(url: str) -> str:
     """How to open a `page_of_run`."""
-    return url if url.startswith("http") else f"make ui, then {url} at the address it says"
+    return url if url.startswith("http") else f"make ui, then {url}"
 
 
 def serve_ui(port: int, *, verbose: bool = False) -> None:
@@ -171,7 +171,8 @@ def serve_ui(port: int, *, verbose: bool = False) -> None:
     here = f"http://127.0.0.1:{port}/#/experiments"
     print(f"MLflow's UI  {here}?{TRAINING_VIEW} in some seconds; Ctrl-C ends it", flush=True)
     if newest is not None:
-        print(f"newest run   {here}/{newest.experiment_id}/runs/{newest.run_id}", flush=True)
+        page = f"{here}/{newest.experiment_id}/runs/{newest.run_id}?{TRAINING_VIEW}"
+        print(f"newest run   {page}", flush=True)
     os.execv(sys.executable, command)
 
 

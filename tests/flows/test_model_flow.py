@@ -170,6 +170,10 @@ def test_killed_run_goes_on_where_it_was(
         (["radius", "--model", "broken.onnx", "--data", "digits"], "broken.onnx"),
         (["radius", "--model", "broken.keras", "--data", "digits"], "broken.keras: Keras cannot"),
         (["radius", "--model", "broken.txt", "--data", "digits"], "unknown kind of model '.txt'"),
+        (
+            ["radius", "--model", "certiflow-digits/1", "--data", "digits"],
+            "certiflow-digits/1: no such file; a version in MLflow is models:/certiflow-digits/1",
+        ),
         (["radius", "--model", "digits.keras", "--data", "mnist"], "64 inputs and 10 outputs: mni"),
         (["radius", "--model", "pair.onnx", "--data", "digits"], "2 inputs and 2 outputs: digits"),
         (["radius", "--model", "digits.keras", "--data", "gone.npz"], "gone.npz: no such file"),

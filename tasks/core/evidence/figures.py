@@ -54,7 +54,7 @@ def robustness_curve(
         color="black",
         markersize=5,
         zorder=5,  # on the diamonds
-        label="of the verified, proved of the float32 model",
+        label="sampled, proved of the float32 model too",
     )
     axes.set(
         xlabel="epsilon (L∞ radius, pixels in [0, 1])",
@@ -211,7 +211,7 @@ def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) ->
         title=title,
     )
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(fontsize=8, loc="outside right upper")
+    figure.legend(fontsize=8, loc="outside right upper", reverse=True)  # as the bars are stacked
     save(figure, path)
 
 

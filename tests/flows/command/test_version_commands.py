@@ -142,6 +142,8 @@ def test_files_of_options_may_be_devices_pipes_and_links(
         (["promote", "--version", "1", "--reason", "why"], "--force"),
         (["rollback"], "--reason"),
         (["report"], "RUN"),
+        (["ui", "--port", "65536"], "--port"),
+        (["serve", "--port", "0"], "--port"),
     ],
 )
 def test_wrong_usage(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from flows.command import summary
 from tasks import descriptions
+from tasks.core.verdict_columns import WITNESS_WORDS
+from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.records import Decision
+from tasks.settings import ModelSettings
 from tasks.tracking import origin, store
 from tasks.tracking.descriptions import (
     DECISIONS,
@@ -111,3 +118,37 @@ def test_command_of_the_run(
 def test_libraries_are_those_that_verdicts_come_from() -> None:
     names = [part.split()[0] for part in origin.library_versions().split(", ")]
     assert {"python", "tensorflow", "keras", "numpy", "maraboupy"} <= set(names)
+
+
+def verified(**counts: float) -> dict[str, float]:
+    """A row of the verification's summary: 20 points at 0.1."""
+    row = dict.fromkeys([*VERDICT_COLUMNS, *(f"witness_{word}" for word in WITNESS_WORDS)], 0.0)
+    row |= {"epsilon": 0.1, "points": 20.0, "witnessed_only": 0.0, "witness_seconds": 0.5}
+    for name in ("certified_accuracy", "certified_deployed_accuracy"):
+        row |= {name: 1.0, f"{name}_low": 0.83, f"{name}_high": 1.0}
+    return row | counts
+
+
+def test_what_marabou_said_is_a_paragraph_below_the_table() -> None:
+    settings = ModelSettings.model_validate(
+        {"model": "m.onnx", "data": {"dataset": "digits"}, "verification": {}}
+    )
+    text = descriptions.of_answers("t", settings, [verified(witness_confirmed=2.0)], [], [])
+    *_, row, blank, said = text.splitlines()
+    assert row.startswith("| 0.1 |")
+    assert blank == ""
+    assert said.startswith("Marabou on 2 of the proofs: 2 confirmed, 0 undecided")
+
+
+@pytest.mark.parametrize("seldom", [{}, {"timeout": 1.0}, {"error": 1.0}])
+def test_the_screens_table_has_the_verdicts_there_are_and_fits_80_columns(
+    seldom: dict[str, float],
+) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    summary.show_verdicts(console, [verified(robust=20.0), verified(robust=19.0, **seldom)])
+    heading, _, first, *_ = console.export_text().splitlines()[1:]
+    named = [name for name in VERDICT_COLUMNS if name in heading.split()]
+    assert named == [
+        name for name in VERDICT_COLUMNS if name not in {"timeout", "error"} or name in seldom
+    ]
+    assert first.split()[-2:] == ["100.00%", "[83-100%]"]  # on one line
