@@ -3,3 +3,21 @@
 May import every package, and imports what a command runs when it runs it; nothing imports it.
 Guarantees: exit code 0 is done, 1 could not (one line says why), 2 wrong usage; no traceback.
 """
+
+import sys
+from types import TracebackType
+
+SPAWNED = "--multiprocessing-fork"  # how multiprocessing marks its children's command lines
+
+
+def _tell_no_interrupt(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+
+
+# A process that the command has spawned imports this before anything else: Ctrl-C, which a terminal
+# sends to all of them, is the command's to tell.
+if SPAWNED in sys.orig_argv:
+    sys.excepthook = _tell_no_interrupt

@@ -7,7 +7,6 @@ import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, NoReturn
 
 import typer
@@ -19,7 +18,6 @@ from tasks.core.errors import CertiflowError
 
 INTERRUPTED = 130  # as shells count SIGINT
 NEW_OBJECTS = 50_000  # between two looks for garbage, instead of 700
-SPAWNED = "--multiprocessing-fork"  # how multiprocessing marks its children's command lines
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -119,18 +117,6 @@ def main() -> None:
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
-
-def _tell_no_interrupt(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-
-
-# A process that the command has spawned imports this before anything else: Ctrl-C, which a terminal
-# sends to all of them, is the command's to tell.
-if SPAWNED in sys.orig_argv:
-    sys.excepthook = _tell_no_interrupt
 
 if __name__ == "__main__":
     main()

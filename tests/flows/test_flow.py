@@ -26,6 +26,7 @@ from flows.configuration import load_settings
 from flows.robustness import robustness_flow
 from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
+from tasks.core.models import loading
 from tasks.core.training.checkpoints import Checkpoint
 from tasks.records import Summary
 from tests.flow_project import flow_project, smoke
@@ -39,8 +40,22 @@ def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Itera
 
 
 @pytest.fixture(scope="module")
-def summary(project: Path) -> Summary:
-    return robustness_flow(smoke())
+def models_read() -> list[Path]:
+    """The Keras files that the run of `summary` has read."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def summary(project: Path, models_read: list[Path]) -> Summary:
+    read = loading._LOADERS[".keras"]
+
+    def counted(path: Path) -> loading.LoadedModel:
+        models_read.append(path)
+        return read(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(loading._LOADERS, ".keras", counted)
+        return robustness_flow(smoke())
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +75,10 @@ def test_run_is_finished_and_named(summary: Summary, run: Run) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.run_name.startswith("digits-dense-16-")
     assert MlflowClient().get_experiment(run.info.experiment_id).name == "certiflow"
+
+
+def test_stages_share_one_model(summary: Summary, models_read: list[Path]) -> None:
+    assert len(models_read) == 1
 
 
 def test_scalars_for_every_radius(summary: Summary, run: Run) -> None:
