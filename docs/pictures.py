@@ -46,7 +46,7 @@ def pictures_of_run(client: MlflowClient) -> None:
     run = newest(client, "tags.study IS NULL")
     copy_figures(client, run, ("robustness_curve.png", "adversarial_examples.png"))
     report = Path(client.download_artifacts(run.info.run_id, "report.html"))
-    photograph(report.as_uri(), "1000,1500", IMAGES / "report.png")
+    photograph(report.as_uri(), "1150,1500", IMAGES / "report.png")
     page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     photograph_ui(f"{page}?workflowType=machine_learning", IMAGES / "mlflow_run.png")
 

@@ -120,21 +120,19 @@ def view(comparison: Comparison, names: Mapping[str, str] | None = None) -> Comp
     """The comparison in words; `names` by run id stand instead of versions and their aliases."""
     named = names or {}
     lines = [
-        _line(row, named[row.run_id], ())
-        if row.run_id in named
-        else _line(row, _name(row), row.aliases)
+        _line(row, _name(row, named), () if row.run_id in named else row.aliases)
         for row in comparison.rows
     ]
     return ComparisonView(
         title=f"{comparison.dataset}: versions, best first, at epsilon "
         f"{decimal(comparison.epsilon)}",
         lines=tuple(lines),
-        reading=(*_samples(comparison.rows), *_differences(comparison)),
+        reading=(*_samples(comparison.rows), *_differences(comparison, named)),
     )
 
 
-def _name(row: Row) -> str:
-    return row.run_name if row.version is None else f"v{row.version}"
+def _name(row: Row, named: Mapping[str, str]) -> str:
+    return named.get(row.run_id, row.run_name if row.version is None else f"v{row.version}")
 
 
 def _line(row: Row, name: str, aliases: tuple[str, ...]) -> Line:
@@ -195,18 +193,26 @@ def _range(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _differences(comparison: Comparison) -> list[str]:
+def _differences(comparison: Comparison, named: Mapping[str, str]) -> list[str]:
     """What the differences are to, on which points, and when they count."""
     if comparison.champion is None:
         return ["no champion yet: `certiflow promote --version …` makes one"]
+    champion = next(
+        (
+            named[row.run_id]
+            for row in comparison.rows
+            if row.version == comparison.champion and row.run_id in named
+        ),
+        comparison.champion,
+    )
     lines = [
-        f"below each value: the difference to champion {comparison.champion}, on the points that "
+        f"below each value: the difference to champion {champion}, on the points that "
         f"both looked at; {BEYOND} is beyond sampling error ({MCNEMAR} test, p < "
         f"{comparison.significance:g}; median radius: {1 - comparison.significance:.0%} "
         f"{BOOTSTRAP} interval)"
     ]
     certified = [
-        f"{_name(row)} on {_which(row.differences['certified_accuracy'])}"
+        f"{_name(row, named)} on {_which(row.differences['certified_accuracy'])}"
         for row in comparison.rows
         if "certified_accuracy" in row.differences
     ]

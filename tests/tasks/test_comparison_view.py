@@ -113,6 +113,13 @@ def test_names_are_those_given() -> None:
     assert [line.name for line in shown.lines] == ["smoke", "v2"]
 
 
+def test_sentences_have_the_names_given(compared: Comparison) -> None:
+    reading = " ".join(view(compared, {"id1": "plain", "id2": "defended"}).reading)
+    assert "the difference to champion plain," in reading
+    assert "defended on the gate's 100 points" in reading
+    assert "v2" not in reading
+
+
 def test_terminal_shows_every_cell_within_80_columns(compared: Comparison) -> None:
     console = Console(width=80, highlight=False)
     with console.capture() as capture:
