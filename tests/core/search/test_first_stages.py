@@ -17,7 +17,7 @@ from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime
 from tasks.core.networks.keras_network import relu_network
-from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import Box, Property
 from tasks.core.search import box_bounds, first_stages
 from tasks.core.search.answer import Answer, Known
@@ -114,6 +114,33 @@ def test_the_ladder_decides_alike_with_and_without_what_is_known() -> None:
                     assert with_it.margin <= descended[1].min()
             verdicts[with_it.verdict] += 1
     assert min(verdicts[Verdict.ROBUST], verdicts[Verdict.FALSIFIED]) >= 3
+
+
+def test_each_proof_is_held_against_the_float32_error_of_its_own_ball() -> None:
+    """Of x1 + x2 and x1 at x2 = 1e-7: sums near 1 lose as much in float32, sums near 0 do not."""
+    network = ReluNetwork((Affine(np.array([[1.0, 1.0], [1.0, 0.0]]), np.zeros(2)),))
+    images = np.array([[0, 1e-7], [1, 1e-7], [0, 1e-7]], dtype=np.float32)
+    stages = FirstStages(NumpyRuntime(network), network, images, np.zeros(3, dtype=int), ATTACK)
+    found = dict(stages.run(range(3), 1e-9))
+    holds = [answer.deployed for answer in found.values() if isinstance(answer, Answer)]
+    assert (list(found), holds) == ([0, 1, 2], [True, False, True])
+
+
+def test_what_breaks_in_a_batch_but_not_alone_is_left_to_the_bounds(
+    classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaking(classifier: Classifier, images: Images, *rest: Any, **settings: Any) -> Any:
+        return gradient.Attacked(images, np.ones(len(images), dtype=bool))
+
+    monkeypatch.setattr(first_stages, "pgd", breaking)
+    right = classifier.predictions(digits.test_images[:5]) == digits.test_labels[:5]
+    rows: Sequence[int] = np.flatnonzero(right).tolist()
+    network = relu_network(classifier.model)
+    stages = FirstStages(classifier, network, digits.test_images, digits.test_labels, ATTACK)
+    found = dict(stages.run(rows, 0.01))
+    assert set(found) == set(rows)
+    said = [answer for answer in found.values() if isinstance(answer, Answer)]
+    assert all(answer.verdict is Verdict.ROBUST for answer in said)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, module: Any, counts: Counter[str]) -> None:
