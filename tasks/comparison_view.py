@@ -197,6 +197,8 @@ def _differences(comparison: Comparison, named: Mapping[str, str]) -> list[str]:
     """What the differences are to, on which points, and when they count."""
     if comparison.champion is None:
         return ["no champion yet: `certiflow promote --version …` makes one"]
+    if not any(row.differences for row in comparison.rows):
+        return []
     champion = next(
         (
             named[row.run_id]

@@ -113,6 +113,12 @@ def test_names_are_those_given() -> None:
     assert [line.name for line in shown.lines] == ["smoke", "v2"]
 
 
+def test_nothing_is_said_of_differences_where_there_are_none() -> None:
+    reading = " ".join(view(comparison(row(1, aliases=("champion",)))).reading)
+    assert "95% Clopper-Pearson" in reading
+    assert "difference" not in reading
+
+
 def test_sentences_have_the_names_given(compared: Comparison) -> None:
     reading = " ".join(view(compared, {"id1": "plain", "id2": "defended"}).reading)
     assert "the difference to champion plain," in reading

@@ -57,6 +57,8 @@ def stages(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
         tables[name] = table[np.isclose(table["epsilon"], epsilon)]
     counts = {name: decided_by_counts(table) for name, table in tables.items() if len(table)}
     figure, axes = _figure()
+    height = min(figure.get_figheight(), 1.5 + 0.6 * len(tables))  # bars, not slabs
+    figure.set_figheight(height)
     left = pd.Series(0.0, index=list(tables))
     for what, color in DECIDED_COLORS.items():
         widths = pd.Series(
