@@ -17,6 +17,7 @@ from tasks.core.bounds.linear import (
     preactivation_bounds,
 )
 from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
+from tasks.core.bounds.rounding import Magnitudes, rounding_scales
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import Box, margin_rows
 from tests.networks import box, hand_computed, random_case, random_network, sampled_points
@@ -183,3 +184,21 @@ def test_certified_is_what_either_bound_proves_and_no_more() -> None:
         proved["crown"] += int((crown & ~interval).sum())
         proved["neither"] += int((~found).sum())
     assert min(proved.values()) >= 5
+
+
+def test_some_boxes_have_the_rounding_scales_of_themselves() -> None:
+    network = random_network(np.random.default_rng(0), (3, 5, 4, 2))
+    ball = Box.around(np.array([[0.0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 0.25]]), 0.1)
+    hidden = preactivation_bounds(network, ball, "interval")
+    magnitudes = Magnitudes(network, ball)
+    for bounds in hidden:
+        magnitudes.append(bounds)
+    some = slice(1, 3)
+    found = magnitudes.scales(some)
+    alone = rounding_scales(network, [bounds[some] for bounds in hidden], ball[some])
+    for one, other in zip(
+        [*found.affine, *found.relu, found.inputs],
+        [*alone.affine, *alone.relu, alone.inputs],
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-12)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tasks.core.data.datasets import Dataset
+from tasks.core.execution.verdict_store import VerdictKey
 from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Classifier, NumpyRuntime
 from tasks.core.search.answer import Answer, Known
+from tasks.core.search.first_stages import AttackStrength
 from tasks.core.verdicts import DecidedBy, Verdict
 from tasks.core.verification.balls import Ball, Sample, answered, unanswered
+from tasks.core.verification.local_robustness import LocalRobustness
 from tests.networks import hand_computed
 
 BALL = Ball(3, 7, np.array([0.25, 0.75], dtype=np.float32), 0, 0.125)
@@ -74,3 +80,29 @@ def test_a_ball_without_an_answer_keeps_what_batches_took(ending: Ending, verdic
     assert (result.verdict, result.decided_by) == (verdict, DecidedBy.CROWN)
     assert (result.reason, result.seconds) == ("why", 1.25)
     assert result.stage_seconds == {"crown": 0.25}
+
+
+def test_the_key_holds_all_that_a_verdict_depends_on() -> None:
+    network = hand_computed()
+
+    def key(ball: Ball = BALL, **changes: Any) -> VerdictKey:
+        settings: dict[str, Any] = {
+            "engine": "marabou",
+            "timeout_seconds": 5.0,
+            "attack": AttackStrength(5, 1, 0),
+        }
+        return LocalRobustness(NumpyRuntime(network), network, **(settings | changes)).key(ball)
+
+    others = [
+        key(replace(BALL, epsilon=0.25)),
+        key(replace(BALL, image=np.array([0.25, 0.5], dtype=np.float32))),
+        key(replace(BALL, label=1)),
+        key(engine="ladder"),
+        key(timeout_seconds=6.0),
+        key(attack=AttackStrength(6, 1, 0)),
+        key(attack=AttackStrength(5, 2, 0)),
+        key(attack=AttackStrength(5, 1, 1)),
+        key(prove_again=False),
+    ]
+    assert len({key(), *others}) == 1 + len(others)
+    assert key(replace(BALL, row=4, sample_index=9)) == key()
