@@ -192,13 +192,12 @@ class Lowering:
         self._units[depth - 1].append((tensor if every else tensor.taken(rows), linear))
         units = self._widths[depth] + np.arange(len(rows))
         self._widths[depth] += len(rows)
-        constant = tensor.constant.copy()
-        constant[rows] = 0
-        left = bool(constant.any())  # which keep the roundings of their way here
+        constant, offset = tensor.constant.copy(), tensor.offset.copy()
+        constant[rows] = offset[rows] = 0
+        left = bool(offset.any())  # constants keep the roundings of their way here, zeros as well
         matrix = sparse.csr_array(
             (np.ones(len(rows)), (rows, units)), shape=(len(constant), self._widths[depth])
         )
-        offset = np.where(constant != 0, tensor.offset, 0)
         return Tensor(
             matrix,
             constant,

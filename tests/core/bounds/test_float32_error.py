@@ -111,6 +111,26 @@ def test_what_cancels_out_in_float64_keeps_its_error_in_deeper_layers() -> None:
     assert (np.abs(found - exact) <= point_error(network, exact)).all()
 
 
+def test_constants_that_cancel_out_keep_their_error_in_deeper_layers() -> None:
+    """relu(x) + (2^24 + 1 - 2^24 - 1): the constant is 0 in exact arithmetic, -1 in float32."""
+    parts = (2.0**24, 1.0, -(2.0**24), -1.0)
+    lowering = Lowering((2,))
+    x = lowering.input
+    nothing = lowering.constant(parts[0])
+    for part in parts[1:]:
+        nothing = lowering.add(nothing, lowering.constant(part))
+    varying = lowering.add(x, nothing).taken(np.arange(1))
+    mixed = lowering.stacked([varying, nothing.spread((1,))])
+    network = lowering.network(lowering.add(lowering.relu(x), mixed))
+    point = np.array([[0.25, 0.75]])
+    np.testing.assert_array_equal(network(point), [[0.5, 0.75]])
+    rounded = Single(parts[0])
+    for part in parts[1:]:
+        rounded = rounded + Single(part)
+    assert rounded == -1
+    assert (point_error(network, point) >= 1).all()
+
+
 def test_nothing_is_known_beyond_float32() -> None:
     for weight, point in ((1e30, 1e10), (1e39, 1e-30), (np.float64(2.0**127), 1.0)):
         network = ReluNetwork((Affine(np.full((1, 1), weight), np.zeros(1)),))
