@@ -45,7 +45,7 @@ def _change_of_radius(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
+class Figure:
     """What is shown of each version; `narrow` is the heading where a line has 80 characters."""
 
     measure: str
@@ -56,15 +56,15 @@ class Column:
 
 
 COLUMNS = (
-    Column("certified_accuracy", "certified", "certi-\nfied", _share),
-    Column(DEPLOYED, "deployed", "de-\nployed", _share),
-    Column("median_radius", "median radius", "median\nradius", _radius, _change_of_radius),
-    Column("pgd_accuracy", "under PGD", "under\nPGD", _share),
-    Column("fgsm_accuracy", "under FGSM", "under\nFGSM", _share),
-    Column("clean_accuracy", "clean", "clean", _share),
-    Column("parameters", "parameters", "para-\nmeters", _count),
-    Column("train_seconds", "train s", "train\ns", _seconds),
-    Column("verification_seconds", "verify s", "verify\ns", _seconds),
+    Figure("certified_accuracy", "certified", "certi-\nfied", _share),
+    Figure(DEPLOYED, "deployed", "de-\nployed", _share),
+    Figure("median_radius", "median radius", "median\nradius", _radius, _change_of_radius),
+    Figure("pgd_accuracy", "under PGD", "under\nPGD", _share),
+    Figure("fgsm_accuracy", "under FGSM", "under\nFGSM", _share),
+    Figure("clean_accuracy", "clean", "clean", _share),
+    Figure("parameters", "parameters", "para-\nmeters", _count),
+    Figure("train_seconds", "train s", "train\ns", _seconds),
+    Figure("verification_seconds", "verify s", "verify\ns", _seconds),
 )
 SAMPLED = ("certified_accuracy", DEPLOYED, "median_radius")  # not of the whole test set
 
@@ -145,7 +145,7 @@ def _line(row: Row, name: str, aliases: tuple[str, ...]) -> Line:
     )
 
 
-def _cell(row: Row, column: Column) -> Cell:
+def _cell(row: Row, column: Figure) -> Cell:
     values = {**row.measures, DEPLOYED: row.certified_deployed_accuracy, **row.costs}
     value, measure = values[column.measure], column.measure
     if value is None:

@@ -15,7 +15,7 @@ from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
 from tasks.settings import GlobalSettings, RadiusSettings
 from tasks.tracking import Run, RunRef
-from tasks.verify import STORE, sample_for
+from tasks.verify import sample_for
 
 if TYPE_CHECKING:
     from tasks.core.verification.critical_radius import Bracket
@@ -33,7 +33,7 @@ def radius(
 ) -> ArtifactRef:
     """A bracket around every sampled point's critical radius: the table, logged with its figure."""
     from tasks.core.evidence import radii, radius_figures
-    from tasks.core.execution.verdict_store import VerdictStore
+    from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models import loading
     from tasks.core.verification import critical_radius
     from tasks.core.verification.radius_search import RadiusGoal
@@ -44,7 +44,10 @@ def radius(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
     counts: Counter[str] = Counter()
-    with console.stage("radius", settings.samples) as progress, VerdictStore(STORE) as store:
+    with (
+        console.stage("radius", settings.samples) as progress,
+        VerdictStore(PROJECT_STORE) as store,
+    ):
 
         def on_result(bracket: Bracket) -> None:
             counts["complete" if bracket.complete else "open"] += 1
@@ -112,7 +115,7 @@ def global_robustness(
     fresh: bool = False,
 ) -> ArtifactRef:
     """How much each class's score can change within delta, over a domain: the table."""
-    from tasks.core.execution.verdict_store import VerdictStore
+    from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models import loading
     from tasks.core.properties.specification import Box
     from tasks.core.verification import global_robustness as core
@@ -124,7 +127,10 @@ def global_robustness(
     goal = DifferenceGoal(
         settings.epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
-    with console.stage("global", data.num_classes) as progress, VerdictStore(STORE) as store:
+    with (
+        console.stage("global", data.num_classes) as progress,
+        VerdictStore(PROJECT_STORE) as store,
+    ):
 
         def on_result(result: ClassResult) -> None:
             progress.advance(note=f"class {result.label}: {result.epsilon:.3f} proved")

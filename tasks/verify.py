@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks import console
 from tasks.core.data.datasets import stratified_sample
 from tasks.core.evidence import figures, metrics
-from tasks.core.execution.verdict_store import VerdictStore
+from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.core.models.inspection import Ends, check_fit
 from tasks.core.verdict_columns import STAGES, WITNESS_WORDS
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tasks.core.models.loading import LoadedModel
     from tasks.core.search.first_stages import AttackStrength
     from tasks.core.verification.balls import Sample
-
-STORE = Path("verdicts.db")  # of this project folder, shared by all commands
 
 
 @task(name="verify", cache_policy=NO_CACHE)
@@ -84,7 +82,7 @@ def verify_sample(
             counts[result.verdict] += 1
             progress.advance(note=" · ".join(f"{counts[v]} {v}" for v in Verdict if counts[v]))
 
-        with VerdictStore(STORE) as store:
+        with VerdictStore(PROJECT_STORE) as store:
             return local_robustness.verify(
                 model.runtime,
                 model.network,
@@ -130,7 +128,7 @@ def witnessed(
         prove_again=False,
     )
     counts: Counter[str] = Counter()
-    with console.stage("witness", len(asked)) as progress, VerdictStore(STORE) as store:
+    with console.stage("witness", len(asked)) as progress, VerdictStore(PROJECT_STORE) as store:
 
         def on_witness(word: str) -> None:
             counts[word] += 1

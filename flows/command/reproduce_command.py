@@ -14,7 +14,7 @@ from flows.command.verify_command import Effort, verified
 from tasks import console
 from tasks.core.verification.properties import Instance
 from tasks.core.verification.property_solver import InstanceResult
-from tasks.core.verification.reluplex import Cell, cells, load_network
+from tasks.core.verification.reluplex import PublishedCell, cells, load_network
 
 CACHE = Path("data")
 
@@ -32,7 +32,7 @@ def reluplex(timeout: float, effort: Effort, json_file: Path | None) -> None:
     _show(table, results)
 
 
-def _show(table: Sequence[Cell], results: Sequence[InstanceResult]) -> None:
+def _show(table: Sequence[PublishedCell], results: Sequence[InstanceResult]) -> None:
     shown = Table(title="Reluplex, CAV 2017: local robustness, ACAS Xu 1_1", title_justify="left")
     for column in ("point", "delta", "verdict", "decided by", "seconds", "paper", "its seconds"):
         shown.add_column(column, justify="left" if column in {"verdict", "paper"} else "right")

@@ -18,16 +18,15 @@ from flows.command.head import write_json
 from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
-from tasks.core.execution.verdict_store import VerdictStore
+from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.files import output_file
 from tasks.core.properties.numerals import float_of
 from tasks.core.properties.vnnlib import format_counterexample
-from tasks.core.verdict_columns import WORDS
+from tasks.core.verdict_columns import DEPLOYED_WORDS
 from tasks.core.verdicts import Engine
 from tasks.core.verification.properties import VERDICTS, Instance, verify_instances
 from tasks.core.verification.property_solver import InstanceResult
 
-STORE = Path("verdicts.db")
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of each process
 COLUMNS = ("network", "property", "verdict", "decided_by", "seconds", "deployed")
 MAX_TIMEOUT_SECONDS = 1e6
@@ -71,7 +70,7 @@ def verify_property(
         print(format_counterexample(result.counterexample["X"], result.counterexample["Y"]))
     reason = f", {result.reason}" if result.reason else ""
     reason += DEPLOYED[result.deployed]
-    stored = f", known from {STORE} (--fresh computes it again)" if result.stored else ""
+    stored = f", known from {PROJECT_STORE} (--fresh computes it again)" if result.stored else ""
     console.console.print(
         f"{result.decided_by or 'no stage'}, {result.seconds:.2f} s{reason}{stored}",
         markup=False,
@@ -114,7 +113,7 @@ def stored_or_verified(
     on_result: Callable[[int, InstanceResult], None] = lambda index, result: None,
 ) -> list[InstanceResult]:
     """The results, those that `verdicts.db` holds from there, the others stored as they come."""
-    with VerdictStore(STORE) as store:
+    with VerdictStore(PROJECT_STORE) as store:
         return verify_instances(
             instances,
             Resources(effort.num_workers, MEMORY_LIMIT_BYTES, effort.cluster),
@@ -188,7 +187,7 @@ def _write_results(
         for names, result in zip(texts, results, strict=True):
             decided_by = result.decided_by or ""
             row = [*names, result.verdict, decided_by, f"{result.seconds:.3f}"]
-            writer.writerow([*row, WORDS[result.deployed]])
+            writer.writerow([*row, DEPLOYED_WORDS[result.deployed]])
 
 
 def _summary(results: Sequence[InstanceResult]) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.core.verdicts import VerificationResult
 
-WORDS = {True: "yes", False: "no", None: ""}
+DEPLOYED_WORDS = {True: "yes", False: "no", None: ""}
 STAGES = ("attack", "interval", "crown", "alpha_crown", "branch_and_bound", "marabou")
 WITNESS_WORDS = ("confirmed", "undecided")  # what Marabou says of a proof that is not its own
 
@@ -61,7 +61,7 @@ COLUMNS = (
     Column("target", "Int64", "target", _as_is, is_stored=True),
     Column("seconds", "float64", "seconds", _seconds),
     Column("margin", "float64", "margin", _as_is, is_stored=True),
-    Column("deployed", "object", "deployed", WORDS.__getitem__, is_stored=True),
+    Column("deployed", "object", "deployed", DEPLOYED_WORDS.__getitem__, is_stored=True),
     Column("reason", "object", "reason", _as_is, is_stored=True),
     Column("witness", "object", "witness", _as_is, is_stored=True),
     *(

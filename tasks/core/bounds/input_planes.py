@@ -36,7 +36,8 @@ from tasks.core.properties.specification import Box
 # As in `box_kernel`: sums may be reordered and products fused, which the rounding scales allow.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 
-MAX_WEIGHTS = 2**20  # of a layer, within its units' spans: beyond, passes cost more than they gain
+# Of a layer, within its units' spans: beyond, passes cost more than they gain.
+MOST_WEIGHTS_PASSED = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ class Spans:
     @property
     def pay(self) -> bool:
         """Whether the layer is small enough for planes."""
-        return int(np.diff(self.inputs, axis=1).sum()) <= MAX_WEIGHTS
+        return int(np.diff(self.inputs, axis=1).sum()) <= MOST_WEIGHTS_PASSED
 
 
 class InputPlanes:

@@ -12,7 +12,7 @@ import pandas as pd
 from tasks.core.arrays import FloatArray, IntArray, Mask
 from tasks.core.errors import ContradictionError
 from tasks.core.evidence.sampling import share_interval
-from tasks.core.verdict_columns import COLUMNS, WITNESS_WORDS, WORDS
+from tasks.core.verdict_columns import COLUMNS, DEPLOYED_WORDS, WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS, WITNESSED_ONLY, Verdict, VerificationResult
 
 FIRST = 1000  # the reference experiment attacked the first 1,000 test images
@@ -77,7 +77,9 @@ def verification_table(results: Sequence[VerificationResult]) -> pd.DataFrame:
 
 def is_deployed(table: pd.DataFrame) -> pd.Series:
     """Rows of a `verification_table` that are proved of the deployed float32 model."""
-    return _is(table, "verdict", Verdict.ROBUST.value) & _is(table, "deployed", WORDS[True])
+    return _is(table, "verdict", Verdict.ROBUST.value) & _is(
+        table, "deployed", DEPLOYED_WORDS[True]
+    )
 
 
 def is_witnessed_only(table: pd.DataFrame) -> pd.Series:

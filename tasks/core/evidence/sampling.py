@@ -15,10 +15,12 @@ def share_interval(count: int, points: int) -> tuple[float, float]:
     Exact (Clopper and Pearson 1934): it holds the truth in at least 95 of 100 samples, also small
     ones and shares of 0 or 1.
     """
-    from scipy.stats import binomtest  # takes half a second, which not every command needs
+    from scipy.special import betaincinv  # scipy.stats takes half a second to import
 
-    found = binomtest(count, points).proportion_ci(confidence_level=CONFIDENCE, method="exact")
-    return float(found.low), float(found.high)
+    tail = (1 - CONFIDENCE) / 2
+    low = betaincinv(count, points - count + 1, tail) if count > 0 else 0.0
+    high = betaincinv(count + 1, points - count, 1 - tail) if count < points else 1.0
+    return float(low), float(high)
 
 
 def interval_text(low: float, high: float) -> str:

@@ -39,7 +39,7 @@ FIRST_WORKER_SECONDS = 30.0
 NO_WORKER_SECONDS = 60.0  # in the middle of a run: a nanny restarts its worker within seconds
 CHECK_SECONDS = 2.0
 POLL_SECONDS = 0.02
-KEPT = "verdicts so far are kept, and the same command goes on from them"
+GOES_ON = "verdicts so far are kept, and the same command goes on from them"
 # Each has a level and a handler to stderr of its own once Dask is imported.
 CHATTY = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application")
 
@@ -190,7 +190,7 @@ def _completed(client: Client, futures: Sequence[Future[Any]]) -> Iterator[tuple
             if checked - seen > NO_WORKER_SECONDS:
                 raise CertiflowError(
                     f"the Dask cluster has had no worker for {NO_WORKER_SECONDS:g} s: "
-                    f"start one; {KEPT}"
+                    f"start one; {GOES_ON}"
                 )
 
 
@@ -199,7 +199,7 @@ def _has_workers(client: Client) -> bool:
         return bool(client.nthreads())
     except OSError as error:
         raise CertiflowError(
-            f"the Dask scheduler is gone ({_one_line(error)}): start it; {KEPT}"
+            f"the Dask scheduler is gone ({_one_line(error)}): start it; {GOES_ON}"
         ) from error
 
 
@@ -213,7 +213,7 @@ def _outcome(job: JobT, result: Any) -> Outcome[JobT, Any]:
     if isinstance(error, KilledWorker):
         reason = f"{error.allowed_failures + 1} Dask workers died that had this job"
         return Outcome(job, Ending.FAILED, None, reason, 0.0)
-    raise CertiflowError(f"the Dask cluster gave up ({_one_line(error)}); {KEPT}") from error
+    raise CertiflowError(f"the Dask cluster gave up ({_one_line(error)}); {GOES_ON}") from error
 
 
 def _one_line(error: BaseException) -> str:

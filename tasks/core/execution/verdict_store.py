@@ -18,6 +18,8 @@ from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.verdicts import DecidedBy, Verdict
 
+PROJECT_STORE = Path("verdicts.db")  # of this project folder, shared by all commands
+
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 60.0
 

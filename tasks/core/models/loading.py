@@ -13,7 +13,7 @@ from tasks.core.models.agreement import check_agreement, seeded_points
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import ReluNetwork
 
-KEPT = 2  # models in a process: a promotion holds a challenger against the champion
+MODELS_KEPT = 2  # models in a process: a promotion holds a challenger against the champion
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def load_artifact(artifact: ArtifactRef) -> LoadedModel:
     return _read(artifact.verified_path().absolute(), artifact.sha256)
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=MODELS_KEPT)
 def _read(path: Path, sha256: str) -> LoadedModel:
     model = _LOADERS[path.suffix.lower()](path)
     try:

@@ -22,13 +22,13 @@ from tasks.core.properties.specification import Property
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.input_files import InputFile
 from tasks.core.verification.property_solver import (
-    WORDS,
+    VNNCOMP_WORDS,
     InstanceResult,
     PropertyJob,
     PropertySolver,
 )
 
-VERDICTS = {WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}
+VERDICTS = {VNNCOMP_WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ class _PropertyQuestion:
             x, y = known.points[:size], known.points[size + 1 :]
             counterexample = {"X": x.tolist(), "Y": y.tolist()}
         result = InstanceResult(
-            WORDS.get(known.verdict, known.verdict.value),
+            VNNCOMP_WORDS.get(known.verdict, known.verdict.value),
             known.decided_by,
             known.seconds,
             counterexample,

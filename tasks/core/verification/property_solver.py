@@ -26,7 +26,7 @@ from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
 from tasks.core.verification.counterexamples import confirmed, reached
 from tasks.core.verification.input_files import InputFile
 
-WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # VNN-COMP's; the others are the same
+VNNCOMP_WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # the others are the same
 CACHED_MODELS = 8  # in each worker
 
 
@@ -149,7 +149,7 @@ def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceRes
     if answer.verdict is Verdict.FALSIFIED:
         return InstanceResult("unknown", answer.decided_by, 0.0, reason=NEAR_BOUNDARY)
     return InstanceResult(
-        WORDS.get(answer.verdict, answer.verdict.value),
+        VNNCOMP_WORDS.get(answer.verdict, answer.verdict.value),
         answer.decided_by,
         0.0,
         margin=answer.margin,

@@ -60,7 +60,7 @@ OTHERWISE_ESTABLISHED = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class PublishedCell:
     """One cell of the table; `remark` says why `established` is not the paper's verdict."""
 
     point: int  # counted from 1
@@ -81,13 +81,13 @@ class Cell:
         return Property(tuple(UnsafeRegion(box, row[None], np.zeros(1)) for row in others))
 
 
-def cells() -> list[Cell]:
+def cells() -> list[PublishedCell]:
     """The table, point after point."""
     found = []
     for point, line in enumerate(PAPER, start=1):
         for delta, (verdict, seconds) in zip(DELTAS, line, strict=True):
             established, remark = OTHERWISE_ESTABLISHED.get((point, delta), (verdict, ""))
-            found.append(Cell(point, delta, verdict, seconds, established, remark))
+            found.append(PublishedCell(point, delta, verdict, seconds, established, remark))
     return found
 
 

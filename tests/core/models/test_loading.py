@@ -21,7 +21,7 @@ from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef
 from tasks.core.models.agreement import check_agreement
-from tasks.core.models.loading import KEPT, load, load_artifact
+from tasks.core.models.loading import MODELS_KEPT, load, load_artifact
 from tasks.core.models.runtimes import Classifier, NumpyRuntime, Runtime
 from tasks.core.networks.network import ReluNetwork
 from tests.model_files import NNET_LINES, normal, saved_nnet, saved_onnx
@@ -110,7 +110,7 @@ def test_few_models_are_kept(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     first = _nnet(tmp_path / "first")
     kept = weakref.ref(load(first))
-    for number in range(KEPT):
+    for number in range(MODELS_KEPT):
         (tmp_path / str(number)).mkdir()
         load(_nnet(tmp_path / str(number)))
     gc.collect()

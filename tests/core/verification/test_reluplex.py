@@ -18,7 +18,7 @@ from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.verification import reluplex
 from tasks.core.verification.properties import Instance, verify_instances
-from tasks.core.verification.reluplex import Cell, cells, load_network
+from tasks.core.verification.reluplex import PublishedCell, cells, load_network
 from tests.model_files import NNET_LINES, saved_nnet
 from tests.property_files import saved_distance
 
@@ -37,7 +37,9 @@ def test_property_is_that_the_minimal_output_stays_minimal_in_the_legal_range() 
     weight = np.zeros((5, 5))
     weight[0, 0], weight[1, 0] = 1, -1
     network = ReluNetwork((Affine(weight, np.array([0.0, 0.0, 1.0, 2.0, 3.0])),))
-    prop = Cell(5, 0.1, "unsat", 1, "unsat").property(LoadedModel(network, NumpyRuntime(network)))
+    prop = PublishedCell(5, 0.1, "unsat", 1, "unsat").property(
+        LoadedModel(network, NumpyRuntime(network))
+    )
     assert len(prop.unsafe) == 4
     box = prop.unsafe[0].box
     np.testing.assert_allclose(box.lower, [[0.51, 0.26, -0.1, -0.1, -0.34]])
