@@ -38,12 +38,13 @@ def fgsm(
 
     data, log, started = load(dataset), Run(run), monotonic()
     classifier = load_classifier(model, settings.batch_size)
-    clean = classifier.predictions(data.test_images)
+    clean = classifier.predictions(data.test_inputs)
     with console.stage("fgsm", len(data.test_labels)) as progress:
         predictions, vanished = gradient.fgsm(
             classifier,
-            data.test_images,
+            data.test_inputs,
             data.test_labels,
+            data.perturbation,
             settings.epsilons,
             on_batch=progress.advance,
         )
@@ -98,8 +99,9 @@ def pgd(
             if epsilon > 0:
                 attacked = gradient.pgd(
                     classifier,
-                    data.test_images[left],
+                    data.test_inputs[left],
                     data.test_labels[left],
+                    data.perturbation,
                     epsilon,
                     num_steps=settings.pgd_steps,
                     num_restarts=settings.pgd_restarts,
@@ -130,7 +132,6 @@ def bounds(
     """
     from tasks.core.bounds import linear as core
     from tasks.core.models import loading
-    from tasks.core.properties.specification import Box
 
     data, log, started = load(dataset), Run(run), monotonic()
     network = loading.load_artifact(model.file).network
@@ -144,8 +145,10 @@ def bounds(
             left = np.flatnonzero(promising & ~broken[index])
             for start in range(0, len(left), settings.batch_size):
                 rows = left[start : start + settings.batch_size]
-                ball = Box.around(data.test_images[rows], epsilon)
-                certified[index, rows] = core.certified(network, ball, data.test_labels[rows])
+                boxes, owners = data.perturbation.boxes(data.test_inputs[rows], epsilon)
+                labels = data.test_labels[rows]
+                proved = core.certified(network, boxes, labels[owners])
+                certified[index, rows] = np.bincount(owners[~proved], minlength=len(rows)) == 0
             progress.advance(note=f"certified {certified[index].mean():.2%} at {epsilon:g}")
     log.per_epsilon("bounds/certified_accuracy", _by(settings, certified.mean(axis=1)), curve=True)
     log.metrics({"bounds/seconds": monotonic() - started})
@@ -221,12 +224,15 @@ def _examples(
     rows = np.array(
         [np.flatnonzero(data.test_labels == label)[0] for label in range(data.num_classes)]
     )[:EXAMPLE_COUNT]
-    images, labels = data.test_images[rows], data.test_labels[rows]
+    inputs, labels = data.test_inputs[rows], data.test_labels[rows]
     radii = [epsilon for epsilon in settings.epsilons if epsilon > 0]
     spread = np.unique(np.linspace(0, len(radii) - 1, EXAMPLE_RADII).round().astype(int))
     epsilons = [0.0, *(radii[index] for index in spread if radii)]
     points = np.stack(
-        [gradient.fgsm_points(classifier, images, labels, eps).points for eps in epsilons]
+        [
+            gradient.fgsm_points(classifier, inputs, labels, data.perturbation, epsilon).points
+            for epsilon in epsilons
+        ]
     )
     logits = np.stack([classifier.logits(batch) for batch in points])
     return AdversarialExamples(

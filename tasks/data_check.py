@@ -59,7 +59,7 @@ def write_profile(data: Dataset, run: Run) -> None:
 
 
 def _profile(data: Dataset) -> DataProfile:
-    return drift.profile(data.train_images, data.train_labels)
+    return drift.profile(data.train_inputs, data.train_labels)
 
 
 def _recorded_profile(version: Version) -> DataProfile | None:

@@ -23,7 +23,12 @@ def masking(dataset: DatasetRef, model: ModelRef, epsilon: float, seed: int, run
     rows = stratified_sample(data.test_labels, min(IMAGES, len(data.test_labels)), seed)
     with console.stage("masking", len(rows)) as progress:
         evidence = masking.measure(
-            load_classifier(model), data.test_images[rows], data.test_labels[rows], epsilon, seed
+            load_classifier(model),
+            data.test_inputs[rows],
+            data.test_labels[rows],
+            data.perturbation,
+            epsilon,
+            seed,
         )
         if evidence is None:
             progress.advance(len(rows), "nothing to attack: no image is labelled right")

@@ -107,7 +107,7 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
             f"{version}: {len(failed)} of {count} points could not be verified ({failed[0]}): "
             "nothing was decided; judge it again with `certiflow promote`"
         )
-    logits = model.runtime.logits(data.test_images.reshape(-1, *model.input_shape))
+    logits = model.runtime.logits(data.test_inputs.reshape(-1, *model.input_shape))
     return GateEvidence(
         clean=logits.argmax(axis=1) == data.test_labels,
         certified=proved(found, deployed=settings.promotion.deployed),

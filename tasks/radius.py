@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
+from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
 from tasks.settings import GlobalSettings, RadiusSettings
@@ -117,13 +118,16 @@ def global_robustness(
     """How much each class's score can change within delta, over a domain: the table."""
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models import loading
-    from tasks.core.properties.specification import Box
     from tasks.core.verification import global_robustness as core
     from tasks.core.verification.difference_search import DifferenceGoal
 
     loaded, log, data = loading.load_artifact(model), Run(run), load(dataset)
     sample_for(loaded, data, 1, seed)  # the shapes must fit
-    mean = data.train_images.mean(axis=0, dtype=np.float64)
+    if data.domain.is_table:
+        raise CertiflowError(
+            f"{data.name} is a table: global robustness is asked of images; use verify or radius"
+        )
+    mean = data.train_inputs.mean(axis=0, dtype=np.float64)
     goal = DifferenceGoal(
         settings.epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
@@ -137,7 +141,7 @@ def global_robustness(
 
         results = core.global_robustness(
             loaded.network,
-            Box.around(mean[None], settings.domain_radius),
+            data.perturbation.box(mean[None], settings.domain_radius),
             settings.delta,
             goal,
             settings.resources,

@@ -61,7 +61,7 @@ def train(
         trained = loop.train(data, settings, seed, checkpoint=checkpoint, on_epoch=on_epoch)
     if trained.warning:
         log.alert("training", trained.warning)
-    predictions = Classifier(trained.model).predictions(data.test_images)
+    predictions = Classifier(trained.model).predictions(data.test_inputs)
     clean_accuracy = float((predictions == data.test_labels).mean())
     log.metrics(
         {
@@ -76,7 +76,7 @@ def train(
         trained.model.save(temporary)
     file = ArtifactRef.to(path)
     log.tags({"model.sha256": file.sha256})
-    model_id = log.model(trained.model, data.test_images[:1])
+    model_id = log.model(trained.model, data.test_inputs[:1])
     checkpoint.unlink(missing_ok=True)
     return ModelRef(
         file=file,

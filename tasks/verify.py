@@ -122,6 +122,7 @@ def witnessed(
     question = LocalRobustness(
         model.runtime,
         model.network,
+        sample.perturbation,
         "marabou",
         settings.witness_seconds,
         _strength(attack, seed),
@@ -163,8 +164,8 @@ def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Samp
     network, shape = model.network, model.input_shape
     check_fit(Ends(network.num_inputs, network.num_outputs), data.name, data.extent)
     indices = stratified_sample(data.test_labels, count, seed)
-    images = data.test_images[indices].reshape(count, *shape)
-    return Sample(indices, images, data.test_labels[indices])
+    inputs = data.test_inputs[indices].reshape(count, *shape)
+    return Sample(indices, inputs, data.test_labels[indices], data.perturbation)
 
 
 def _log_results(
@@ -204,7 +205,7 @@ def _save_counterexamples(
     results: list[VerificationResult], sample: Sample, folder: Path
 ) -> list[Path]:
     """One file per broken ball; misclassified samples once, not for every radius."""
-    clean = dict(zip(sample.indices.tolist(), sample.images, strict=True))
+    clean = dict(zip(sample.indices.tolist(), sample.inputs, strict=True))
     paths = []
     seen = set()
     for result in results:

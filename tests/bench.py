@@ -39,7 +39,7 @@ Attack = Callable[[Classifier, Dataset], list[float]]
 
 def ours(classifier: Classifier, data: Dataset) -> list[float]:
     """One gradient per image, used at every radius."""
-    predictions, _ = gradient.fgsm(classifier, data.test_images, data.test_labels, EPSILONS)
+    predictions, _ = gradient.fgsm(classifier, data.test_inputs, data.test_labels, EPSILONS)
     return (predictions == data.test_labels).mean(axis=1).tolist()
 
 
@@ -49,7 +49,7 @@ def plain_loop(classifier: Classifier, data: Dataset) -> list[float]:
         float(
             1
             - gradient.fgsm_points_batched(
-                classifier, data.test_images, data.test_labels, epsilon
+                classifier, data.test_inputs, data.test_labels, epsilon
             ).broken.mean()
         )
         for epsilon in EPSILONS
@@ -65,14 +65,14 @@ def art(batch_size: int) -> Attack:
         estimator = TensorFlowV2Classifier(
             model=classifier.model,
             nb_classes=10,
-            input_shape=data.image_shape,
+            input_shape=data.input_shape,
             loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             clip_values=(0.0, 1.0),
         )
         labels = np.eye(10)[data.test_labels]
         accuracies = []
         for epsilon in EPSILONS:
-            points = data.test_images
+            points = data.test_inputs
             if epsilon > 0:  # it refuses zero
                 method = FastGradientMethod(estimator, eps=epsilon, batch_size=batch_size)
                 points = method.generate(points, labels)
@@ -90,7 +90,7 @@ def foolbox(classifier: Classifier, data: Dataset) -> list[float]:
     model = fb.TensorFlowModel(classifier.model, bounds=(0, 1))
     broken = []
     for rows in classifier.batches(len(data.test_labels)):
-        images = tf.convert_to_tensor(data.test_images[rows])
+        images = tf.convert_to_tensor(data.test_inputs[rows])
         labels = tf.convert_to_tensor(data.test_labels[rows])
         success = fb.attacks.LinfFastGradientAttack()(model, images, labels, epsilons=EPSILONS)[2]
         broken.append(np.asarray(success))

@@ -132,7 +132,7 @@ def run(data: Dataset) -> None:
     console = Console()
     trained = loop.train(data, TrainingSettings(), seed=0)
     classifier, rows = Classifier(trained.model), np.arange(POINTS)
-    sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
+    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows])
     overhead(classifier, sample, console)
     speed(classifier, sample, console)
 

@@ -25,7 +25,6 @@ from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
 from tasks.core.networks.keras_network import relu_network
-from tasks.core.properties.specification import Box
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import loop
 from tasks.core.training.training_settings import TrainingSettings
@@ -33,6 +32,7 @@ from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.properties import Instance, verify_instances
+from tests.networks import ball_around
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 POINTS, EPSILON, POINT_SECONDS = 100, 0.05, 10.0
@@ -101,7 +101,7 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
     """The same test points by the ladder and by Marabou alone."""
     network = relu_network(classifier.model)
     rows = np.arange(POINTS)
-    sample = Sample(rows, data.test_images[rows], data.test_labels[rows])
+    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows])
     resources = Resources(len(os.sched_getaffinity(0)), MEMORY)
     table = Table(title=f"{data.name}, first {POINTS} test points at {EPSILON:g}, 10 s a point")
     for column in ("engine", "decided", "robust", "falsified", "seconds"):
@@ -148,7 +148,7 @@ def certified_accuracy(classifier: Classifier, data: Dataset, console: Console) 
     for epsilon in EPSILONS:
         certified = 0
         for rows in classifier.batches(len(data.test_labels)):
-            ball = Box.around(data.test_images[rows], epsilon)
+            ball = ball_around(data.test_inputs[rows], epsilon)
             hidden = preactivation_bounds(network, ball, "crown")
             lower = margin_lower_bounds(network, ball, data.test_labels[rows], hidden)
             certified += int((lower > 0).all(axis=1).sum())

@@ -6,6 +6,7 @@ import itertools
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.convolutions import convolved
@@ -13,7 +14,8 @@ from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 
 Kind = Literal["dense", "convolutional", "residual"]
 KINDS: tuple[Kind, ...] = ("dense", "convolutional", "residual")
@@ -155,6 +157,12 @@ def random_property(generator: np.random.Generator, network: ReluNetwork) -> Pro
 def box(lower: list[float], upper: list[float]) -> Box:
     """One box from two lists."""
     return Box(np.array([lower], dtype=float), np.array([upper], dtype=float))
+
+
+def ball_around(images: ArrayLike, epsilon: float) -> Box:
+    """The balls of L-infinity radius `epsilon` around images, (batch, …), within [0, 1]."""
+    centers = np.asarray(images, dtype=np.float64).reshape(len(np.asarray(images)), -1)
+    return Box(np.clip(centers - epsilon, 0, 1), np.clip(centers + epsilon, 0, 1))
 
 
 def sampled_points(

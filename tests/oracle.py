@@ -15,7 +15,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tests.kept_answers import KeptAnswers
 
 ANSWERS = KeptAnswers()

@@ -11,7 +11,8 @@ from onnx.helper import make_node
 
 from tasks.core.attacks.falsification import descend
 from tasks.core.models import loading
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tests.model_files import saved_onnx
 
 

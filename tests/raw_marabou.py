@@ -6,7 +6,7 @@ from maraboupy import MarabouCore
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 
 def ask(network: ReluNetwork, ball: Box, row: FloatArray, timeout_seconds: int = 10) -> str:

@@ -10,5 +10,5 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Float32Array = NDArray[np.float32]
 
-Images = Float32Array  # (n, *shape), pixels in [0, 1]
+Inputs = Float32Array  # (n, *shape), as the model takes them
 Mask = BoolArray  # (n,), one answer for each point

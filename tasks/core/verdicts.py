@@ -46,6 +46,7 @@ Engine = Literal["ladder", "bounds", "marabou"]
 
 # Reasons of `unknown`.
 NEAR_BOUNDARY = "near_boundary"  # a counterexample that the deployed model does not confirm
+OUTSIDE_DOMAIN = "outside the domain"  # all points found to break it are no valid inputs
 WITNESSED_ONLY = "witnessed by Marabou only"  # which computes with tolerances and proves nothing
 
 WEAKEST_FIRST = (

@@ -135,7 +135,7 @@ class Run:
         In the block of `tracked_run`: MLflow takes the thread's active run.
         """
         source = from_numpy(
-            data.test_images,
+            data.test_inputs,
             targets=data.test_labels,
             name=data.name,
             digest=data.sha256[:16],

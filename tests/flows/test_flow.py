@@ -189,7 +189,7 @@ def test_logged_model_predicts_like_the_trained_one(summary: Summary, run: Run) 
     from tasks.core.data import datasets
 
     digits = datasets.load("digits", Path("unused"))
-    logits = mlflow.pyfunc.load_model(uri).predict(digits.test_images)
+    logits = mlflow.pyfunc.load_model(uri).predict(digits.test_inputs)
     accuracy = (np.asarray(logits).argmax(axis=1) == digits.test_labels).mean()
     assert accuracy == pytest.approx(summary.clean_accuracy)
 

@@ -98,7 +98,7 @@ def test_radius_brackets_are_tables_figures_and_metrics(
         path = folder / "counterexamples" / f"sample_{row.sample_index}.npz"
         with np.load(path, allow_pickle=False) as arrays:
             image, epsilon = arrays["image"], float(arrays["epsilon"])
-        distance = np.abs(image - digits.test_images[row.sample_index].astype(float)).max()
+        distance = np.abs(image - digits.test_inputs[row.sample_index].astype(float)).max()
         assert row.proved < distance <= epsilon == row.falsified
         assert classifier.logits(image[None]).argmax() != row.label
 
@@ -122,7 +122,7 @@ def test_global_robustness_bounds_what_sampling_finds(
     assert result.returncode == 0, result.stderr
     table = pd.read_csv(next(project.glob("runs/global-*/tables/global_robustness.csv")))
     assert table["label"].tolist() == list(range(10))
-    mean = digits.train_images.mean(axis=0)
+    mean = digits.train_inputs.mean(axis=0)
     generator = np.random.default_rng(0)
     first = np.clip(mean + generator.uniform(-0.02, 0.02, (500, 8, 8)), 0, 1).astype(np.float32)
     second = np.clip(first + generator.choice([-0.0099, 0.0099], first.shape), mean - 0.02, None)

@@ -48,7 +48,7 @@ def settings(*overrides: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def first(project: Path, digits: Dataset) -> RetrainSummary:
-    write(digits.train_images, digits.train_labels)
+    write(digits.train_inputs, digits.train_labels)
     return retrain_flow(settings())
 
 
@@ -100,7 +100,7 @@ def test_force_trains_again(first: RetrainSummary) -> None:
 def test_drifted_data_are_reported_and_both_models_judged_on_them(
     first: RetrainSummary, digits: Dataset
 ) -> None:
-    write(digits.train_images[::2] * np.float32(0.6), digits.train_labels[::2])
+    write(digits.train_inputs[::2] * np.float32(0.6), digits.train_labels[::2])
     found = retrain_flow(settings("training.epochs=14"))
     assert found.check.changed
     assert found.check.drift is not None
@@ -120,7 +120,7 @@ def test_drifted_data_are_reported_and_both_models_judged_on_them(
 def test_images_of_another_shape_are_refused_before_training(
     first: RetrainSummary, digits: Dataset
 ) -> None:
-    write(digits.train_images[:, :6], digits.train_labels)
+    write(digits.train_inputs[:, :6], digits.train_labels)
     count = len(RegisteredModel(MODEL).versions())
     with pytest.raises(CertiflowError, match=r"images of shape \(6, 8\).*give the new data a name"):
         retrain_flow(settings())

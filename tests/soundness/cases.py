@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tests.soundness.exact import Plane, Reached, least_excess
 
 Float32Array = NDArray[np.float32]

@@ -19,7 +19,8 @@ from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.search.inputs import InputSearch
 from tasks.core.search.ladder import decide
@@ -29,6 +30,7 @@ from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import RadiusGoal, RadiusJob, RadiusSolver
+from tests.networks import ball_around
 from tests.one_process import outcomes_here
 from tests.soundness import findings
 from tests.soundness.cases import Case, Image
@@ -197,7 +199,7 @@ def _verify(case: Case) -> list[Finding]:
 
 
 def _ball(case: Case, image: Image, result: VerificationResult) -> Finding:
-    ball = Box.around(image.pixels[None], result.epsilon)
+    ball = ball_around(image.pixels[None], result.epsilon)
     if result.verdict is Verdict.ROBUST:
         return findings.bound("verify", result.margin, _least_margin(case.network, image, ball))
     if result.verdict is Verdict.FALSIFIED:
@@ -215,7 +217,7 @@ def _radius(case: Case) -> list[Finding]:
         return []
     goal = RadiusGoal(max_epsilon=0.6, tolerance=0.01, timeout_seconds=1.0)
     found = RadiusSolver(case.network, goal)(RadiusJob(0, image.pixels, image.label))
-    ball = Box.around(image.pixels[None], found.proved)
+    ball = ball_around(image.pixels[None], found.proved)
     least = _least_margin(case.network, image, ball)
     if least <= 0 and found.proved > 0:
         words = f"radius {found.proved!r} is proved, yet a margin is {float(least):g}"

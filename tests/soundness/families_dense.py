@@ -8,8 +8,9 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
-from tests.networks import random_network
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
+from tests.networks import ball_around, random_network
 from tests.oracle import least_excess_at
 from tests.soundness.cases import (
     Case,
@@ -175,7 +176,7 @@ def images(rng: np.random.Generator) -> Case:
         network = _trailed(network, label, float(single(10 ** rng.uniform(-4, -1))))
     least = float(rng.uniform(0.02, 0.4))
     image = Image(pixels, label, (least, float(rng.uniform(least, 0.5))), sums)
-    ball = Box.around(pixels[None], image.epsilons[1])
+    ball = ball_around(pixels[None], image.epsilons[1])
     case = known(network, Property.robustness(ball, label, 3).unsafe, sums)
     return replace(case, image=image)
 

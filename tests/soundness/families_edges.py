@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tests.soundness.cases import (
     Case,
     dense,

@@ -16,7 +16,8 @@ from tasks.core.networks.convolutions import average_pooled, convolved
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tests.soundness.cases import Case
 from tests.soundness.exact import Reached
 

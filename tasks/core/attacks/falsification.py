@@ -12,7 +12,9 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.domain import Domain
+from tasks.core.properties.specification import UnsafeRegion
 
 STEP_DECAY = 0.5
 STEPS_PER_SIZE = 10
@@ -23,6 +25,7 @@ def search(
     box: Box,
     regions: Sequence[UnsafeRegion],
     *,
+    domain: Domain | None = None,
     num_steps: int,
     num_restarts: int,
     seed: int,
@@ -33,8 +36,8 @@ def search(
 
     Descends on each region's greatest row (Madry et al. 2018), from seeded uniform points, the
     first of which is the center unless `from_center` is false; steps start at a quarter of the box
-    and halve every few steps. Shape (inputs,), float64, inside the box. Ends with what it has at
-    `deadline`, in seconds of `time.monotonic`.
+    and halve every few steps. Shape (inputs,), float64, inside the box, and valid in `domain`. Ends
+    with what it has at `deadline`, in seconds of `time.monotonic`.
     Incomplete: None proves nothing.
     """
     if not regions:
@@ -53,13 +56,19 @@ def search(
         np.tile(starts, (len(regions), 1)),
         num_steps,
         deadline,
+        domain,
     )
     deepest = excess.reshape(len(regions), num_restarts).argmin(axis=1)
     for place, region in enumerate(regions):
         point = points[place * num_restarts + deepest[place]]
-        if reaches(network, region, point):
+        if is_valid(domain, point) and reaches(network, region, point):
             return point
     return None
+
+
+def is_valid(domain: Domain | None, point: FloatArray) -> bool:
+    """Whether there is such an input; without a domain every point is one."""
+    return domain is None or bool(domain.contains(point[None])[0])
 
 
 def padded_rows(regions: Sequence[UnsafeRegion]) -> tuple[FloatArray, FloatArray]:
@@ -107,17 +116,24 @@ def _descend(
     starts: FloatArray,
     num_steps: int,
     deadline: float,
+    domain: Domain | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """See `descend`: with rows (n, m, outputs) and offsets (n, m) for each start, or for all."""
+    """See `descend`: with rows (n, m, outputs) and offsets (n, m) for each start, or for all.
+
+    In a domain the points next to those on the way are looked at, with whole numbers.
+    """
     points = np.clip(starts, box.lower, box.upper)
     step = (box.upper - box.lower) / 4
     best, best_excess = points, np.full(len(points), np.inf)
     for index in range(num_steps + 1):
-        preactivations = network.preactivations(points)
+        seen = points if domain is None else domain.nearest(points)
+        preactivations = network.preactivations(seen)
         values = (rows @ preactivations[-1][:, :, None])[..., 0] + offsets
         excess = values.max(axis=1)
+        if domain is not None:
+            excess = np.where(domain.contains(seen), excess, np.inf)
         better = excess < best_excess
-        best, best_excess = np.where(better[:, None], points, best), np.minimum(excess, best_excess)
+        best, best_excess = np.where(better[:, None], seen, best), np.minimum(excess, best_excess)
         if index == num_steps or time.monotonic() > deadline:
             break
         greatest = values.argmax(axis=1)

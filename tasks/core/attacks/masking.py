@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import Images, IntArray
+from tasks.core.arrays import Inputs, IntArray
 from tasks.core.attacks import gradient
 from tasks.core.models.runtimes import Classifier
+from tasks.core.properties.perturbation import Perturbation
 
 STEPS, RESTARTS = 40, 2
 WHOLE_CUBE = 1.0  # the radius at which every image can become every other
@@ -27,10 +28,11 @@ LOSS_NOISE = 0.05  # the same of losses, relative
 
 @dataclass(frozen=True, eq=False)
 class MaskingEvidence:
-    """What was measured on images that the model labels right.
+    """What was measured on inputs that the model labels right.
 
     Attributes:
         epsilons: half, one and two epsilon, and the whole cube.
+        is_cube_free: whether every input can become every other one at the last of them.
         pgd_success: share broken at each, by PGD from random points alone.
         fgsm_success: share broken by FGSM at epsilon.
         gradient_loss, random_loss: mean cross-entropy at `SHARES` of epsilon along the gradient's
@@ -38,6 +40,7 @@ class MaskingEvidence:
     """
 
     epsilons: tuple[float, ...]
+    is_cube_free: bool
     pgd_success: tuple[float, ...]
     fgsm_success: float
     gradient_loss: tuple[float, ...]
@@ -45,19 +48,25 @@ class MaskingEvidence:
 
 
 def measure(
-    classifier: Classifier, images: Images, labels: IntArray, epsilon: float, seed: int
+    classifier: Classifier,
+    inputs: Inputs,
+    labels: IntArray,
+    perturbation: Perturbation,
+    epsilon: float,
+    seed: int,
 ) -> MaskingEvidence | None:
-    """The evidence on the images, shape (n, …), that are labelled right; None when none is."""
-    right = classifier.predictions(images) == labels
+    """The evidence on the inputs, shape (n, …), that are labelled right; None when none is."""
+    right = classifier.predictions(inputs) == labels
     if not right.any():
         return None
-    images, labels = images[right], labels[right]
+    inputs, labels = inputs[right], labels[right]
     epsilons = (epsilon / 2, epsilon, min(2 * epsilon, WHOLE_CUBE), WHOLE_CUBE)
     found = [
         gradient.pgd(
             classifier,
-            images,
+            inputs,
             labels,
+            perturbation,
             radius,
             num_steps=STEPS,
             num_restarts=RESTARTS,
@@ -66,16 +75,17 @@ def measure(
         )
         for radius in epsilons
     ]
-    fgsm = gradient.fgsm_points_batched(classifier, images, labels, epsilon)
-    uphill = gradient.gradient_sign(classifier, images, labels)
+    fgsm = gradient.fgsm_points(classifier, inputs, labels, perturbation, epsilon)
+    uphill = gradient.gradient_sign(classifier, inputs, labels)
     generator = np.random.default_rng(seed)
-    signs = generator.choice(np.array([-1, 1], np.float32), images.shape)
+    signs = generator.choice(np.array([-1, 1], np.float32), inputs.shape)
     return MaskingEvidence(
         epsilons=epsilons,
+        is_cube_free=not perturbation.domain.is_table,
         pgd_success=tuple(float(attacked.broken.mean()) for attacked in found),
         fgsm_success=float(fgsm.broken.mean()),
-        gradient_loss=_losses_along(classifier, images, labels, uphill, epsilon),
-        random_loss=_losses_along(classifier, images, labels, signs, epsilon),
+        gradient_loss=_losses_along(classifier, inputs, labels, perturbation, uphill, epsilon),
+        random_loss=_losses_along(classifier, inputs, labels, perturbation, signs, epsilon),
     )
 
 
@@ -99,7 +109,7 @@ def _failed_checks(evidence: MaskingEvidence) -> Iterator[str]:
                 f"PGD breaks {weak:.1%} at epsilon {evidence.epsilons[index]:g}, but only "
                 f"{strong:.1%} at {evidence.epsilons[index + 1]:g}"
             )
-    if evidence.pgd_success[-1] < 1 - NOISE:
+    if evidence.is_cube_free and evidence.pgd_success[-1] < 1 - NOISE:
         yield (
             f"with every pixel free PGD breaks {evidence.pgd_success[-1]:.1%}, where all images "
             "can be broken"
@@ -118,13 +128,18 @@ def _failed_checks(evidence: MaskingEvidence) -> Iterator[str]:
 
 
 def _losses_along(
-    classifier: Classifier, images: Images, labels: IntArray, signs: NDArray[np.float32], eps: float
+    classifier: Classifier,
+    inputs: Inputs,
+    labels: IntArray,
+    perturbation: Perturbation,
+    signs: NDArray[np.float32],
+    epsilon: float,
 ) -> tuple[float, ...]:
     import tensorflow as tf
 
     found = []
     for share in SHARES:
-        points = np.clip(images + np.float32(share * eps) * signs, 0, 1)
+        points = gradient.corners(perturbation, inputs, signs, share * epsilon)
         logits = classifier.logits(points)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         found.append(float(np.mean(losses)))

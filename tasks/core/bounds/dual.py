@@ -26,7 +26,7 @@ from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
 from tasks.core.bounds.rounding import RoundingScales, gamma, rounding_scales
 from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 MAX_ENTRIES = 2**22  # units of a batch of subproblems: 16 MB in float32, and a dozen such live
 

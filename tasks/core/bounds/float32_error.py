@@ -22,7 +22,7 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.relaxations import Bounds, activation_box
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 UNIT_ROUNDOFF = 2.0**-24
 LEAST_NORMAL = 2.0**-126

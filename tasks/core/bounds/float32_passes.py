@@ -17,7 +17,7 @@ from tasks.core.bounds.input_planes import InputPlanes, Planes
 from tasks.core.bounds.relaxations import ReluRelaxation
 from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 LINE_COST = np.float32(1e-6)
 LEAST_SCORE = np.float32(1e-30)  # so that every unstable unit comes before every other

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from tasks.core.arrays import IntArray
 from tasks.core.networks.matrices import DenseMatrix, Matrix
 from tasks.core.networks.network import Affine
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 # As in `box_kernel`: sums may be reordered and products fused, which the rounding scales allow.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})

@@ -17,7 +17,8 @@ from tasks.core.bounds.relaxations import Bounds, ReluRelaxation, activation_box
 from tasks.core.bounds.rounding import HUGE, UNDERFLOW, Magnitudes, RoundingScales, gamma
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, margin_rows
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import margin_rows
 
 Method = Literal["interval", "crown"]
 

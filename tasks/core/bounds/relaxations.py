@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import BoolArray, FloatArray
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 
 @dataclass(frozen=True, eq=False)

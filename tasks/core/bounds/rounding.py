@@ -26,7 +26,7 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.relaxations import Bounds, activation_box
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 UNIT_ROUNDOFF = 2.0**-53
 HUGE = 1e150  # of weights and values: the product of two is still a float64

@@ -12,7 +12,7 @@ from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 MAX_ROWS = 256  # bounded at once
 

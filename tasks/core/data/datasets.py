@@ -8,18 +8,19 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.core.arrays import IntArray
+from tasks.core.arrays import Float32Array, IntArray
 from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
+from tasks.core.properties.domain import Domain
+from tasks.core.properties.perturbation import Perturbation
 
 
 @dataclass(frozen=True)
 class Extent:
     """How much a dataset holds: what a model, and a sample of its test set, must fit."""
 
-    image_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
     num_classes: int
     test_size: int
 
@@ -29,31 +30,53 @@ DIGITS = Extent((8, 8), 10, 360)
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images, float32 in [0, 1], shape (n, height, width), and labels, int64, shape (n,)."""
+    """Inputs, float32, shape (n, *shape), and labels, int64, shape (n,), of named classes.
+
+    All inputs are valid in the perturbation's domain, but for relations, which data may break.
+    """
 
     name: str
-    train_images: NDArray[np.float32]
+    train_inputs: Float32Array
     train_labels: IntArray
-    test_images: NDArray[np.float32]
+    test_inputs: Float32Array
     test_labels: IntArray
+    class_names: tuple[str, ...]
+    perturbation: Perturbation
+
+    @classmethod
+    def of_images(
+        cls,
+        name: str,
+        train: tuple[Float32Array, IntArray],
+        test: tuple[Float32Array, IntArray],
+        class_names: tuple[str, ...] = (),
+    ) -> Dataset:
+        """Images and labels, pixels in [0, 1]; classes without names are called by their number."""
+        shape = train[0].shape[1:]
+        numbers = tuple(str(label) for label in range(int(train[1].max()) + 1))
+        return cls(name, *train, *test, class_names or numbers, Perturbation.of_images(shape))
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        return self.test_images.shape[1:]
+    def domain(self) -> Domain:
+        return self.perturbation.domain
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.test_inputs.shape[1:]
 
     @property
     def num_classes(self) -> int:
-        return int(self.train_labels.max()) + 1
+        return len(self.class_names)
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.image_shape, self.num_classes, len(self.test_labels))
+        return Extent(self.input_shape, self.num_classes, len(self.test_labels))
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of all images and labels with their shapes."""
+        """Digest of all inputs and labels with their shapes."""
         digest = hashlib.sha256()
-        parts = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        parts = (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels)
         for array in parts:
             digest.update(repr((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -79,12 +102,10 @@ def load(name: str, cache: Path) -> Dataset:
     train_images, train_labels, test_images, test_labels = (
         file.read(cache / name / file.name) for file in source.files
     )
-    return Dataset(
+    return Dataset.of_images(
         name,
-        train_images.astype(np.float32) / np.float32(255),
-        train_labels.astype(np.int64),
-        test_images.astype(np.float32) / np.float32(255),
-        test_labels.astype(np.int64),
+        (train_images.astype(np.float32) / np.float32(255), train_labels.astype(np.int64)),
+        (test_images.astype(np.float32) / np.float32(255), test_labels.astype(np.int64)),
     )
 
 
@@ -99,7 +120,7 @@ def _load_digits() -> Dataset:
     train, test = train_test_split(
         np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
     )
-    return Dataset("digits", images[train], labels[train], images[test], labels[test])
+    return Dataset.of_images("digits", (images[train], labels[train]), (images[test], labels[test]))
 
 
 def stratified_sample(labels: IntArray, count: int, seed: int) -> IntArray:

@@ -40,7 +40,9 @@ def load_own(path: Path) -> Dataset:
     unseen = sorted(set(labels["test"].tolist()) - set(labels["train"].tolist()))
     if unseen:
         raise CertiflowError(f"{path}: test_labels has labels that train_labels lacks: {unseen}")
-    return Dataset(path.stem, images["train"], labels["train"], images["test"], labels["test"])
+    return Dataset.of_images(
+        path.stem, (images["train"], labels["train"]), (images["test"], labels["test"])
+    )
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:

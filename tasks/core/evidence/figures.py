@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.core.arrays import Float32Array, Images, IntArray
+from tasks.core.arrays import Float32Array, Inputs, IntArray
 from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.files import written_atomically
 
@@ -105,14 +105,14 @@ def verified_sample(
 
 @dataclass(frozen=True, eq=False)
 class AdversarialExamples:
-    """Images under attack: points (epsilons, n, …) with the model's labels and confidences.
+    """Inputs under attack: points (epsilons, n, …) with the model's labels and confidences.
 
     The first epsilon is 0: the clean images.
     """
 
     epsilons: list[float]
     labels: IntArray
-    points: Images
+    points: Inputs
     predictions: IntArray
     confidences: Float32Array
 

@@ -14,7 +14,7 @@ from tasks.core.arrays import FloatArray
 from tasks.core.bounds.float32_error import point_error
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 if TYPE_CHECKING:
     from tasks.core.models.runtimes import Runtime

@@ -57,7 +57,7 @@ def _is(layer: Mapping[str, Any], kind: str) -> bool:
 
 def check_fit(model: Ends, name: str, data: Extent) -> None:
     """Raises `CertiflowError` when the model's inputs or outputs are not as many as the data's."""
-    pixels = prod(data.image_shape)
+    pixels = prod(data.input_shape)
     if model.inputs not in {None, pixels} or model.outputs not in {None, data.num_classes}:
         raise CertiflowError(
             f"the model has {model.inputs} inputs and {model.outputs} outputs: {name} needs "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import Float32Array, Images, IntArray
+from tasks.core.arrays import Float32Array, Inputs, IntArray
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
@@ -118,7 +118,7 @@ class NumpyRuntime:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A Keras model from images to logits, with the gradients that attacks need."""
+    """A Keras model from inputs to logits, with the gradients that attacks need."""
 
     model: keras.Sequential
     batch_size: int = 1000
@@ -135,21 +135,21 @@ class Classifier:
         """Shape of one image."""
         return tuple(self.model.input_shape[1:])
 
-    def logits(self, images: Images) -> NDArray[np.float32]:
+    def logits(self, inputs: Inputs) -> NDArray[np.float32]:
         """Logits, shape (n, classes), computed batch by batch."""
-        parts = [np.asarray(self._forward(images[rows])) for rows in self.batches(len(images))]
+        parts = [np.asarray(self._forward(inputs[rows])) for rows in self.batches(len(inputs))]
         return np.concatenate(parts)
 
-    def predictions(self, images: Images) -> IntArray:
+    def predictions(self, inputs: Inputs) -> IntArray:
         """The label with the greatest logit, shape (n,)."""
-        return self.logits(images).argmax(axis=1)
+        return self.logits(inputs).argmax(axis=1)
 
     def batches(self, count: int) -> list[slice]:
         """Slices of at most `batch_size` that cover `count` rows."""
         return [slice(start, start + self.batch_size) for start in range(0, count, self.batch_size)]
 
     @cached_property
-    def _image_spec(self) -> Any:
+    def _input_spec(self) -> Any:
         import tensorflow as tf
 
         return tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
@@ -158,37 +158,39 @@ class Classifier:
     def _forward(self) -> Any:
         import tensorflow as tf
 
-        @tf.function(input_signature=[self._image_spec])
-        def forward(images: Any) -> Any:
-            return self.model(images, training=False)
+        @tf.function(input_signature=[self._input_spec])
+        def forward(inputs: Any) -> Any:
+            return self.model(inputs, training=False)
 
         return forward
 
     @cached_property
     def loss_gradient(self) -> Any:
-        """Gradient of the cross-entropy by the images, (images, labels) -> images' shape."""
+        """Gradient of the cross-entropy by the inputs, (inputs, labels) -> inputs' shape."""
         import tensorflow as tf
 
-        @tf.function(input_signature=[self._image_spec, tf.TensorSpec((None,), tf.int64)])
-        def gradient(images: Any, labels: Any) -> Any:
+        @tf.function(input_signature=[self._input_spec, tf.TensorSpec((None,), tf.int64)])
+        def gradient(inputs: Any, labels: Any) -> Any:
             with tf.GradientTape() as tape:
-                tape.watch(images)
-                logits = self.model(images, training=False)
+                tape.watch(inputs)
+                logits = self.model(inputs, training=False)
                 loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            return tape.gradient(loss, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return tape.gradient(loss, inputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         return gradient
 
     @cached_property
     def margin_descent(self) -> Any:
-        """One PGD run on the least margin: (points, labels, lower, upper, step, num_steps)."""
+        """One PGD run on the least margin: (points, labels, lower, upper, step, num_steps).
+
+        The step is that of each input alone, of one point's shape.
+        """
         import tensorflow as tf
 
-        image = self._image_spec
-        scalar = tf.TensorSpec((), tf.float32)
+        points_like = self._input_spec
 
-        def per_image(chosen: Any) -> Any:
-            return tf.reshape(chosen, [-1] + [1] * (len(image.shape) - 1))
+        def per_input(chosen: Any) -> Any:
+            return tf.reshape(chosen, [-1] + [1] * (len(points_like.shape) - 1))
 
         def least_margin(points: Any, labels: Any) -> Any:
             logits = self.model(points, training=False)
@@ -200,11 +202,11 @@ class Classifier:
 
         @tf.function(
             input_signature=[
-                image,
+                points_like,
                 tf.TensorSpec((None,), tf.int64),
-                image,
-                image,
-                scalar,
+                points_like,
+                points_like,
+                tf.TensorSpec(points_like.shape[1:], tf.float32),
                 tf.TensorSpec((), tf.int32),
             ]
         )
@@ -219,10 +221,10 @@ class Classifier:
                 gradient = tape.gradient(
                     margin, points, unconnected_gradients=tf.UnconnectedGradients.ZERO
                 )
-                best = tf.where(per_image(margin < best_margin), points, best)
+                best = tf.where(per_input(margin < best_margin), points, best)
                 best_margin = tf.minimum(margin, best_margin)
                 points = tf.clip_by_value(points - step * tf.sign(gradient), lower, upper)
             ahead = least_margin(points, labels) < best_margin
-            return tf.where(per_image(ahead), points, best)
+            return tf.where(per_input(ahead), points, best)
 
         return descend

@@ -10,46 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.core.arrays import FloatArray, IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """Boxes `lower <= x <= upper`, each of shape (batch, inputs), float64.
-
-    Balls around images are intersected with the pixel range [0, 1].
-    """
-
-    lower: FloatArray
-    upper: FloatArray
-
-    @classmethod
-    def around(cls, images: ArrayLike, epsilon: float) -> Box:
-        """The balls of L-infinity radius `epsilon` around images of shape (batch, …)."""
-        centers = np.asarray(images, dtype=np.float64)
-        centers = centers.reshape(len(centers), int(np.prod(centers.shape[1:])))
-        return cls(np.clip(centers - epsilon, 0, 1), np.clip(centers + epsilon, 0, 1))
-
-    def __len__(self) -> int:
-        return len(self.lower)
-
-    def __getitem__(self, rows: slice | NDArray[np.bool_] | IntArray) -> Box:
-        return Box(self.lower[rows], self.upper[rows])
-
-    def float32_bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The extreme float32 points inside the balls: bounds rounded inwards.
-
-        Rounded to nearest, `x + epsilon` can lie outside the ball by half a unit in the last place.
-        The centers must be float32 numbers, so that no box is empty.
-        """
-        lower, upper = self.lower.astype(np.float32), self.upper.astype(np.float32)
-        lower = np.where(lower < self.lower, np.nextafter(lower, np.float32(np.inf)), lower)
-        upper = np.where(upper > self.upper, np.nextafter(upper, np.float32(-np.inf)), upper)
-        return lower, upper
-
-    def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each point, shape (batch, …), lies in its ball, compared in float64."""
-        flat = np.asarray(points, dtype=np.float64).reshape(self.lower.shape)
-        return np.all((flat >= self.lower) & (flat <= self.upper), axis=1)
+from tasks.core.properties.box import Box
+from tasks.core.properties.domain import Domain
 
 
 def adversary_classes(labels: ArrayLike, num_classes: int) -> IntArray:
@@ -87,15 +49,34 @@ class UnsafeRegion:
 
 @dataclass(frozen=True, eq=False)
 class Property:
-    """Holds (VNN-COMP `unsat`) when none of the unsafe regions is reached."""
+    """Holds (VNN-COMP `unsat`) when none of the unsafe regions is reached.
+
+    With a `domain` only by its valid inputs: other points of the boxes do not count.
+    """
 
     unsafe: tuple[UnsafeRegion, ...]
+    domain: Domain | None = None
 
     @classmethod
-    def robustness(cls, ball: Box, label: int, num_classes: int) -> Property:
-        """`label` wins strictly over the whole `ball` (one box): a region per adversary class."""
+    def robustness(
+        cls, boxes: Box, label: int, num_classes: int, domain: Domain | None = None
+    ) -> Property:
+        """`label` wins strictly over all the boxes: of each a region per adversary class."""
         rows = margin_rows([label], num_classes)[0]
-        return cls(tuple(UnsafeRegion(ball, row[None], np.zeros(1)) for row in rows))
+        regions = [
+            UnsafeRegion(boxes[place : place + 1], row[None], np.zeros(1))
+            for place in range(len(boxes))
+            for row in rows
+        ]
+        return cls(tuple(regions), None if domain is None or domain.is_plain else domain)
+
+    def by_box(self) -> list[list[int]]:
+        """Places of the regions that share a box, box after box."""
+        groups: dict[tuple[bytes, bytes], list[int]] = {}
+        for place, region in enumerate(self.unsafe):
+            key = (region.box.lower.tobytes(), region.box.upper.tobytes())
+            groups.setdefault(key, []).append(place)
+        return list(groups.values())
 
     @property
     def boxes(self) -> Box:
@@ -115,6 +96,8 @@ class Property:
             for array in (region.box.lower, region.box.upper, region.rows, region.offsets):
                 digest.update(repr(array.shape).encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
+        if self.domain is not None:
+            digest.update(self.domain.words().encode())
         return digest.hexdigest()
 
 

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.core.errors import CertiflowError
+from tasks.core.properties.box import Box
 from tasks.core.properties.linear_relations import Relation, relations
 from tasks.core.properties.s_expressions import Form, line_error, parsed
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.specification import Property, UnsafeRegion
 
 MAX_REGIONS = 20_000
 

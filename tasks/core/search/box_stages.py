@@ -15,11 +15,12 @@ from tasks.core.arrays import FloatArray
 from tasks.core.attacks import falsification
 from tasks.core.bounds.linear import Method
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search import marabou
 from tasks.core.search.answer import Answer, Known
 from tasks.core.search.box_bounds import BoxBounds
-from tasks.core.verdicts import NEAR_BOUNDARY, WITNESSED_ONLY, DecidedBy, Verdict
+from tasks.core.verdicts import NEAR_BOUNDARY, OUTSIDE_DOMAIN, WITNESSED_ONLY, DecidedBy, Verdict
 
 if TYPE_CHECKING:
     from tasks.core.search.inputs import InputSearch
@@ -51,11 +52,12 @@ class BoxStages:
         seed: int,
         seconds: dict[str, float],
         *,
+        domain: Domain | None = None,
         known: Known | None,
     ) -> None:
         self.bounds = BoxBounds(network, regions, known)
         self.is_bounded = self.bounds.has_crown
-        self.deadline, self.seed, self.seconds = deadline, seed, seconds
+        self.deadline, self.seed, self.seconds, self.domain = deadline, seed, seconds, domain
         self.search: PhaseSearch | InputSearch | None = None
         self.near: list[FloatArray] = []  # points on the border, for the deployed model to judge
         self.reason = ""
@@ -65,6 +67,7 @@ class BoxStages:
         for decided_by, run in stages:
             point = run()
             if point is not None:
+                point = self._nearest(point)
                 if self._is_reached(point):
                     return self._falsified(point, decided_by)
                 self.near.append(point)
@@ -88,6 +91,7 @@ class BoxStages:
                 self.bounds.network,
                 self.bounds.box,
                 self.bounds.regions_left,
+                domain=self.domain,
                 num_steps=ATTACK_STEPS,
                 num_restarts=num_restarts,
                 seed=self.seed,
@@ -119,16 +123,33 @@ class BoxStages:
 
     def branch_and_bound(self, share: float = 1.0) -> FloatArray | None:
         """For a share of the time left; goes on where it was when it is called once more."""
+        now = time.monotonic()
+        return self._searched(now + share * (self.deadline - now))
+
+    def split_inputs(self) -> FloatArray | None:
+        """In a domain, where a search on phases ended at a point that is no input."""
+        from tasks.core.search.phases import PhaseSearch
+
+        if self.domain is None or not isinstance(self.search, PhaseSearch):
+            return None
+        self.search = None
+        return self._searched(self.deadline)
+
+    def _searched(self, deadline: float) -> FloatArray | None:
         bounds = self.bounds
         _, input_search = searches()
         with self._timed("branch_and_bound"):
             left = bounds.left
             if self.search is None:
                 self.search = input_search(
-                    bounds.network, bounds.box, bounds.regions_left, bounds.hidden, bounds.goal()
+                    bounds.network,
+                    bounds.box,
+                    bounds.regions_left,
+                    bounds.hidden,
+                    bounds.goal(),
+                    self.domain,
                 )
-            now = time.monotonic()
-            found = self.search.run(now + share * (self.deadline - now))
+            found = self.search.run(deadline)
             if found.proved:
                 bounds.lower[left] = found.lower
             self.reason = found.reason
@@ -191,12 +212,17 @@ class BoxStages:
         )
 
     def _is_reached(self, point: FloatArray) -> bool:
-        """Whether the point reaches a region, evaluated alone by the whole network.
+        """Whether the point is an input and reaches a region, evaluated alone by the whole network.
 
         Without the dead units sums may round otherwise, which decides ties.
         """
         bounds = self.bounds
-        return any(falsification.reaches(bounds.whole, region, point) for region in bounds.regions)
+        return falsification.is_valid(self.domain, point) and any(
+            falsification.reaches(bounds.whole, region, point) for region in bounds.regions
+        )
+
+    def _nearest(self, point: FloatArray) -> FloatArray:
+        return point if self.domain is None else self.domain.nearest(point[None])[0]
 
     def _falsified(self, point: FloatArray, stage: DecidedBy) -> Answer:
         outputs = self.bounds.whole(point[None])
@@ -207,4 +233,6 @@ class BoxStages:
         late = stage is DecidedBy.BRANCH_AND_BOUND and time.monotonic() >= self.deadline
         verdict = Verdict.TIMEOUT if late else Verdict.UNKNOWN
         reason = self.reason or "bounds are too loose"
+        if self.near and not any(falsification.is_valid(self.domain, p) for p in self.near):
+            reason = OUTSIDE_DOMAIN
         return Answer(verdict, stage, self._candidates, self.bounds.left[0], reason=reason)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 BARELY_UNSTABLE = 1e-3  # of a neuron's range; a hundred times Marabou's bound tolerance
 

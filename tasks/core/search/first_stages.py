@@ -11,7 +11,7 @@ from time import monotonic
 
 import numpy as np
 
-from tasks.core.arrays import FloatArray, Images, IntArray
+from tasks.core.arrays import FloatArray, Inputs, IntArray
 from tasks.core.attacks.gradient import Attacked, pgd
 from tasks.core.bounds.float32_error import row_error
 from tasks.core.bounds.linear import (
@@ -23,11 +23,13 @@ from tasks.core.bounds.linear import (
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.models.runtimes import Classifier, Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, margin_rows
+from tasks.core.properties.box import Box
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.properties.specification import margin_rows
 from tasks.core.search.answer import Answer, Known
 from tasks.core.verdicts import DecidedBy, Verdict
 
-BATCH = 1000  # balls whose bounds are held at a time
+BATCH = 1000  # boxes whose bounds are held at a time
 # Of hidden bounds handed on, all radii together: a ball's are 2 kB for two small dense layers, some
 # 300 kB for a convolutional network. They always cost more to compute than to send; but all balls
 # wait at once, and ten thousand would take 3 GB. What is beyond goes without, and the ladder
@@ -44,13 +46,19 @@ class AttackStrength:
     seed: int
 
     def pgd(
-        self, classifier: Classifier, images: Images, labels: IntArray, epsilon: float
+        self,
+        classifier: Classifier,
+        inputs: Inputs,
+        labels: IntArray,
+        perturbation: Perturbation,
+        epsilon: float,
     ) -> Attacked:
         """`gradient.pgd` of this strength."""
         return pgd(
             classifier,
-            images,
+            inputs,
             labels,
+            perturbation,
             epsilon,
             num_steps=self.num_steps,
             num_restarts=self.num_restarts,
@@ -65,17 +73,18 @@ class FirstStages:
         self,
         runtime: Runtime,
         network: ReluNetwork,
-        images: Images,
+        inputs: Inputs,
         labels: IntArray,
+        perturbation: Perturbation,
         attack: AttackStrength,
     ) -> None:
         self.runtime, self.network, self.attack = runtime, network, attack
-        self.images, self.labels = images, labels
+        self.inputs, self.labels, self.perturbation = inputs, labels, perturbation
         self.broken: dict[int, FloatArray] = {}  # by point; they break all greater balls as well
         self.spare_bytes = HANDED_ON_BYTES
 
     def run(self, points: Sequence[int], epsilon: float) -> Iterator[tuple[int, Answer | Known]]:
-        """Each of the points, places in `images`, once: its answer, or what is known of it.
+        """Each of the points, places in `inputs`, once: its answer, or what is known of it.
 
         `robust` is sound for `network`; a point of `falsified` lies in the ball, and `runtime`
         mislabels it when it is evaluated alone.
@@ -86,8 +95,9 @@ class FirstStages:
             if row in self.broken:
                 yield row, _falsified(self.broken[row], seconds)
         left = np.array([row for row in rows.tolist() if row not in self.broken], dtype=np.intp)
-        for start in range(0, len(left), BATCH):
-            yield from self._bound(left[start : start + BATCH], epsilon, seconds)
+        most = max(1, BATCH // self.perturbation.most_alternatives)
+        for start in range(0, len(left), most):
+            yield from self._bound(left[start : start + most], epsilon, seconds)
 
     def _attack(self, rows: IntArray, epsilon: float) -> dict[str, float]:
         """FGSM, then PGD, on points that no smaller ball has broken; the seconds of each ball.
@@ -98,7 +108,9 @@ class FirstStages:
             return {}
         started = monotonic()
         left = np.array([row for row in rows.tolist() if row not in self.broken], dtype=np.intp)
-        found = self.attack.pgd(self.runtime, self.images[left], self.labels[left], epsilon)
+        found = self.attack.pgd(
+            self.runtime, self.inputs[left], self.labels[left], self.perturbation, epsilon
+        )
         for row, point in zip(left[found.broken], found.points[found.broken], strict=True):
             # what flips in a batch but not alone is no counterexample
             if self.runtime.predictions(point[None])[0] != self.labels[row]:
@@ -108,27 +120,34 @@ class FirstStages:
     def _bound(
         self, rows: IntArray, epsilon: float, seconds: dict[str, float]
     ) -> Iterator[tuple[int, Answer | Known]]:
-        """By intervals, then what they leave open by CROWN."""
-        lower = np.full((len(rows), self.network.num_outputs - 1), -np.inf)
+        """By intervals, then what they leave open by CROWN; a ball is proved in all its boxes."""
+        boxes, owners = self.perturbation.boxes(self.inputs[rows], epsilon)
+        lower = np.full((len(boxes), self.network.num_outputs - 1), -np.inf)
         left, hidden = np.arange(len(rows)), list[Bounds]()
         for method, stage in _BOUNDS:
+            places = np.flatnonzero(np.isin(owners, left))  # of the boxes that are bounded now
             if len(left) == 0:
                 return
             started = monotonic()
-            ball = Box.around(self.images[rows[left]], epsilon)
-            margins = margin_rows(self.labels[rows[left]], self.network.num_outputs)
-            hidden = preactivation_bounds(self.network, ball, method)
-            lower[left] = np.maximum(lower[left], self._margins(ball, margins, hidden, method))
-            errors = row_error(self.network, margins, hidden, ball)
+            box, mine = boxes[places], owners[places]
+            margins = margin_rows(self.labels[rows[mine]], self.network.num_outputs)
+            hidden = preactivation_bounds(self.network, box, method)
+            lower[places] = np.maximum(lower[places], self._margins(box, margins, hidden, method))
+            errors = row_error(self.network, margins, hidden, box)
             seconds = seconds | {method: (monotonic() - started) / len(left)}
-            proved = (lower[left] > 0).all(axis=1)
-            for place in np.flatnonzero(proved).tolist():
-                least = lower[left[place]]
-                yield int(rows[left[place]]), _robust(least, errors[place], ball, stage, seconds)
-            left, hidden = left[~proved], [bounds[~proved] for bounds in hidden]
-        for place, index in enumerate(left.tolist()):
-            handed_on = self._handed_on(hidden, place)
-            yield int(rows[index]), Known(lower[index].copy(), handed_on, seconds)
+            closed = (lower[places] > 0).all(axis=1)
+            still_open = np.unique(mine[~closed])
+            for index in np.setdiff1d(left, still_open).tolist():
+                at = slice(*np.searchsorted(mine, [index, index + 1]))
+                least = lower[places[at]]
+                yield int(rows[index]), _robust(least, errors[at], boxes, stage, seconds)
+            kept = np.isin(mine, still_open)
+            left, hidden = still_open, [bounds[kept] for bounds in hidden]
+        whose = owners[np.isin(owners, left)]
+        for index in left.tolist():
+            at = slice(*np.searchsorted(whose, [index, index + 1]))
+            handed_on = self._handed_on(hidden, at.start) if at.stop - at.start == 1 else None
+            yield int(rows[index]), Known(lower[owners == index].ravel(), handed_on, seconds)
 
     def _margins(
         self, ball: Box, margins: FloatArray, hidden: list[Bounds], method: Method
@@ -161,14 +180,14 @@ def _falsified(point: FloatArray, seconds: dict[str, float]) -> Answer:
 def _robust(
     lower: FloatArray,
     errors: FloatArray,
-    ball: Box,
+    boxes: Box,
     stage: DecidedBy,
     seconds: dict[str, float],
 ) -> Answer:
     return Answer(
         Verdict.ROBUST,
         stage,
-        np.empty((0, ball.lower.shape[1])),
+        np.empty((0, boxes.lower.shape[1])),
         margin=float(lower.min()),
         deployed=bool((lower > errors).all()),
         stage_seconds=seconds,

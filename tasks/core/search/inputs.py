@@ -3,6 +3,10 @@
 Complete but for time and rounding: a box whose bounds leave a region open is halved along the input
 on which its loosest relaxations depend most (after ReluVal's and Neurify's sensitivity, Wang et al.
 2018); the box with the least bound goes first.
+
+In a domain only valid inputs count. Whole numbers are split between two of them, so that they end
+at one each, and boxes that hold no valid input are closed: where all inputs are whole numbers it is
+complete, with relations and without.
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ from tasks.core.attacks.falsification import reaches
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import rounding_scales
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.domain import Domain
+from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.outcome import BestFirst, Search, worst_first
 
 BATCH = 256
@@ -40,9 +46,14 @@ class InputSearch(BestFirst):
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
         goal: float = 0.0,
+        domain: Domain | None = None,
     ) -> None:
         super().__init__(network, box, regions, goal)
         self.padded = _Padded(network, box, regions, hidden)
+        self.domain = domain
+        self.whole = np.zeros(network.num_inputs, dtype=bool)
+        if domain is not None:
+            self.whole |= domain.whole
 
     def run(self, deadline: float) -> Search:
         """Bounds and halves until all is closed, a point is found, or the deadline passes."""
@@ -61,13 +72,15 @@ class InputSearch(BestFirst):
         phases = np.repeat(np.stack([entry[3] for entry in batch]), 2, axis=0)
         alive = np.repeat(np.stack([entry[4] for entry in batch]), 2, axis=0)
         rows, split = 2 * np.arange(len(batch)), np.array([entry[5] for entry in batch])
-        middle = (lower[rows, split] + upper[rows, split]) / 2
+        low, high = lower[rows, split], upper[rows, split]
+        whole, middle = self.whole[split], (low + high) / 2
+        middle = np.where(whole, np.floor(middle), middle)
         known = np.repeat(np.array([entry[0] for entry in batch]), 2)
-        thin = ~((middle > lower[rows, split]) & (middle < upper[rows, split]))
+        thin = np.where(whole, low == high, ~((middle > low) & (middle < high)))
         ended = known[rows][thin]
         self.stuck += int((~(ended > 0)).sum())
         self.closed_lower = min(self.closed_lower, float(ended.min(initial=np.inf)))
-        upper[rows, split], lower[rows + 1, split] = middle, middle
+        upper[rows, split], lower[rows + 1, split] = middle, np.where(whole, middle + 1, middle)
         keep = np.repeat(~thin, 2)
         return Box(lower[keep], upper[keep]), phases[keep], alive[keep], known[keep]
 
@@ -81,17 +94,32 @@ class InputSearch(BestFirst):
         self.subproblems += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
         # NaN is not above zero: such a box stays open, and nothing is proved of it
-        rows = np.flatnonzero(alive.any(axis=1))
+        rows = np.flatnonzero(alive.any(axis=1) & ~self._is_empty(boxes))
         self._try_points(np.concatenate([points[rows], (boxes.lower + boxes.upper)[rows] / 2]))
         for row in rows.tolist():
             one = boxes[slice(row, row + 1)]
-            entry = (phases[row].copy(), alive[row].copy(), int(split[row]))
+            entry = (phases[row].copy(), alive[row].copy(), self._split(one, int(split[row])))
             heapq.heappush(self.heap, (float(lower[row]), next(self.order), one, *entry))
 
+    def _is_empty(self, boxes: Box) -> BoolArray:
+        """Whether each box holds no valid input."""
+        if self.domain is None:
+            return np.zeros(len(boxes), dtype=bool)
+        is_point = (boxes.lower == boxes.upper).all(axis=1)
+        return self.domain.excludes(boxes) | (is_point & ~self.domain.contains(boxes.lower))
+
+    def _split(self, box: Box, proposed: int) -> int:
+        """The input proposed, or the widest one where that one is a single number already."""
+        width = (box.upper - box.lower)[0]
+        return proposed if width[proposed] > 0 else int(width.argmax())
+
     def _try_points(self, points: FloatArray) -> None:
+        points = np.clip(points, self.box.lower, self.box.upper)
+        if self.domain is not None:
+            points = self.domain.nearest(points)
+            points = points[self.domain.contains(points)]
         if len(points) == 0:
             return
-        points = np.clip(points, self.box.lower, self.box.upper)
         outputs = self.network(points)
         for region in self.regions:
             excess = region.excess(outputs)

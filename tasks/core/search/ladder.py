@@ -11,14 +11,14 @@ For many balls at once the first stages run in batches (`first_stages`), and han
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.answer import Answer, Known, combined
 from tasks.core.search.box_stages import BoxStages, Stage, searches
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
@@ -44,7 +44,8 @@ def decide(
 
     `known` is what was shown before of the regions of this property, for this very network; its
     hidden bounds, which need all regions to share one box, are not computed again. No proof rests
-    on Marabou.
+    on Marabou. In a domain only valid points count: where a search ends at points that are none,
+    inputs are split, whole numbers at halves, until nothing else is left.
 
     The time limit is kept by every stage but Marabou's own, which can overshoot by any amount: run
     this in a process that can be ended from outside, or `with_marabou=False`, which ends the ladder
@@ -56,10 +57,11 @@ def decide(
     deadline = time.monotonic() + timeout_seconds
     seconds = {} if known is None else dict(known.stage_seconds)
     answers: list[Answer] = []
-    for places in _by_box(prop):
+    for places in prop.by_box():
         part = None if known is None else replace(known, lower=known.lower[places])
+        regions = [prop.unsafe[place] for place in places]
         stages = BoxStages(
-            network, [prop.unsafe[i] for i in places], deadline, seed, seconds, known=part
+            network, regions, deadline, seed, seconds, domain=prop.domain, known=part
         )
         if engine == "marabou":
             answer = _marabou_first(stages, prove_again)
@@ -76,6 +78,7 @@ def _down_the_ladder(
     box: BoxStages, engine: Engine, with_marabou: bool, prove_again: bool
 ) -> Answer:
     """Until all regions of a box are excluded, one is reached, or nothing is left to try."""
+    with_marabou = with_marabou and box.domain is None  # it knows nothing of valid inputs
     share = BRANCHING_SHARE if with_marabou else 1.0
     stages: list[Stage] = [
         (DecidedBy.INTERVAL, lambda: box.plain_bounds("interval")),
@@ -83,9 +86,13 @@ def _down_the_ladder(
         (DecidedBy.ATTACK, lambda: box.attack(FIRST_RESTARTS, from_center=True)),
         (DecidedBy.CROWN, box.alpha_crown),
         (DecidedBy.ATTACK, lambda: box.attack(MORE_RESTARTS, from_center=False)),
-        (DecidedBy.BRANCH_AND_BOUND, lambda: box.branch_and_bound(share)),
     ]
-    answer = box.down(stages if engine == "ladder" else stages[:-1])
+    if engine == "ladder":
+        stages += [
+            (DecidedBy.BRANCH_AND_BOUND, lambda: box.branch_and_bound(share)),
+            (DecidedBy.BRANCH_AND_BOUND, box.split_inputs),
+        ]
+    answer = box.down(stages)
     is_open = answer.verdict not in {Verdict.ROBUST, Verdict.FALSIFIED}
     if is_open and engine == "ladder" and with_marabou and time.monotonic() < box.deadline:
         again: list[Stage] = [(DecidedBy.BRANCH_AND_BOUND, box.branch_and_bound)]
@@ -115,12 +122,3 @@ def warm_up() -> None:
     hidden = preactivation_bounds(network, box, "crown")
     for search in searches():
         search(network, box, [region], hidden).run(deadline=0.0)
-
-
-def _by_box(prop: Property) -> Sequence[list[int]]:
-    """Places of the regions that share a box, box after box."""
-    groups: dict[tuple[bytes, bytes], list[int]] = {}
-    for index, region in enumerate(prop.unsafe):
-        key = (region.box.lower.tobytes(), region.box.upper.tobytes())
-        groups.setdefault(key, []).append(index)
-    return list(groups.values())

@@ -13,7 +13,8 @@ from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import SignArray
 from tasks.core.networks.network import Affine
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 
 
 def programmed(

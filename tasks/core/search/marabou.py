@@ -40,7 +40,8 @@ from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import UNIT_ROUNDOFF, evaluation_error
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.encoding import Encoding
 from tasks.core.verdicts import NEAR_BOUNDARY, WITNESSED_ONLY, Verdict, combine
 

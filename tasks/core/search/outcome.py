@@ -13,7 +13,8 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 
 SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
 

@@ -26,7 +26,8 @@ from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import SignArray, Subproblems
 from tasks.core.bounds.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.leaves import programmed
 from tasks.core.search.outcome import BestFirst, Search, worst_first
 

@@ -18,7 +18,7 @@ CONVOLUTIONS: dict[Architecture, tuple[tuple[int, int, int], ...]] = {  # channe
 
 def build(
     architecture: Architecture,
-    image_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
     num_classes: int,
     widths: Sequence[int],
 ) -> keras.Sequential:
@@ -33,9 +33,9 @@ def build(
     import keras
     from keras import layers
 
-    model = keras.Sequential([keras.Input(image_shape)], name=architecture)
+    model = keras.Sequential([keras.Input(input_shape)], name=architecture)
     if architecture in CONVOLUTIONS:
-        model.add(layers.Reshape((*image_shape, 1)))
+        model.add(layers.Reshape((*input_shape, 1)))
         for channels, size, stride in CONVOLUTIONS[architecture]:
             model.add(layers.Conv2D(channels, size, stride, padding="same", activation="relu"))
     model.add(layers.Flatten())

@@ -1,6 +1,6 @@
 """Losses that make a classifier robust: adversarial training, and training on sound bounds.
 
-Every loss is a function of a batch (images, labels) and of what the schedule says (epsilon, the
+Every loss is a function of a batch (inputs, labels) and of what the schedule says (epsilon, the
 robust loss's weight w, the ramp from 0 to 1), and adds a clean and a robust cross-entropy.
 """
 
@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.attacks.gradient import PGD_STEP
-from tasks.core.training.training_bounds import BoundedNetwork, BoxTensors, ball_around
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.training.training_bounds import Balls, BoundedNetwork, BoxTensors
 from tasks.core.training.training_settings import Defence
 
 if TYPE_CHECKING:
@@ -21,14 +22,18 @@ TRADES_START = 0.001  # standard deviation of the start's noise (Zhang et al. 20
 WARMUP_PENALTY = 0.5  # lambda_0 of Shi et al. 2021
 TOLERANCE = 0.5  # their tau
 
-Loss = Callable[..., Any]  # (images, labels, epsilon, weight, ramp, seed) -> scalar tensor
+Loss = Callable[..., Any]  # (inputs, labels, epsilon, weight, ramp, seed) -> scalar tensor
 LossAt = Callable[[Any], Any]
-Attack = Callable[[Any, Any, Any, Any], Any]  # (images, labels, epsilon, seed) -> points
+Attack = Callable[[Any, Any, Any, Any], Any]  # (inputs, labels, epsilon, seed) -> points
 BoxOf = Callable[[Any, Any, Any, Any], BoxTensors]  # the same, to what is bounded
 
 
 def loss_of(
-    defence: Defence, model: keras.Sequential, attack_steps: int, subselection_ratio: float
+    defence: Defence,
+    model: keras.Sequential,
+    perturbation: Perturbation,
+    attack_steps: int,
+    subselection_ratio: float,
 ) -> Loss:
     """The loss to be minimised.
 
@@ -51,15 +56,18 @@ def loss_of(
     Raises:
         CertiflowError: `ibp`, `crown_ibp` or `sabr` with a layer that cannot be bounded.
     """
+    balls = Balls.of(perturbation)
     return {
         "none": lambda: _clean(model),
-        "fgsm": lambda: _adversarial(model, _noisy_fgsm(model)),
-        "pgd": lambda: _adversarial(model, _pgd(model, attack_steps)),
-        "trades": lambda: _trades(model, attack_steps),
-        "ibp": lambda: _bounded(model, _whole_ball, linear=False),
-        "crown_ibp": lambda: _bounded(model, _whole_ball, linear=True),
+        "fgsm": lambda: _adversarial(model, _noisy_fgsm(model, balls)),
+        "pgd": lambda: _adversarial(model, _pgd(model, balls, attack_steps)),
+        "trades": lambda: _trades(model, balls, attack_steps),
+        "ibp": lambda: _bounded(model, _whole_ball(balls), linear=False),
+        "crown_ibp": lambda: _bounded(model, _whole_ball(balls), linear=True),
         "sabr": lambda: _bounded(
-            model, _small_box(_pgd(model, attack_steps), subselection_ratio), linear=False
+            model,
+            _small_box(balls, _pgd(model, balls, attack_steps), subselection_ratio),
+            linear=False,
         ),
     }[defence]()
 
@@ -72,58 +80,60 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 def _clean(model: keras.Sequential) -> Loss:
-    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        return cross_entropy(model(images, training=True), labels)
+    def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        return cross_entropy(model(inputs, training=True), labels)
 
     return loss
 
 
 def _adversarial(model: keras.Sequential, attack: Attack) -> Loss:
-    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        points = attack(images, labels, epsilon, seed)
+    def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        points = attack(inputs, labels, epsilon, seed)
         robust = cross_entropy(model(points, training=True), labels)
-        return _mixed(model, images, labels, robust, weight)
+        return _mixed(model, inputs, labels, robust, weight)
 
     return loss
 
 
-def _noisy_fgsm(model: keras.Sequential) -> Attack:
+def _noisy_fgsm(model: keras.Sequential, balls: Balls) -> Attack:
     import tensorflow as tf
 
-    def attack(images: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
-        noise = FGSM_NOISE * epsilon
-        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -noise, noise)
+    def attack(inputs: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
+        start = inputs + _noise(balls, tf.shape(inputs), FGSM_NOISE * epsilon, seed)
         uphill = _uphill(_cross_entropy_of(model, labels), start)
-        return tf.stop_gradient(tf.clip_by_value(start + epsilon * uphill, 0.0, 1.0))
+        ends = start + epsilon * _moves(balls, uphill)
+        return tf.stop_gradient(tf.clip_by_value(ends, balls.lower, balls.upper))
 
     return attack
 
 
-def _pgd(model: keras.Sequential, num_steps: int) -> Attack:
+def _pgd(model: keras.Sequential, balls: Balls, num_steps: int) -> Attack:
     """From random points of the balls."""
     import tensorflow as tf
 
-    def attack(images: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
-        start = images + tf.random.stateless_uniform(tf.shape(images), seed, -epsilon, epsilon)
-        return _ascend(_cross_entropy_of(model, labels), start, images, epsilon, num_steps)
+    def attack(inputs: Any, labels: Any, epsilon: Any, seed: Any) -> Any:
+        start = inputs + _noise(balls, tf.shape(inputs), epsilon, seed)
+        return _ascend(_cross_entropy_of(model, labels), start, inputs, balls, epsilon, num_steps)
 
     return attack
 
 
-def _trades(model: keras.Sequential, num_steps: int) -> Loss:
+def _trades(model: keras.Sequential, balls: Balls, num_steps: int) -> Loss:
     import tensorflow as tf
 
-    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        fixed = model(images, training=False)
-        noise = TRADES_START * tf.random.stateless_normal(tf.shape(images), seed)
+    def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        fixed = model(inputs, training=False)
+        noise = TRADES_START * tf.random.stateless_normal(tf.shape(inputs), seed)
+        noise *= tf.maximum(balls.down, balls.up)
         points = _ascend(
             lambda points: _divergence(fixed, model(points, training=False)),
-            images + noise,
-            images,
+            inputs + noise,
+            inputs,
+            balls,
             epsilon,
             num_steps,
         )
-        logits = model(images, training=True)
+        logits = model(inputs, training=True)
         drift = _divergence(logits, model(points, training=True))
         return cross_entropy(logits, labels) + weight * drift
 
@@ -135,8 +145,8 @@ def _bounded(model: keras.Sequential, box_of: BoxOf, *, linear: bool) -> Loss:
 
     network = BoundedNetwork.of(model)
 
-    def loss(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        ball = box_of(images, labels, epsilon, seed)
+    def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        ball = box_of(inputs, labels, epsilon, seed)
         hidden = network.preactivations(ball.lower, ball.upper)
         margins = network.interval_margins(labels, hidden, ball)
         if linear:
@@ -145,32 +155,32 @@ def _bounded(model: keras.Sequential, box_of: BoxOf, *, linear: bool) -> Loss:
                 lambda: ramp * margins + (1 - ramp) * network.crown_margins(labels, hidden, ball),
                 lambda: margins,
             )
-        robust = _mixed(model, images, labels, cross_entropy(-margins, labels), weight)
+        robust = _mixed(model, inputs, labels, cross_entropy(-margins, labels), weight)
         penalty = tf.cond(ramp < 1, lambda: (1 - ramp) * warmup_penalty(hidden, ball), lambda: 0.0)
         return robust + WARMUP_PENALTY * penalty
 
     return loss
 
 
-def _whole_ball(images: Any, labels: Any, epsilon: Any, seed: Any) -> BoxTensors:
-    return ball_around(images, epsilon)
+def _whole_ball(balls: Balls) -> BoxOf:
+    return lambda inputs, labels, epsilon, seed: balls.around(inputs, epsilon)
 
 
-def _small_box(attack: Attack, ratio: float) -> BoxOf:
-    def box(images: Any, labels: Any, epsilon: Any, seed: Any) -> BoxTensors:
-        points = attack(images, labels, (1 - ratio) * epsilon, seed)
-        return ball_around(points, ratio * epsilon)
+def _small_box(balls: Balls, attack: Attack, ratio: float) -> BoxOf:
+    def box(inputs: Any, labels: Any, epsilon: Any, seed: Any) -> BoxTensors:
+        points = attack(inputs, labels, (1 - ratio) * epsilon, seed)
+        return balls.around(points, ratio * epsilon)
 
     return box
 
 
-def _mixed(model: keras.Sequential, images: Any, labels: Any, robust: Any, weight: Any) -> Any:
+def _mixed(model: keras.Sequential, inputs: Any, labels: Any, robust: Any, weight: Any) -> Any:
     """(1 - weight) clean + weight robust; the clean pass is left out where it has no weight."""
     import tensorflow as tf
 
     clean = tf.cond(
         weight < 1,
-        lambda: (1 - weight) * cross_entropy(model(images, training=True), labels),
+        lambda: (1 - weight) * cross_entropy(model(inputs, training=True), labels),
         lambda: 0.0,
     )
     return clean + weight * robust
@@ -188,16 +198,32 @@ def _cross_entropy_of(model: keras.Sequential, labels: Any) -> LossAt:
     return lambda points: cross_entropy(model(points, training=False), labels)
 
 
-def _ascend(loss: LossAt, points: Any, images: Any, epsilon: Any, num_steps: int) -> Any:
+def _ascend(
+    loss: LossAt, points: Any, inputs: Any, balls: Balls, epsilon: Any, num_steps: int
+) -> Any:
     """Gradient sign steps up, projected to the balls; the result carries no gradient."""
     import tensorflow as tf
 
-    ball = ball_around(images, epsilon)
+    ball = balls.around(inputs, epsilon)
     step = PGD_STEP / num_steps * epsilon
-    points = tf.clip_by_value(points, ball.lower, ball.upper)
+    points = ball.clip(points)
     for _ in tf.range(num_steps):
-        points = tf.clip_by_value(points + step * _uphill(loss, points), ball.lower, ball.upper)
+        points = ball.clip(points + step * _moves(balls, _uphill(loss, points)))
     return tf.stop_gradient(points)
+
+
+def _noise(balls: Balls, shape: Any, epsilon: Any, seed: Any) -> Any:
+    """Uniform from the ball around zero."""
+    import tensorflow as tf
+
+    return epsilon * _moves(balls, tf.random.stateless_uniform(shape, seed, -1.0, 1.0))
+
+
+def _moves(balls: Balls, direction: Any) -> Any:
+    """How far a direction in [-1, 1] leads at epsilon 1."""
+    import tensorflow as tf
+
+    return direction * tf.where(direction < 0, balls.down, balls.up)
 
 
 def _uphill(loss: LossAt, points: Any) -> Any:

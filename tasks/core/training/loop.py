@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import Images, IntArray
+from tasks.core.arrays import Inputs, IntArray
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
+from tasks.core.properties.perturbation import Perturbation
 from tasks.core.training import architectures, defences
 from tasks.core.training.checkpoints import Checkpoint
 from tasks.core.training.schedule import Scheduled, scheduled
@@ -55,7 +56,7 @@ def train(
 ) -> TrainedModel:
     """Adam on the defence's loss; two calls with one seed give the same weights on one machine.
 
-    The validation split is the seeded, held-out part of the training images; the test set is never
+    The validation split is the seeded, held-out part of the training inputs; the test set is never
     looked at. With `restore_best_epoch` the weights are those of the best epoch by `Validation`.
     After every epoch all state goes to `checkpoint`; where that file exists the training goes on
     from it, and ends with the same weights as one that was never interrupted.
@@ -83,12 +84,12 @@ def train(
     return TrainedModel(loop.model, state.history, best_epoch, warning)
 
 
-def shifted(images: Images, pixels: int, generator: np.random.Generator) -> Images:
-    """Each of the images, (n, height, width), moved by up to `pixels` each way; zeros move in."""
+def shifted(inputs: Inputs, pixels: int, generator: np.random.Generator) -> Inputs:
+    """Each of the inputs, (n, height, width), moved by up to `pixels` each way; zeros move in."""
     if pixels == 0:
-        return images
-    count, height, width = images.shape
-    padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels)))
+        return inputs
+    count, height, width = inputs.shape
+    padded = np.pad(inputs, ((0, 0), (pixels, pixels), (pixels, pixels)))
     top, left = generator.integers(0, 2 * pixels, (2, count), endpoint=True)
     rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
     return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -105,7 +106,7 @@ class _Loop:
         tf.config.experimental.enable_op_determinism()
         self.settings, self.seed = settings, seed
         self.model = architectures.build(
-            settings.architecture, dataset.image_shape, dataset.num_classes, settings.hidden
+            settings.architecture, dataset.input_shape, dataset.num_classes, settings.hidden
         )
         if settings.is_certified:
             defences.initialise_for_intervals(self.model, seed)
@@ -114,12 +115,13 @@ class _Loop:
         self.optimizer.build(self.model.trainable_variables)
         order = np.random.default_rng(seed).permutation(len(dataset.train_labels))
         held_out, used = np.split(order, [round(settings.validation_fraction * len(order))])
-        images, labels = dataset.train_images, dataset.train_labels.astype(np.int64)
-        self.images, self.labels = images[used], labels[used]
+        inputs, labels = dataset.train_inputs, dataset.train_labels.astype(np.int64)
+        self.inputs, self.labels = inputs[used], labels[used]
+        perturbation = dataset.perturbation
         self.validation = Validation(
-            self.model, images[held_out], labels[held_out], settings.epsilon, seed
+            self.model, inputs[held_out], labels[held_out], perturbation, settings.epsilon, seed
         )
-        self._step = self._compiled_step()
+        self._step = self._compiled_step(perturbation)
 
     def initial_state(self) -> Checkpoint:
         return self._state([], 0, [])
@@ -131,7 +133,7 @@ class _Loop:
             variable.assign(value)
 
     def epoch(self, done: int) -> dict[str, float]:
-        """One pass over the training images, `done` epochs after the start."""
+        """One pass over the training inputs, `done` epochs after the start."""
         started, size = monotonic(), self.settings.batch_size
         starts = range(0, len(self.labels), size)
         generator = np.random.default_rng([self.seed, done])
@@ -140,8 +142,8 @@ class _Loop:
         for number, start in enumerate(starts):
             now = scheduled(self.settings, done + number / len(starts))
             rows = order[start : start + size]
-            images = shifted(self.images[rows], self.settings.shift, generator)
-            loss = self._batch(images, self.labels[rows], now, done * len(starts) + number)
+            inputs = shifted(self.inputs[rows], self.settings.shift, generator)
+            loss = self._batch(inputs, self.labels[rows], now, done * len(starts) + number)
             total += float(loss) * len(rows)
         metrics = {"loss": total / len(self.labels)}
         if not np.isfinite(metrics["loss"]):
@@ -187,10 +189,10 @@ class _Loop:
         optimizer = [np.array(variable) for variable in self.optimizer.variables]
         return Checkpoint(history, self.model.get_weights(), optimizer, best_epoch, best_weights)
 
-    def _batch(self, images: Images, labels: IntArray, now: Scheduled, number: int) -> Any:
+    def _batch(self, inputs: Inputs, labels: IntArray, now: Scheduled, number: int) -> Any:
         self.optimizer.learning_rate.assign(now.learning_rate)
         return self._step(
-            images,
+            inputs,
             labels,
             np.float32(now.epsilon),
             np.float32(now.robust_weight),
@@ -198,12 +200,13 @@ class _Loop:
             np.array([self.seed % 2**31, number], dtype=np.int32),
         )
 
-    def _compiled_step(self) -> Any:
+    def _compiled_step(self, perturbation: Perturbation) -> Any:
         import tensorflow as tf
 
         loss = defences.loss_of(
             self.settings.defence,
             self.model,
+            perturbation,
             self.settings.attack_steps,
             self.settings.subselection_ratio,
         )
@@ -212,7 +215,7 @@ class _Loop:
 
         @tf.function(
             input_signature=[
-                tf.TensorSpec((None, *self.images.shape[1:]), tf.float32),
+                tf.TensorSpec((None, *self.inputs.shape[1:]), tf.float32),
                 tf.TensorSpec((None,), tf.int64),
                 scalar,
                 scalar,
@@ -220,9 +223,9 @@ class _Loop:
                 tf.TensorSpec((2,), tf.int32),
             ]
         )
-        def step(images: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
+        def step(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
             with tf.GradientTape() as tape:
-                value = loss(images, labels, epsilon, weight, ramp, seed)
+                value = loss(inputs, labels, epsilon, weight, ramp, seed)
             gradients = tape.gradient(value, variables)
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
             return value

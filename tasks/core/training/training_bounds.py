@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tasks.core.errors import CertiflowError
+from tasks.core.properties.perturbation import Perturbation
 
 if TYPE_CHECKING:
     import keras
@@ -65,12 +68,37 @@ class BoxTensors:
     lower: Any
     upper: Any
 
+    def clip(self, values: Any) -> Any:
+        """Values moved into the boxes."""
+        import tensorflow as tf
 
-def ball_around(images: Any, epsilon: Any) -> BoxTensors:
-    """The L-infinity ball within [0, 1]."""
-    import tensorflow as tf
+        return tf.clip_by_value(values, self.lower, self.upper)
 
-    return BoxTensors(tf.maximum(images - epsilon, 0.0), tf.minimum(images + epsilon, 1.0))
+
+@dataclass(frozen=True, eq=False)
+class Balls:
+    """`Perturbation.box` in TensorFlow, without its roundings; categories stay."""
+
+    down: Any
+    up: Any
+    lower: Any
+    upper: Any
+
+    @classmethod
+    def of(cls, perturbation: Perturbation) -> Balls:
+        """Of one input's shape, or one number for all pixels."""
+        domain = perturbation.domain
+        arrays = (perturbation.down, perturbation.up, domain.lower, domain.upper)
+        return cls(*(array.astype(np.float32) for array in arrays))
+
+    def around(self, inputs: Any, epsilon: Any) -> BoxTensors:
+        """The boxes of radius epsilon, within the domain."""
+        import tensorflow as tf
+
+        return BoxTensors(
+            tf.maximum(inputs - epsilon * self.down, self.lower),
+            tf.minimum(inputs + epsilon * self.up, self.upper),
+        )
 
 
 @dataclass(frozen=True, eq=False)

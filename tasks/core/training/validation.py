@@ -1,4 +1,4 @@
-"""What a model in training is worth, on the held-out part of the training images."""
+"""What a model in training is worth, on the held-out part of the training inputs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.core.arrays import Images, IntArray
+from tasks.core.arrays import Inputs, IntArray
 from tasks.core.attacks import gradient
 from tasks.core.models.runtimes import Classifier
-from tasks.core.training.training_bounds import BoundedNetwork, ball_around
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.training.training_bounds import Balls, BoundedNetwork
 from tasks.core.training.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -19,28 +20,30 @@ if TYPE_CHECKING:
     import keras
 
 ATTACK_STEPS = 10
-ATTACKED_IMAGES = 1000  # of the split: more would cost as much as the training
+ATTACKED_INPUTS = 1000  # of the split: more would cost as much as the training
 
 
 class Validation:
-    """Measures after every epoch, on the same images and at the full epsilon from the start.
+    """Measures after every epoch, on the same inputs and at the full epsilon from the start.
 
     - `val_loss`, `val_accuracy`: clean cross-entropy and accuracy.
-    - `val_attacked_accuracy`: right under PGD, 10 steps, on the first 1,000 images.
+    - `val_attacked_accuracy`: right under PGD, 10 steps, on the first 1,000 inputs.
     - `val_certified_accuracy`: proved by interval bounds in float32: a gauge, not a proof.
 
-    Without images it measures nothing, without an epsilon only the clean two.
+    Without inputs it measures nothing, without an epsilon only the clean two.
     """
 
     def __init__(
         self,
         model: keras.Sequential,
-        images: Images,
+        inputs: Inputs,
         labels: IntArray,
+        perturbation: Perturbation,
         epsilon: float | None,
         seed: int,
     ) -> None:
-        self.images, self.labels, self.epsilon, self.seed = images, labels, epsilon, seed
+        self.perturbation = perturbation
+        self.inputs, self.labels, self.epsilon, self.seed = inputs, labels, epsilon, seed
         self.classifier = Classifier(model)
 
     def measure(self) -> dict[str, float]:
@@ -49,7 +52,7 @@ class Validation:
 
         if not len(self.labels):
             return {}
-        logits = self.classifier.logits(self.images)
+        logits = self.classifier.logits(self.inputs)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)
         right = logits.argmax(axis=1) == self.labels
         metrics = {"val_loss": float(np.mean(losses)), "val_accuracy": float(right.mean())}
@@ -67,11 +70,12 @@ class Validation:
         return -metrics.get("val_loss", np.inf)
 
     def _attacked(self, epsilon: float) -> float:
-        images, labels = self.images[:ATTACKED_IMAGES], self.labels[:ATTACKED_IMAGES]
+        inputs, labels = self.inputs[:ATTACKED_INPUTS], self.labels[:ATTACKED_INPUTS]
         attacked = gradient.pgd(
             self.classifier,
-            images,
+            inputs,
             labels,
+            self.perturbation,
             epsilon,
             num_steps=ATTACK_STEPS,
             num_restarts=1,
@@ -82,7 +86,7 @@ class Validation:
     def _proved(self) -> float:
         certified = self._certified
         batches = self.classifier.batches(len(self.labels))
-        parts = [np.asarray(certified(self.images[b], self.labels[b])) for b in batches]
+        parts = [np.asarray(certified(self.inputs[b], self.labels[b])) for b in batches]
         return float(np.concatenate(parts).mean())
 
     @cached_property
@@ -90,10 +94,11 @@ class Validation:
         import tensorflow as tf
 
         network = BoundedNetwork.of(self.classifier.model)
+        balls = Balls.of(self.perturbation)
 
         @tf.function(reduce_retracing=True)
-        def certified(images: Any, labels: Any) -> Any:
-            ball = ball_around(images, self.epsilon)
+        def certified(inputs: Any, labels: Any) -> Any:
+            ball = balls.around(inputs, self.epsilon)
             hidden = network.preactivations(ball.lower, ball.upper)
             margins = network.interval_margins(labels, hidden, ball)
             true = tf.one_hot(labels, margins.shape[1], on_value=True, off_value=False)

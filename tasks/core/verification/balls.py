@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.arrays import Images, IntArray
+from tasks.core.arrays import Inputs, IntArray
 from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.agreement import MOST_BOXES
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, Property, adversary_classes, margins
+from tasks.core.properties.box import Box
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.properties.specification import Property, adversary_classes, margins
 from tasks.core.search import ladder
 from tasks.core.search.answer import Answer, Known
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict, VerificationResult
@@ -26,24 +28,24 @@ class Ball:
     """One ball around a point of the sample, with what is known of its margins already.
 
     `row` is the point's place in the sample, `sample_index` the one in the test set. Regions of
-    `known` are in `adversary_classes` order.
+    `known` are those of `robustness`.
     """
 
     row: int
     sample_index: int
-    image: Images
+    center: Inputs
     label: int
     epsilon: float
     known: Known | None = None
 
-    @property
-    def box(self) -> Box:
-        """Its inputs: a batch of one."""
-        return Box.around(self.image[None], self.epsilon)
+    def boxes(self, perturbation: Perturbation) -> Box:
+        """Its inputs: a box for each choice of categories, of images one."""
+        return perturbation.boxes(self.center[None], self.epsilon)[0]
 
-    def robustness(self, num_classes: int) -> Property:
+    def robustness(self, perturbation: Perturbation, num_classes: int) -> Property:
         """That its label wins over all of it."""
-        return Property.robustness(self.box, self.label, num_classes)
+        boxes = self.boxes(perturbation)
+        return Property.robustness(boxes, self.label, num_classes, perturbation.domain)
 
     def result(
         self, verdict: Verdict, decided_by: DecidedBy, seconds: float, **found: Any
@@ -56,31 +58,36 @@ class Ball:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The points to verify: their places in the test set, images and labels."""
+    """The points to verify: places in the test set, inputs, labels, and what can be done to them.
+
+    `inputs` have the model's shape, and the perturbation treats them flat.
+    """
 
     indices: IntArray
-    images: Images
+    inputs: Inputs
     labels: IntArray
+    perturbation: Perturbation
 
     def balls(self, epsilons: Sequence[float]) -> list[Ball]:
         """All balls of these radii, point after point."""
-        points = zip(self.indices.tolist(), self.images, self.labels.tolist(), strict=True)
+        points = zip(self.indices.tolist(), self.inputs, self.labels.tolist(), strict=True)
         return [
-            Ball(row, index, image, label, epsilon)
-            for row, (index, image, label) in enumerate(points)
+            Ball(row, index, center, label, epsilon)
+            for row, (index, center, label) in enumerate(points)
             for epsilon in epsilons
         ]
 
     def first_boxes(self, epsilon: float) -> Box:
         """The few at which a model is held against itself."""
-        return Box.around(self.images[:MOST_BOXES], epsilon)
+        return self.perturbation.box(self.inputs[:MOST_BOXES], epsilon)
 
 
 @dataclass(frozen=True, eq=False)
 class LadderSolver:
-    """What a solver process holds: the network, sent once, and how a ball is decided."""
+    """What a solver process holds, sent once: the network, and how a ball is decided."""
 
     network: ReluNetwork
+    perturbation: Perturbation
     engine: Engine
     timeout_seconds: float
     seed: int
@@ -92,7 +99,7 @@ class LadderSolver:
     def __call__(self, ball: Ball) -> Answer:
         return ladder.decide(
             self.network,
-            ball.robustness(self.network.num_outputs),
+            ball.robustness(self.perturbation, self.network.num_outputs),
             engine=self.engine,
             timeout_seconds=self.timeout_seconds,
             seed=self.seed,
@@ -102,16 +109,24 @@ class LadderSolver:
 
 
 def answered(
-    runtime: Runtime, num_classes: int, ball: Ball, answer: Answer, seconds: float
+    runtime: Runtime,
+    perturbation: Perturbation,
+    num_classes: int,
+    ball: Ball,
+    answer: Answer,
+    seconds: float,
 ) -> VerificationResult:
     """The record of an answer: `falsified` by the first candidate that `runtime` mislabels alone.
 
-    Where `falsified` was said and none is mislabelled, the verdict is `unknown`: near the boundary.
+    A candidate is valid data, or the ball's center itself. Where `falsified` was said and none is
+    mislabelled, the verdict is `unknown`: near the boundary.
     """
+    boxes, domain = ball.boxes(perturbation), perturbation.domain
     for candidate in answer.candidates:
-        point, logits = replayed(runtime, ball.box, candidate)
+        point, logits = replayed(runtime, boxes, domain.nearest(candidate[None])[0])
         predicted = int(logits.argmax())
-        if predicted != ball.label:
+        is_there = answer.decided_by is DecidedBy.CLEAN or domain.contains(point[None])[0]
+        if predicted != ball.label and is_there:
             return ball.result(
                 Verdict.FALSIFIED,
                 answer.decided_by,
@@ -124,7 +139,8 @@ def answered(
     is_near = answer.verdict is Verdict.FALSIFIED
     target = None
     if answer.region is not None:
-        target = int(adversary_classes([ball.label], num_classes)[0][answer.region])
+        others = adversary_classes([ball.label], num_classes)[0]
+        target = int(others[answer.region % len(others)])
     return ball.result(
         Verdict.UNKNOWN if is_near else answer.verdict,
         answer.decided_by,

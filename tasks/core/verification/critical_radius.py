@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import FloatArray, Images
+from tasks.core.arrays import FloatArray, Inputs
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import ContradictionError
 from tasks.core.execution.asking import Again, Resources, answers
@@ -20,7 +20,7 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, margins
+from tasks.core.properties.specification import margins
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import (
@@ -30,7 +30,7 @@ from tasks.core.verification.radius_search import (
     RadiusJob,
     RadiusSolver,
 )
-from tasks.core.verification.replay import float32_inside, replayed
+from tasks.core.verification.replay import replayed
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Bracket:
         proved: robust at every epsilon up to this one, for the float64 network; 0: nothing proved.
         falsified: the counterexample's own L-infinity distance, rounded up; infinite when nothing
             breaks the point up to `max_epsilon`; 0 for a misclassified point.
-        counterexample: float32, the image's shape, mislabelled by the deployed model.
+        counterexample: float32, the center's shape, mislabelled by the deployed model.
         complete: whether the bracket is as narrow as asked, or all up to `max_epsilon` is proved.
         reason: why it is not complete.
         stage_seconds: by stage: interval, attack, crown, and each probe of the ladder.
@@ -52,7 +52,7 @@ class Bracket:
     label: int
     proved: float
     falsified: float
-    counterexample: Images | None
+    counterexample: Inputs | None
     seconds: float
     complete: bool
     reason: str = ""
@@ -89,9 +89,9 @@ def critical_radii(
     question = _RadiusQuestion(runtime, network, sample, goal)
     brackets: dict[int, Bracket] = {}
     waiting = []
-    for row, (image, label) in enumerate(zip(sample.images, sample.labels, strict=True)):
-        job = RadiusJob(row, image, int(label))
-        itself = RadiusFindings(points=image.reshape(1, -1).astype(np.float64))
+    for row, (center, label) in enumerate(zip(sample.inputs, sample.labels, strict=True)):
+        job = RadiusJob(row, center, int(label))
+        itself = RadiusFindings(points=center.reshape(1, -1).astype(np.float64))
         bracket = question.bracket(job, itself, 0.0)
         if bracket.counterexample is None:
             waiting.append(job)
@@ -108,7 +108,7 @@ def critical_radii(
 
 def _hardest_first(network: ReluNetwork, jobs: Sequence[RadiusJob]) -> list[RadiusJob]:
     def clean_margin(job: RadiusJob) -> float:
-        return float(margins(network(job.image[None]), [job.label]).min())
+        return float(margins(network(job.center[None]), [job.label]).min())
 
     return sorted(jobs, key=clean_margin, reverse=True)
 
@@ -124,16 +124,17 @@ class _RadiusQuestion:
 
     def key(self, job: RadiusJob) -> VerdictKey:
         goal = self.goal
-        image: NDArray[np.float32] = np.ascontiguousarray(job.image)
-        digest = hashlib.sha256(f"critical radius of {image.shape} {job.label} ".encode())
+        center: NDArray[np.float32] = np.ascontiguousarray(job.center)
+        digest = hashlib.sha256(f"critical radius of {center.shape} {job.label} ".encode())
         digest.update(f"{goal.max_epsilon!r} {goal.tolerance!r} ".encode())
-        digest.update(image.tobytes())
+        digest.update(center.tobytes())
+        digest.update(self.sample.perturbation.sha256.encode())
         engine = f"{goal.engine} v{ENGINE_VERSION}"
         settings = f"timeout {goal.timeout_seconds:g} seed {goal.seed}"
         return VerdictKey(self.network.sha256, digest.hexdigest(), f"{engine} {settings}")
 
     def solver(self) -> tuple[type[RadiusSolver], tuple[Any, ...]]:
-        return RadiusSolver, (self.network, self.goal)
+        return RadiusSolver, (self.network, self.sample.perturbation, self.goal)
 
     def seconds(self, job: RadiusJob) -> float:
         return self.goal.timeout_seconds
@@ -173,7 +174,7 @@ class _RadiusQuestion:
     def bracket(self, job: RadiusJob, findings: RadiusFindings, seconds: float) -> Bracket:
         """The findings, as far as the deployed model confirms them."""
         index = int(self.sample.indices[job.row])
-        candidates = np.empty((0, job.image.size)) if findings.points is None else findings.points
+        candidates = np.empty((0, job.center.size)) if findings.points is None else findings.points
         falsified, counterexample = self.falsified(job, candidates, self.goal.max_epsilon)
         if findings.proved > 0 and falsified <= findings.proved:
             raise ContradictionError(
@@ -199,18 +200,21 @@ class _RadiusQuestion:
 
     def falsified(
         self, job: RadiusJob, candidates: FloatArray, max_epsilon: float
-    ) -> tuple[float, Images | None]:
+    ) -> tuple[float, Inputs | None]:
         """The distance of the nearest candidate that the deployed model mislabels, and its point.
 
-        The float64 difference of two float32 numbers errs by half a unit in the last place at most,
-        so the next number up is no less than the exact distance.
+        A candidate is valid data, or the center itself.
         """
-        ball = Box.around(job.image[None], max_epsilon)
-        image = job.image.reshape(-1).astype(np.float64)
-        distances = np.abs(float32_inside(ball, candidates).astype(np.float64) - image).max(axis=1)
+        perturbation, center = self.sample.perturbation, job.center.reshape(-1)
+        boxes = perturbation.boxes(center[None], max_epsilon)[0]
+        valid = perturbation.domain.nearest(candidates)
+        fed = [replayed(self.runtime, boxes, candidate) for candidate in valid]
+        points = np.array([point.ravel() for point, _ in fed]).reshape(-1, len(center))
+        distances = perturbation.distance(center, points.astype(np.float64))
         for place in np.argsort(distances):
-            point, logits = replayed(self.runtime, ball, candidates[place])
-            if int(logits.argmax()) != job.label:
-                distance = float(distances[place])
-                return (float(np.nextafter(distance, np.inf)) if distance else 0.0), point
+            point, logits = fed[place]
+            is_itself = bool((points[place] == center).all())
+            is_there = is_itself or bool(perturbation.domain.contains(point[None])[0])
+            if int(logits.argmax()) != job.label and is_there:
+                return float(distances[place]), point
         return np.inf, None

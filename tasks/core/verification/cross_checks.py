@@ -39,7 +39,9 @@ def attack_proofs(
     ]
     for epsilon in {claim.epsilon for claim in claims}:
         rows = np.array([row_of[c.sample_index] for c in claims if c.epsilon == epsilon])
-        attacked = attack.pgd(runtime, sample.images[rows], sample.labels[rows], epsilon)
+        attacked = attack.pgd(
+            runtime, sample.inputs[rows], sample.labels[rows], sample.perturbation, epsilon
+        )
         for row in rows[attacked.broken]:
             index = int(sample.indices[row])
             by = next(

@@ -12,7 +12,8 @@ from tasks.core.attacks import falsification
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.answer import Answer
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import DecidedBy, Engine, Verdict

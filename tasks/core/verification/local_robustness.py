@@ -19,6 +19,7 @@ from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.agreement import box_points, check_agreement
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.perturbation import Perturbation
 from tasks.core.search.answer import Answer, Known
 from tasks.core.search.first_stages import AttackStrength, FirstStages
 from tasks.core.verdict_columns import STORED_FIELDS
@@ -59,14 +60,16 @@ def verify(
         CertiflowError: `runtime` computes something else than `network`.
     """
     check_agreement(network, runtime, box_points(sample.first_boxes(max(epsilons))))
-    question = LocalRobustness(runtime, network, engine, timeout_seconds, attack)
+    question = LocalRobustness(
+        runtime, network, sample.perturbation, engine, timeout_seconds, attack
+    )
     found: list[VerificationResult] = []
 
     def arrived(result: VerificationResult) -> None:
         found.append(result)
         on_result(result)
 
-    right = runtime.logits(sample.images).argmax(axis=1) == sample.labels
+    right = runtime.logits(sample.inputs).argmax(axis=1) == sample.labels
     balls = sample.balls(epsilons)
     for ball in balls:
         if not right[ball.row]:
@@ -93,6 +96,7 @@ class LocalRobustness:
 
     runtime: Runtime
     network: ReluNetwork
+    perturbation: Perturbation
     engine: Engine
     timeout_seconds: float
     attack: AttackStrength
@@ -100,7 +104,7 @@ class LocalRobustness:
 
     def misclassified(self, ball: Ball) -> VerificationResult:
         """A misclassified point is its own counterexample at every epsilon."""
-        point = ball.image.reshape(1, -1).astype(np.float64)
+        point = ball.center.reshape(1, -1).astype(np.float64)
         return self._answered(ball, Answer(Verdict.FALSIFIED, DecidedBy.CLEAN, point), 0.0)
 
     def first_stages(
@@ -115,7 +119,12 @@ class LocalRobustness:
             balls: Sequence[Ball],
         ) -> Iterator[tuple[Ball, VerificationResult | Again[Ball]]]:
             stages = FirstStages(
-                self.runtime, self.network, sample.images, sample.labels, self.attack
+                self.runtime,
+                self.network,
+                sample.inputs,
+                sample.labels,
+                sample.perturbation,
+                self.attack,
             )
             still_open: list[tuple[float, Ball, Ball]] = []
             for epsilon in sorted({ball.epsilon for ball in balls}):
@@ -140,13 +149,14 @@ class LocalRobustness:
         )
         if not self.prove_again:
             engine += " as a witness"
-        prop = ball.robustness(self.network.num_outputs)
+        prop = ball.robustness(self.perturbation, self.network.num_outputs)
         return VerdictKey(self.network.sha256, prop.sha256, engine)
 
     def solver(self) -> tuple[Callable[..., Callable[[Ball], Answer]], tuple[object, ...]]:
         """A process that runs the ladder."""
         arguments = (
             self.network,
+            self.perturbation,
             self.engine,
             self.timeout_seconds,
             self.attack.seed,
@@ -195,4 +205,5 @@ class LocalRobustness:
         return result if result.verdict is Verdict.FALSIFIED else Again(ball)
 
     def _answered(self, ball: Ball, answer: Answer, seconds: float) -> VerificationResult:
-        return answered(self.runtime, self.network.num_outputs, ball, answer, seconds)
+        outputs = self.network.num_outputs
+        return answered(self.runtime, self.perturbation, outputs, ball, answer, seconds)

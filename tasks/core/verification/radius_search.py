@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tasks.core.arrays import FloatArray, Images
+from tasks.core.arrays import FloatArray, Inputs
 from tasks.core.attacks import falsification
 from tasks.core.bounds.linear import Method, margin_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, Property, margins
+from tasks.core.properties.box import Box
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.properties.specification import Property, margins
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.bisection import Reply, narrow
@@ -64,7 +66,7 @@ class RadiusJob:
     """One point for a worker; `row` is its place in the sample."""
 
     row: int
-    image: Images
+    center: Inputs
     label: int
 
 
@@ -84,21 +86,26 @@ class RadiusSolver:
     """A worker's solver, which holds the network."""
 
     network: ReluNetwork
+    perturbation: Perturbation
     goal: RadiusGoal
 
     def __post_init__(self) -> None:
         warm_up()
 
     def __call__(self, job: RadiusJob) -> RadiusFindings:
-        return _Search(self.network, self.goal, job).run()
+        return _Search(self.network, self.perturbation, self.goal, job).run()
 
 
 class _Search:
     """The bracket of one point for the float64 network: attack, linear bounds, then the ladder."""
 
-    def __init__(self, network: ReluNetwork, goal: RadiusGoal, job: RadiusJob) -> None:
-        self.network, self.goal, self.label = network, goal, job.label
-        self.image = job.image.astype(np.float64).reshape(-1)
+    def __init__(
+        self, network: ReluNetwork, perturbation: Perturbation, goal: RadiusGoal, job: RadiusJob
+    ) -> None:
+        self.network, self.perturbation = network, perturbation
+        self.goal, self.label = goal, job.label
+        self.inputs = job.center.reshape(1, -1)
+        self.center = self.inputs[0].astype(np.float64)
         self.deadline = time.monotonic() + goal.timeout_seconds
         self.tolerance = INNER_TOLERANCE * goal.tolerance
         self.proved, self.proved_by = 0.0, DecidedBy.CLEAN
@@ -108,8 +115,8 @@ class _Search:
 
     def run(self) -> RadiusFindings:
         """Everything that is found within the time."""
-        if self._is_broken(self.image):
-            self._break(self.image)
+        if self._is_broken(self.center):
+            self._break(self.center)
         if self.goal.engine != "marabou":
             with self._timed("interval"):
                 self._bound("interval")
@@ -125,7 +132,7 @@ class _Search:
             tolerance=self.tolerance,
             deadline=self.deadline,
         )
-        points = np.array(self.points).reshape(-1, len(self.image))
+        points = np.array(self.points).reshape(-1, len(self.center))
         return RadiusFindings(
             narrowed.proved, self.proved_by, points, narrowed.reason, self.seconds
         )
@@ -138,41 +145,42 @@ class _Search:
         finally:
             self.seconds[stage] = time.monotonic() - started
 
-    def _ball(self, radius: float) -> Box:
-        return Box.around(self.image[None], radius)
+    def _boxes(self, radius: float) -> Box:
+        return self.perturbation.boxes(self.inputs, radius)[0]
 
     def _property(self, radius: float) -> Property:
-        return Property.robustness(self._ball(radius), self.label, self.network.num_outputs)
+        outputs, domain = self.network.num_outputs, self.perturbation.domain
+        return Property.robustness(self._boxes(radius), self.label, outputs, domain)
 
     def _is_broken(self, point: FloatArray) -> bool:
         return bool(margins(self.network(point[None]), [self.label]).min() <= 0)
 
     def _break(self, point: FloatArray) -> None:
-        """Takes note of a broken point, and of the nearest broken one on its way to the image."""
-        low, high, step = 0.0, 1.0, point - self.image
-        reach = float(np.abs(step).max())
+        """Takes note of a broken point, and of the nearest broken one on its way to the center.
+
+        On that way categories stay as they are at the point.
+        """
+        start, domain = self.center.copy(), self.perturbation.domain
+        for columns in self.perturbation.changeable:
+            start[columns] = point[columns]
+        nearest, low, high = point, 0.0, 1.0
+        reach = float(self.perturbation.distance(self.center, point[None])[0])
         while (high - low) * reach > self.tolerance / 8:
             middle = (low + high) / 2
-            if self._is_broken(self.image + middle * step):
-                high = middle
+            between = domain.nearest((start + middle * (point - start))[None])
+            if domain.contains(between)[0] and self._is_broken(between[0]):
+                nearest, high = between[0], middle
             else:
                 low = middle
-        self.points += [point, self.image + high * step]
-        self.broken = min(self.broken, high * reach)
+        self.points += [point, nearest]
+        distance = float(self.perturbation.distance(self.center, nearest[None])[0])
+        self.broken = min(self.broken, distance)
 
     def _attack(self, deadline: float) -> None:
         """At doubling radii until one is broken, then between it and the last that was not."""
         missed, radius = 0.0, self.tolerance
         while time.monotonic() < deadline and self.broken - missed > self.tolerance:
-            point = falsification.search(
-                self.network,
-                self._ball(radius),
-                self._property(radius).unsafe,
-                num_steps=ATTACK_STEPS,
-                num_restarts=ATTACK_RESTARTS,
-                seed=self.goal.seed,
-                deadline=deadline,
-            )
+            point = self._attacked(radius, deadline)
             if point is not None:
                 self._break(point)
             elif radius == self.goal.max_epsilon:
@@ -182,14 +190,33 @@ class _Search:
             doubled = min(2 * radius, self.goal.max_epsilon)
             radius = doubled if np.isinf(self.broken) else (missed + self.broken) / 2
 
+    def _attacked(self, radius: float, deadline: float) -> FloatArray | None:
+        prop = self._property(radius)
+        for places in prop.by_box():
+            regions = [prop.unsafe[place] for place in places]
+            point = falsification.search(
+                self.network,
+                regions[0].box,
+                regions,
+                domain=prop.domain,
+                num_steps=ATTACK_STEPS,
+                num_restarts=ATTACK_RESTARTS,
+                seed=self.goal.seed,
+                deadline=deadline,
+            )
+            if point is not None:
+                return point
+        return None
+
     def _bound(self, method: Method) -> None:
         """Bisection with bounds alone: intervals cost next to nothing, linear bounds prove more."""
         missed = min(self.broken, self.goal.max_epsilon)
         while time.monotonic() < self.deadline and missed - self.proved > self.tolerance:
             radius = (self.proved + missed) / 2
-            ball = self._ball(radius)
-            hidden = preactivation_bounds(self.network, ball, method, self.deadline)
-            if (margin_lower_bounds(self.network, ball, [self.label], hidden) > 0).all():
+            boxes = self._boxes(radius)
+            hidden = preactivation_bounds(self.network, boxes, method, self.deadline)
+            labels = [self.label] * len(boxes)
+            if (margin_lower_bounds(self.network, boxes, labels, hidden) > 0).all():
                 self.proved, self.proved_by = radius, DecidedBy.CROWN
             else:
                 missed = radius

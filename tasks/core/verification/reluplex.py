@@ -17,7 +17,8 @@ from tasks.core.models import loading
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.nnet_network import read_nnet
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 
 ONNX_FILE = PinnedFile(
     "ACASXU_run2a_1_1_batch_2000.onnx",

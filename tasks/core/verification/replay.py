@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.core.arrays import Float32Array, FloatArray
 from tasks.core.models.runtimes import Runtime
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 
 def float32_inside(box: Box, points: FloatArray | Float32Array) -> Float32Array:
@@ -20,11 +20,14 @@ def float32_inside(box: Box, points: FloatArray | Float32Array) -> Float32Array:
 
 
 def replayed(
-    runtime: Runtime, box: Box, point: FloatArray | Float32Array
+    runtime: Runtime, boxes: Box, point: FloatArray | Float32Array
 ) -> tuple[Float32Array, Float32Array]:
-    """The float32 point of `box` next to `point`, and its logits, alone in its batch.
+    """The float32 point next to `point` of the box nearest to it, and its logits, alone.
 
     The point comes in the model's input shape, the logits as (outputs,).
     """
-    fed = float32_inside(box, point.reshape(1, -1)).reshape(1, *runtime.input_shape)
+    flat = point.reshape(1, -1)
+    far = np.maximum(boxes.lower - flat, flat - boxes.upper).clip(0).sum(axis=1)
+    nearest = int(far.argmin())
+    fed = float32_inside(boxes[nearest : nearest + 1], flat).reshape(1, *runtime.input_shape)
     return fed[0], runtime.logits(fed)[0]

@@ -9,7 +9,7 @@ from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 
 
 def twin_network(

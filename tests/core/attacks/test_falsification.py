@@ -10,8 +10,8 @@ import pytest
 
 from tasks.core.attacks import falsification
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
-from tests.networks import box, convolutional, random_network
+from tasks.core.properties.specification import UnsafeRegion
+from tests.networks import ball_around, box, convolutional, random_network
 
 
 def test_the_optimum_of_a_linear_network_is_found() -> None:
@@ -31,7 +31,7 @@ def test_many_regions_are_searched_as_each_alone(seed: int) -> None:
     """Of one, two and three rows; the first that is reached gives the point."""
     generator = np.random.default_rng(seed)
     network = random_network(generator, (6, 9, 9, 4))
-    ball = Box.around(generator.uniform(0.3, 0.7, (1, 6)), 0.2)
+    ball = ball_around(generator.uniform(0.3, 0.7, (1, 6)), 0.2)
     regions = [
         UnsafeRegion(ball, generator.normal(size=(count, 4)), generator.normal(size=count) * 0.3)
         for count in (1, 3, 2, 1)
@@ -63,7 +63,7 @@ def test_the_deadline_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(falsification, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     network = convolutional(np.random.default_rng(0), (28, 28), (16, 32), 100, 10)
     center = np.random.default_rng(1).random((1, 784))
-    ball = Box.around(center, 0.1)
+    ball = ball_around(center, 0.1)
     beyond = UnsafeRegion(ball, np.zeros((1, 10)), np.ones(1))
     for deadline in (-1.0, 3.5):
         found = falsification.search(

@@ -8,13 +8,14 @@ import pytest
 from tasks.core.attacks.gradient import Attacked, fgsm, fgsm_points, pgd
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
-from tasks.core.properties.specification import Box, margins
+from tasks.core.properties.specification import margins
+from tests.networks import ball_around
 
 
 def run(
     attack: str, classifier: Classifier, data: Dataset, epsilon: float, seed: int = 0
 ) -> Attacked:
-    images, labels = data.test_images[:100], data.test_labels[:100]
+    images, labels = data.test_inputs[:100], data.test_labels[:100]
     if attack == "fgsm":
         return fgsm_points(classifier, images, labels, epsilon)
     return pgd(classifier, images, labels, epsilon, num_steps=10, num_restarts=2, seed=seed)
@@ -27,7 +28,7 @@ def test_points_lie_in_ball_and_pixel_range(
 ) -> None:
     attacked = run(attack, classifier, digits, epsilon)
     # compared in float64, where x + epsilon rounded to float32 would lie outside
-    assert Box.around(digits.test_images[:100], epsilon).contains(attacked.points).all()
+    assert ball_around(digits.test_inputs[:100], epsilon).contains(attacked.points).all()
     labels = digits.test_labels[:100]
     np.testing.assert_array_equal(
         attacked.broken, classifier.predictions(attacked.points) != labels
@@ -41,7 +42,7 @@ def test_seeded_runs_repeat(attack: str, classifier: Classifier, digits: Dataset
 
 
 def test_grid_is_fgsm_at_each_epsilon(classifier: Classifier, digits: Dataset) -> None:
-    images, labels = digits.test_images[:100], digits.test_labels[:100]
+    images, labels = digits.test_inputs[:100], digits.test_labels[:100]
     epsilons = [0.0, 0.05, 0.2]
     predictions, vanished = fgsm(classifier, images, labels, epsilons)
     for row, epsilon in zip(predictions, epsilons, strict=True):
@@ -65,7 +66,7 @@ def test_vanished_gradients_are_seen(digits: Dataset) -> None:
     )
     weights = model.get_weights()
     model.set_weights([weights[0], np.full(4, -1e3, dtype=np.float32), *weights[2:]])
-    _, vanished = fgsm(Classifier(model), digits.test_images[:9], digits.test_labels[:9], [0.1])
+    _, vanished = fgsm(Classifier(model), digits.test_inputs[:9], digits.test_labels[:9], [0.1])
     assert vanished.all()
 
 
@@ -96,7 +97,7 @@ def test_pgd_breaks_all_that_fgsm_breaks(classifier: Classifier, digits: Dataset
 def test_no_images_no_attack(classifier: Classifier, digits: Dataset) -> None:
     attacked = pgd(
         classifier,
-        digits.test_images[:0],
+        digits.test_inputs[:0],
         digits.test_labels[:0],
         0.1,
         num_steps=3,

@@ -15,7 +15,7 @@ from tasks.core.attacks.gradient import pgd
 from tasks.core.attacks.masking import MaskingEvidence, measure, signs_of_masking
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
-from tasks.core.properties.specification import Box
+from tests.networks import ball_around
 
 HONEST = MaskingEvidence(
     epsilons=(0.05, 0.1, 0.2, 1.0),
@@ -34,7 +34,7 @@ class Rounded(keras.layers.Layer):
 
 
 def test_an_honest_network_shows_none(classifier: Classifier, digits: Dataset) -> None:
-    evidence = measure(classifier, digits.test_images, digits.test_labels, 0.1, seed=0)
+    evidence = measure(classifier, digits.test_inputs, digits.test_labels, 0.1, seed=0)
     assert evidence is not None
     assert signs_of_masking(evidence) == []
     assert evidence.pgd_success[-1] == 1.0
@@ -43,7 +43,7 @@ def test_an_honest_network_shows_none(classifier: Classifier, digits: Dataset) -
 
 def test_a_network_that_hides_its_gradient_is_seen(classifier: Classifier, digits: Dataset) -> None:
     hidden = Classifier(keras.Sequential([keras.Input((8, 8)), Rounded(), classifier.model]))
-    evidence = measure(hidden, digits.test_images, digits.test_labels, 0.1, seed=0)
+    evidence = measure(hidden, digits.test_inputs, digits.test_labels, 0.1, seed=0)
     assert evidence is not None
     signs = "; ".join(signs_of_masking(evidence))
     assert "with every pixel free PGD breaks" in signs
@@ -72,16 +72,16 @@ def test_each_check_by_hand(changes: dict[str, Any], said: str | None) -> None:
 def test_without_a_right_label_there_is_nothing_to_measure(
     classifier: Classifier, digits: Dataset
 ) -> None:
-    wrong = (classifier.predictions(digits.test_images[:20]) + 1) % 10
-    assert measure(classifier, digits.test_images[:20], wrong, 0.1, seed=0) is None
+    wrong = (classifier.predictions(digits.test_inputs[:20]) + 1) % 10
+    assert measure(classifier, digits.test_inputs[:20], wrong, 0.1, seed=0) is None
 
 
 def test_pgd_from_random_owes_nothing_to_fgsm(classifier: Classifier, digits: Dataset) -> None:
     """Without a step it stays where it started: at a random point of the ball."""
-    images, labels = digits.test_images[:50], digits.test_labels[:50]
+    images, labels = digits.test_inputs[:50], digits.test_labels[:50]
     found = pgd(
         classifier, images, labels, 0.1, num_steps=0, num_restarts=1, seed=3, from_fgsm=False
     ).points
-    assert Box.around(images, 0.1).contains(found).all()
+    assert ball_around(images, 0.1).contains(found).all()
     inside = np.abs(found - images)[(images > 0.1) & (images < 0.9)]
     assert 0.04 < inside.mean() < 0.06  # a uniform point's mean distance is half of the radius

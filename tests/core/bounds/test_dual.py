@@ -13,7 +13,8 @@ from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import Subproblems
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.phases import _clipped
 from tests.networks import KINDS, Kind, random_network_of, sampled_points
 from tests.oracle import least_excess

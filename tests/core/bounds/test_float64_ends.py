@@ -17,7 +17,8 @@ from tasks.core.bounds.linear import (
 )
 from tasks.core.bounds.rounding import HUGE
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import Engine, Verdict
 

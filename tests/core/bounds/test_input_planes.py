@@ -13,7 +13,7 @@ from tasks.core.bounds.linear import interval_step
 from tasks.core.bounds.relaxations import ReluRelaxation
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 from tests.networks import box
 
 

@@ -19,8 +19,16 @@ from tasks.core.bounds.linear import (
 from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
 from tasks.core.bounds.rounding import Magnitudes, rounding_scales
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, margin_rows
-from tests.networks import box, hand_computed, random_case, random_network, sampled_points
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import margin_rows
+from tests.networks import (
+    ball_around,
+    box,
+    hand_computed,
+    random_case,
+    random_network,
+    sampled_points,
+)
 from tests.oracle import least_margin
 
 METHODS: tuple[Method, ...] = ("interval", "crown")
@@ -80,7 +88,7 @@ def test_never_above_the_exact_least_margin(method: Method) -> None:
     tight = 0
     for _ in range(60):
         network, center, label, epsilon = random_case(generator)
-        ball = Box.around(center[None], epsilon)
+        ball = ball_around(center[None], epsilon)
         bound = lower_margins(network, ball, [label], method).min()
         exact = least_margin(network, ball, label)
         assert bound <= exact + 1e-7  # HiGHS's feasibility tolerance
@@ -94,7 +102,7 @@ def test_hold_at_corners_and_samples(method: Method, widths: tuple[int, ...]) ->
     generator = np.random.default_rng(sum(widths))
     network = random_network(generator, widths)
     centers = generator.random((7, widths[0]))
-    ball = Box.around(centers, 0.1)
+    ball = ball_around(centers, 0.1)
     labels = network(centers).argmax(axis=1)
     hidden = preactivation_bounds(network, ball, method)
     lower = margin_lower_bounds(network, ball, labels, hidden)
@@ -123,7 +131,7 @@ def test_crown_is_never_looser_than_intervals() -> None:
     generator = np.random.default_rng(3)
     for _ in range(20):
         network, center, _label, epsilon = random_case(generator)
-        ball = Box.around(center[None], epsilon)
+        ball = ball_around(center[None], epsilon)
         interval = preactivation_bounds(network, ball, "interval")
         crown = preactivation_bounds(network, ball, "crown")
         for loose, tight in zip(interval, crown, strict=True):
@@ -155,7 +163,7 @@ def test_rounding_never_lifts_a_bound_above_the_exact_value() -> None:
 def test_batches_are_split_without_changing_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(5)
     network = random_network(generator, (6, 9, 9, 4))
-    ball = Box.around(generator.random((11, 6)), 0.1)
+    ball = ball_around(generator.random((11, 6)), 0.1)
     hidden = preactivation_bounds(network, ball, "crown")
     rows = np.eye(4)
     whole = linear_lower_bounds(network, 2, rows, hidden, ball)
@@ -171,7 +179,7 @@ def test_certified_is_what_either_bound_proves_and_no_more() -> None:
         network = random_network(generator, (4, 8, 6, 3))
         centers = generator.uniform(0.2, 0.8, (12, 4))
         labels = network(centers).argmax(axis=1)
-        ball = Box.around(centers, 0.05)
+        ball = ball_around(centers, 0.05)
         found = certified(network, ball, labels)
         hidden = preactivation_bounds(network, ball, "interval")
         rows = margin_rows(labels, 3)
@@ -188,7 +196,7 @@ def test_certified_is_what_either_bound_proves_and_no_more() -> None:
 
 def test_some_boxes_have_the_rounding_scales_of_themselves() -> None:
     network = random_network(np.random.default_rng(0), (3, 5, 4, 2))
-    ball = Box.around(np.array([[0.0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 0.25]]), 0.1)
+    ball = ball_around(np.array([[0.0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 0.25]]), 0.1)
     hidden = preactivation_bounds(network, ball, "interval")
     magnitudes = Magnitudes(network, ball)
     for bounds in hidden:

@@ -87,9 +87,9 @@ def http_mirror(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[
 def test_mirror_fills_the_cache(mirror: Path, tmp_path: Path) -> None:
     fetch("tiny", tmp_path / "cache")
     loaded = datasets.load("tiny", tmp_path / "cache")
-    assert loaded.train_images.shape == (30, 4, 4)
+    assert loaded.train_inputs.shape == (30, 4, 4)
     assert loaded.test_labels.dtype == np.int64
-    assert 0 <= loaded.train_images.min() <= loaded.train_images.max() <= 1
+    assert 0 <= loaded.train_inputs.min() <= loaded.train_inputs.max() <= 1
 
 
 def test_cache_needs_no_source(
@@ -235,12 +235,12 @@ def _no_space(*arguments: object) -> int:
 
 
 def test_digits_are_real_and_split(digits: Dataset) -> None:
-    assert digits.train_images.shape == (1437, 8, 8)
-    assert digits.test_images.shape == (360, 8, 8)
+    assert digits.train_inputs.shape == (1437, 8, 8)
+    assert digits.test_inputs.shape == (360, 8, 8)
     assert set(digits.test_labels) == set(range(10))
-    assert digits.test_images.max() == 1
-    flat = {image.tobytes() for image in digits.train_images}
-    shared = sum(image.tobytes() in flat for image in digits.test_images)
+    assert digits.test_inputs.max() == 1
+    flat = {image.tobytes() for image in digits.train_inputs}
+    shared = sum(image.tobytes() in flat for image in digits.test_inputs)
     assert shared == 0
 
 
@@ -264,7 +264,7 @@ def test_sample_of_a_wrong_size(count: int, digits: Dataset) -> None:
 def test_mnist_is_the_published_one(mnist_mirror: str, tmp_path: Path) -> None:
     fetch("mnist", tmp_path)
     mnist = datasets.load("mnist", tmp_path)
-    assert mnist.train_images.shape == (60_000, 28, 28)
+    assert mnist.train_inputs.shape == (60_000, 28, 28)
     # the test set's class counts, as published with MNIST
     expected = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     np.testing.assert_array_equal(np.bincount(mnist.test_labels), expected)

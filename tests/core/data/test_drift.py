@@ -22,32 +22,32 @@ def test_an_empty_bin_is_finite() -> None:
 
 
 def test_same_data_have_not_drifted(digits: Dataset) -> None:
-    found = profile(digits.train_images, digits.train_labels)
+    found = profile(digits.train_inputs, digits.train_labels)
     assert drift(found, found) == Drift(0, 0, 0)
     assert drift(found, found).word == "none"
 
 
 def test_halves_of_one_data_set_differ_little(digits: Dataset) -> None:
     half = len(digits.train_labels) // 2
-    first = profile(digits.train_images[:half], digits.train_labels[:half])
-    second = profile(digits.train_images[half:], digits.train_labels[half:])
+    first = profile(digits.train_inputs[:half], digits.train_labels[:half])
+    second = profile(digits.train_inputs[half:], digits.train_labels[half:])
     assert max(drift(first, second).parts().values()) < 0.1
 
 
 def test_darker_images_and_missing_classes_are_major(digits: Dataset) -> None:
-    old = profile(digits.train_images, digits.train_labels)
-    darker = profile(digits.train_images * np.float32(0.5), digits.train_labels)
+    old = profile(digits.train_inputs, digits.train_labels)
+    darker = profile(digits.train_inputs * np.float32(0.5), digits.train_labels)
     moved = drift(darker, old)
     assert moved.labels == 0
     assert moved.brightness > 0.25
     assert moved.word == "major"
     kept = digits.train_labels >= 5
-    skewed = profile(digits.train_images[kept], digits.train_labels[kept])
+    skewed = profile(digits.train_inputs[kept], digits.train_labels[kept])
     assert drift(skewed, old).labels > 0.25
 
 
 def test_every_image_is_counted_and_the_profile_survives_json(digits: Dataset) -> None:
-    found = profile(digits.train_images, digits.train_labels)
+    found = profile(digits.train_inputs, digits.train_labels)
     count = len(digits.train_labels)
     assert sum(found.labels) == sum(found.brightness) == sum(found.contrast) == count
     assert DataProfile.model_validate_json(found.model_dump_json()) == found

@@ -12,7 +12,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.models.agreement import box_points, check_agreement, seeded_points
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 from tests.networks import box, random_network
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]

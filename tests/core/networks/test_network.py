@@ -15,9 +15,8 @@ from tasks.core.networks.block_matrix import BlockMatrix
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
 from tasks.core.training import architectures
-from tests.networks import hand_computed, random_network
+from tests.networks import ball_around, hand_computed, random_network
 
 
 def _residual() -> keras.Model:
@@ -196,7 +195,7 @@ def test_units_that_are_zero_in_a_box_can_be_left_out() -> None:
     dropped = 0
     for _ in range(20):
         network = random_network(generator, (4, 12, 9, 3))
-        ball = Box.around(generator.uniform(0.2, 0.8, (1, 4)), 0.1)
+        ball = ball_around(generator.uniform(0.2, 0.8, (1, 4)), 0.1)
         hidden = preactivation_bounds(network, ball, "interval")
         kept = [bounds.upper[0] > 0 for bounds in hidden]
         rest = network.restricted(kept)

@@ -9,7 +9,8 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks import falsification
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.answer import Answer
 from tasks.core.verdicts import Engine, Verdict
 from tests.networks import (

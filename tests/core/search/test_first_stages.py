@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.core.arrays import Images
+from tasks.core.arrays import Inputs
 from tasks.core.attacks import falsification, gradient
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
 from tasks.core.data.datasets import Dataset
@@ -18,7 +18,8 @@ from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property
 from tasks.core.search import box_bounds, first_stages
 from tasks.core.search.answer import Answer, Known
 from tasks.core.search.first_stages import AttackStrength, FirstStages
@@ -26,7 +27,7 @@ from tasks.core.search.ladder import decide
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.local_robustness import verify
-from tests.networks import random_network
+from tests.networks import ball_around, random_network
 from tests.one_process import outcomes_here
 from tests.oracle import least_margin
 
@@ -55,7 +56,7 @@ def test_every_point_once_and_none_proved_that_breaks() -> None:
             found = list(stages_of(network, sample).run([5, 0, 3], epsilon))
             assert sorted(row for row, _ in found) == [0, 3, 5]
             for row, said in found:
-                ball = Box.around(sample.images[row][None], epsilon)
+                ball = ball_around(sample.images[row][None], epsilon)
                 exact = least_margin(network, ball, int(sample.labels[row]))
                 if isinstance(said, Known):
                     decided[None] += 1
@@ -78,7 +79,7 @@ def test_what_is_handed_on_holds_in_its_ball_and_is_no_looser() -> None:
     ]
     assert len(handed_on) >= 3
     for row, known in handed_on:
-        ball = Box.around(sample.images[row][None], EPSILON)
+        ball = ball_around(sample.images[row][None], EPSILON)
         alone = preactivation_bounds(network, ball, "crown")
         assert known.hidden is not None
         inside = np.random.default_rng(1).uniform(ball.lower, ball.upper, (200, 14))
@@ -100,7 +101,7 @@ def test_the_ladder_decides_alike_with_and_without_what_is_known() -> None:
         for row, known in stages_of(network, sample).run(range(8), EPSILON):
             if isinstance(known, Answer):
                 continue
-            ball = Box.around(sample.images[row][None], EPSILON)
+            ball = ball_around(sample.images[row][None], EPSILON)
             prop = Property.robustness(ball, int(sample.labels[row]), 3)
             with_it, without = (
                 decide(network, prop, timeout_seconds=10, known=what) for what in (known, None)
@@ -129,14 +130,14 @@ def test_each_proof_is_held_against_the_float32_error_of_its_own_ball() -> None:
 def test_what_breaks_in_a_batch_but_not_alone_is_left_to_the_bounds(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaking(classifier: Classifier, images: Images, *rest: Any, **settings: Any) -> Any:
+    def breaking(classifier: Classifier, images: Inputs, *rest: Any, **settings: Any) -> Any:
         return gradient.Attacked(images, np.ones(len(images), dtype=bool))
 
     monkeypatch.setattr(first_stages, "pgd", breaking)
-    right = classifier.predictions(digits.test_images[:5]) == digits.test_labels[:5]
+    right = classifier.predictions(digits.test_inputs[:5]) == digits.test_labels[:5]
     rows: Sequence[int] = np.flatnonzero(right).tolist()
     network = relu_network(classifier.model)
-    stages = FirstStages(classifier, network, digits.test_images, digits.test_labels, ATTACK)
+    stages = FirstStages(classifier, network, digits.test_inputs, digits.test_labels, ATTACK)
     found = dict(stages.run(rows, 0.01))
     assert set(found) == set(rows)
     said = [answer for answer in found.values() if isinstance(answer, Answer)]
@@ -199,7 +200,7 @@ def test_an_attack_does_not_begin_again_where_it_failed(monkeypatch: pytest.Monk
         for found in stages_of(network, sample).run(range(8), EPSILON)
         if isinstance(found[1], Known)
     )
-    ball = Box.around(sample.images[row][None], 0.4)
+    ball = ball_around(sample.images[row][None], 0.4)
     prop = Property.robustness(ball, int(sample.labels[row]), 3)
     decide(network, prop, engine="bounds", timeout_seconds=5)
     assert starts == [(1, True), (9, False)]
@@ -211,15 +212,15 @@ def test_what_a_small_ball_breaks_is_not_attacked_in_a_greater_one(
     attacked: list[int] = []
     attack: Callable[..., gradient.Attacked] = gradient.pgd
 
-    def counting(classifier: Classifier, images: Images, *rest: Any, **settings: Any) -> Any:
+    def counting(classifier: Classifier, images: Inputs, *rest: Any, **settings: Any) -> Any:
         attacked.append(len(images))
         return attack(classifier, images, *rest, **settings)
 
     monkeypatch.setattr(first_stages, "pgd", counting)
-    right = classifier.predictions(digits.test_images[:30]) == digits.test_labels[:30]
+    right = classifier.predictions(digits.test_inputs[:30]) == digits.test_labels[:30]
     rows: Sequence[int] = np.flatnonzero(right).tolist()
     network = relu_network(classifier.model)
-    stages = FirstStages(classifier, network, digits.test_images, digits.test_labels, ATTACK)
+    stages = FirstStages(classifier, network, digits.test_inputs, digits.test_labels, ATTACK)
     broken = []
     for epsilon in (0.05, 0.1):
         found = dict(stages.run(rows, epsilon))
@@ -234,7 +235,7 @@ def test_what_a_small_ball_breaks_is_not_attacked_in_a_greater_one(
         for row in broken[-1]:
             said = found[row]
             assert isinstance(said, Answer)
-            ball = Box.around(digits.test_images[row][None], epsilon)
+            ball = ball_around(digits.test_inputs[row][None], epsilon)
             assert ball.contains(said.candidates)[0]
             point = said.candidates.astype(np.float32).reshape(1, 8, 8)
             assert classifier.predictions(point)[0] != digits.test_labels[row]

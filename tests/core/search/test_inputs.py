@@ -9,7 +9,8 @@ import pytest
 
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.inputs import InputSearch
 from tests.networks import KINDS, Kind, box, random_network_of, sampled_points
 

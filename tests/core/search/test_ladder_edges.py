@@ -7,7 +7,8 @@ import pytest
 
 from tasks.core.attacks import falsification
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import Engine, Verdict
 from tests.core.search.answers import (

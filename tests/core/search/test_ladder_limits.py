@@ -10,7 +10,8 @@ import pytest
 from tasks.core.attacks import falsification
 from tasks.core.networks.block_matrix import BlockMatrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tests.core.search.answers import (
@@ -19,6 +20,7 @@ from tests.core.search.answers import (
     single,
 )
 from tests.networks import (
+    ball_around,
     convolutional,
     random_network,
     sampled_points,
@@ -73,7 +75,7 @@ def test_every_stage_keeps_the_deadline_on_a_convolutional_network() -> None:
     network = convolutional(np.random.default_rng(0), (28, 28), (16, 32), 100, 10)
     assert isinstance(network.layers[1].matrix, BlockMatrix)
     center = np.random.default_rng(1).random((1, 784))
-    prop = nearly_unsafe(network, Box.around(center, 0.1))
+    prop = nearly_unsafe(network, ball_around(center, 0.1))
     for limit in (0.0, 0.3, 1.0, 3.0):
         started = time.monotonic()
         answer = decide(network, prop, timeout_seconds=limit, with_marabou=False)

@@ -14,11 +14,19 @@ from tasks.core.attacks.falsification import descend
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
 from tasks.core.data import datasets
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion, margin_rows
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion, margin_rows
 from tasks.core.search import ladder, marabou
 from tasks.core.verdicts import NEAR_BOUNDARY, WITNESSED_ONLY, DecidedBy, Engine, Verdict
 from tests import raw_marabou
-from tests.networks import box, hand_computed, random_case, random_network, sampled_points
+from tests.networks import (
+    ball_around,
+    box,
+    hand_computed,
+    random_case,
+    random_network,
+    sampled_points,
+)
 from tests.oracle import least_margin
 
 TIMEOUT_SECONDS = 20.0
@@ -59,7 +67,7 @@ def test_agrees_with_the_exact_oracle() -> None:
     verdicts: Counter[str] = Counter()
     for _ in range(250):
         network, center, label, epsilon = random_case(generator)
-        ball = Box.around(center[None], epsilon)
+        ball = ball_around(center[None], epsilon)
         exact, answer = least_margin(network, ball, label), decide(network, ball, label)
         if abs(exact) < AMBIGUOUS:
             continue
@@ -116,7 +124,7 @@ def test_overflow_proves_nothing() -> None:
     for scale in (1e200, 1e300):
         network = random_network(generator, (3, 5, 5, 2))
         network = ReluNetwork(tuple(Affine(a.weight * scale, a.bias) for a in network.layers))
-        ball = Box.around(generator.random((1, 3)), 0.3)
+        ball = ball_around(generator.random((1, 3)), 0.3)
         with np.errstate(all="ignore"):
             assert decide(network, ball, 0).verdict is not Verdict.ROBUST
             hidden = preactivation_bounds(network, ball, "crown")
@@ -234,16 +242,16 @@ def decayed() -> ReluNetwork:
         ]
     )
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(data.train_images, data.train_labels, epochs=40, batch_size=32, verbose=0)
+    model.fit(data.train_inputs, data.train_labels, epochs=40, batch_size=32, verbose=0)
     return relu_network(model)
 
 
 def broken_balls(network: ReluNetwork, count: int) -> Iterator[tuple[Box, int, FloatArray]]:
     """Balls around digits with a counterexample found by descent: (ball, label, margin row)."""
     data = datasets.load("digits", Path("unused"))
-    for image, label in zip(data.test_images, data.test_labels, strict=True):
+    for image, label in zip(data.test_inputs, data.test_labels, strict=True):
         for epsilon in (0.1, 0.2):
-            ball = Box.around(image[None], epsilon)
+            ball = ball_around(image[None], epsilon)
             rows = margin_rows([label], 10)[0]
             points = [polish(network, ball, row, image.ravel()) for row in rows]
             values = [
@@ -325,10 +333,10 @@ def hard_cases(kind: str, size: float) -> Iterator[Case]:
         if found is None:
             continue
         inside, label = found
-        ball = Box.around(inside[None], 0.05)
+        ball = ball_around(inside[None], 0.05)
         match kind:
             case "radius":
-                ball = Box.around(inside[None], size)
+                ball = ball_around(inside[None], size)
             case "first layer":
                 network = rescaled(network, size)
             case "logits":

@@ -10,9 +10,10 @@ import pytest
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.phases import PhaseSearch, optimised_root
-from tests.networks import box, hand_computed, random_network, sampled_points
+from tests.networks import ball_around, box, hand_computed, random_network, sampled_points
 from tests.oracle import least_margin
 
 SECONDS = 20.0
@@ -28,7 +29,7 @@ def case(seed: int) -> tuple[ReluNetwork, Box, int]:
     widths = tuple(int(width) for width in generator.integers(5, 10, size=depth))
     network = random_network(generator, (8, *widths, 3))
     center = generator.uniform(0.2, 0.8, size=(1, 8))
-    ball = Box.around(center, float(generator.uniform(0.05, 0.4)))
+    ball = ball_around(center, float(generator.uniform(0.05, 0.4)))
     return network, ball, int(network(center).argmax())
 
 

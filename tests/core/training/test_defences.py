@@ -37,7 +37,7 @@ def loss(
 
 @pytest.fixture(scope="module")
 def points(linear: Classifier) -> tuple[Any, Any]:
-    """Images well inside [0, 1], and the labels that the linear model gives them."""
+    """Inputs well inside [0, 1], and the labels that the linear model gives them."""
     images = np.random.default_rng(0).uniform(0.3, 0.7, (5, 2, 2)).astype(np.float32)
     return images, linear.predictions(images)
 
@@ -90,7 +90,7 @@ def test_weight_mixes_clean_and_robust(
 
 def test_order_of_strength(classifier: Classifier, digits: Dataset) -> None:
     """clean <= PGD <= the loss at any sound bound; CROWN is tighter than intervals."""
-    batch = digits.train_images[:200], digits.train_labels[:200]
+    batch = digits.train_inputs[:200], digits.train_labels[:200]
     found = {name: loss(name, classifier.model, *batch, 0.05) for name in ("none", "pgd", "ibp")}
     # at the ramp's start crown_ibp is the linear bound alone, plus the warm-up penalty
     penalty = loss("ibp", classifier.model, *batch, 0.05, ramp=0.0) - found["ibp"]
@@ -103,7 +103,7 @@ def test_small_boxes_lie_between_attack_and_interval(
     classifier: Classifier, digits: Dataset
 ) -> None:
     """The greater the box, the greater the loss; as great as the ball it is `ibp` itself."""
-    batch = digits.train_images[:200], digits.train_labels[:200]
+    batch = digits.train_inputs[:200], digits.train_labels[:200]
     losses = [
         loss("sabr", classifier.model, *batch, 0.05, ratio=ratio) for ratio in (0.01, 0.3, 0.7, 1)
     ]
@@ -115,7 +115,7 @@ def test_small_boxes_lie_between_attack_and_interval(
 
 def test_trades_is_the_divergence_at_its_worst(classifier: Classifier, digits: Dataset) -> None:
     """Its robust term is at least the divergence at any other point of the balls."""
-    images, labels = digits.train_images[:50], digits.train_labels[:50]
+    images, labels = digits.train_inputs[:50], digits.train_labels[:50]
     model = classifier.model
     clean = loss("trades", model, images, labels, 0.05, weight=0.0)
     drift = loss("trades", model, images, labels, 0.05, weight=1.0) - clean

@@ -68,7 +68,7 @@ def test_best_epoch_is_restored(digits: Dataset) -> None:
     order = np.random.default_rng(5).permutation(len(digits.train_labels))
     held_out = order[: round(0.1 * len(order))]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
-        digits.train_labels[held_out], result.model(digits.train_images[held_out])
+        digits.train_labels[held_out], result.model(digits.train_inputs[held_out])
     )
     np.testing.assert_allclose(float(loss), min(losses), rtol=1e-4)
 

@@ -10,8 +10,9 @@ from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.bounds import linear, relaxations
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.keras_network import relu_network
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 from tasks.core.training.training_bounds import BoundedNetwork, BoxTensors, relu_lines
+from tests.networks import ball_around
 from tests.oracle import least_margin
 
 CONVOLUTION = keras.layers.Conv2D
@@ -57,7 +58,7 @@ def case(kind: str, seed: int) -> tuple[keras.Sequential, FloatArray, IntArray, 
     made = MODELS[kind](seed)
     images = np.random.default_rng(seed).random((6, 4, 4)).astype(np.float32)
     labels = np.asarray(made(images)).argmax(axis=1)
-    return made, images, labels, Box.around(images, 0.08)
+    return made, images, labels, ball_around(images, 0.08)
 
 
 def trained_on(
@@ -103,9 +104,9 @@ def test_the_backward_pass_itself_is_the_engines() -> None:
     seen = 0
     for seed in range(8):
         made, _, labels, ball = case("deep", seed)
-        _, interval, crown = trained_on(made, labels, Box.around(ball.lower, 0.02))
+        _, interval, crown = trained_on(made, labels, ball_around(ball.lower, 0.02))
         network = relu_network(made)
-        near = Box.around(ball.lower, 0.02)
+        near = ball_around(ball.lower, 0.02)
         engine = linear.preactivation_bounds(network, near, "interval")
         best = linear.margin_lower_bounds(network, near, labels, engine)
         ahead = crown > interval + 0.05

@@ -36,7 +36,7 @@ def test_balls_are_those_of_every_point_and_radius() -> None:
 def test_a_candidate_is_moved_into_the_ball_and_judged_there(
     classifier: Classifier, digits: Dataset
 ) -> None:
-    image, label = digits.test_images[0], int(digits.test_labels[0])
+    image, label = digits.test_inputs[0], int(digits.test_labels[0])
     outside = Answer(Verdict.FALSIFIED, DecidedBy.ATTACK, np.full((1, 64), 9.0))
     verdicts = set()
     for ball in (Ball(0, 0, image, label, 0.05), Ball(0, 0, image, label, 1.0)):

@@ -22,7 +22,6 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
 from tasks.core.verification import critical_radius
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
@@ -32,7 +31,7 @@ from tasks.core.verification.radius_search import (
     RadiusJob,
     RadiusSolver,
 )
-from tests.networks import random_network
+from tests.networks import ball_around, random_network
 from tests.oracle import least_margin
 
 GOAL = RadiusGoal(max_epsilon=0.5, tolerance=0.002, timeout_seconds=20)
@@ -97,7 +96,7 @@ def test_brackets_hold_the_exact_least_margin() -> None:
         for image, bracket in zip(images, bracketed(network, images), strict=True):
             assert bracket.complete, bracket.reason
             assert bracket.proved < bracket.falsified
-            ball = Box.around(image[None], bracket.proved)
+            ball = ball_around(image[None], bracket.proved)
             assert least_margin(network, ball, bracket.label) > -1e-6
             if bracket.counterexample is None:
                 assert bracket.proved == GOAL.max_epsilon
@@ -105,7 +104,7 @@ def test_brackets_hold_the_exact_least_margin() -> None:
             assert bracket.falsified - bracket.proved <= GOAL.tolerance
             assert bracket.counterexample.dtype == np.float32
             point = bracket.counterexample[None]
-            assert Box.around(image[None], bracket.falsified).contains(point)[0]
+            assert ball_around(image[None], bracket.falsified).contains(point)[0]
             assert NumpyRuntime(network).logits(point)[0].argmax() != bracket.label
 
 

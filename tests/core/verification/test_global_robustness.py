@@ -18,7 +18,7 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
+from tasks.core.properties.box import Box
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.difference_search import (
     DifferenceFindings,

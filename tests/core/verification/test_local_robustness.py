@@ -16,7 +16,6 @@ from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime, Runtime
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
 from tasks.core.search.answer import Answer
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import architectures
@@ -24,7 +23,7 @@ from tasks.core.verdicts import DecidedBy, Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
 from tasks.core.verification.balls import Ball, Sample
 from tasks.core.verification.local_robustness import LocalRobustness, verify
-from tests.networks import random_network
+from tests.networks import ball_around, random_network
 from tests.oracle import least_margin
 
 ATTACK = AttackStrength(num_steps=10, num_restarts=2, seed=0)
@@ -33,7 +32,7 @@ TIMEOUT_SECONDS = 30.0
 
 
 def take(digits: Dataset, count: int) -> Sample:
-    return Sample(np.arange(count), digits.test_images[:count], digits.test_labels[:count])
+    return Sample(np.arange(count), digits.test_inputs[:count], digits.test_labels[:count])
 
 
 def verified(
@@ -66,7 +65,7 @@ def test_every_verdict_has_its_evidence(
     assert keys == [(index, epsilon) for index in range(15) for epsilon in epsilons]
     for result in results:
         image, label = sample.images[result.sample_index], sample.labels[result.sample_index]
-        ball = Box.around(image[None], result.epsilon)
+        ball = ball_around(image[None], result.epsilon)
         if result.verdict is Verdict.FALSIFIED:
             assert result.counterexample is not None
             point = result.counterexample[None]
@@ -139,7 +138,7 @@ def test_ladder_agrees_with_the_exact_oracle(architecture: str) -> None:
         network = relu_network(fresh)
         for result in verified(classifier, sample, [0.05, 0.2], "ladder"):
             image = images[result.sample_index][None]
-            exact = least_margin(network, Box.around(image, result.epsilon), result.label)
+            exact = least_margin(network, ball_around(image, result.epsilon), result.label)
             if abs(exact) < 1e-5:
                 continue
             assert result.verdict in {
@@ -184,13 +183,13 @@ def test_margin_is_the_least_over_all_classes(epsilon: float) -> None:
 def test_misclassified_sample_is_its_own_counterexample(
     classifier: Classifier, digits: Dataset
 ) -> None:
-    wrong = np.flatnonzero(classifier.predictions(digits.test_images) != digits.test_labels)[:2]
-    sample = Sample(wrong, digits.test_images[wrong], digits.test_labels[wrong])
+    wrong = np.flatnonzero(classifier.predictions(digits.test_inputs) != digits.test_labels)[:2]
+    sample = Sample(wrong, digits.test_inputs[wrong], digits.test_labels[wrong])
     results = verified(classifier, sample, [0.01, 0.02], "ladder")
     assert len(results) == 4
     for result in results:
         assert (result.verdict, result.decided_by) == (Verdict.FALSIFIED, DecidedBy.CLEAN)
-        image = digits.test_images[result.sample_index]
+        image = digits.test_inputs[result.sample_index]
         np.testing.assert_array_equal(result.counterexample, image)
 
 
@@ -227,9 +226,9 @@ def test_counterexample_that_does_not_replay_is_unknown(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_robustness, "LadderSolver", OnTheBoundary)
-    right = classifier.predictions(digits.test_images) == digits.test_labels
+    right = classifier.predictions(digits.test_inputs) == digits.test_labels
     rows = np.flatnonzero(right)[:2]
-    sample = Sample(rows, digits.test_images[rows], digits.test_labels[rows])
+    sample = Sample(rows, digits.test_inputs[rows], digits.test_labels[rows])
     for result in verified(classifier, sample, [0.05], "marabou"):
         assert (result.verdict, result.reason) == (Verdict.UNKNOWN, "near_boundary")
         assert result.counterexample is None

@@ -18,7 +18,8 @@ from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import LoadedModel
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box, Property, UnsafeRegion
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.answer import Answer
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification import properties, property_solver

@@ -7,16 +7,15 @@ import numpy as np
 from tasks.core.arrays import Float32Array
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.specification import Box
 from tasks.core.verification.replay import float32_inside, replayed
-from tests.networks import box
+from tests.networks import ball_around, box
 
 
 def test_points_become_the_float32_points_of_the_ball_next_to_them() -> None:
     generator = np.random.default_rng(0)
     for epsilon in (0.1, 1e-3, 1e-6, 0.0):
         image = generator.uniform(size=(1, 50)).astype(np.float32)
-        ball = Box.around(image, epsilon)
+        ball = ball_around(image, epsilon)
         points = image.astype(np.float64) + generator.normal(scale=2 * epsilon, size=(200, 50))
         moved = float32_inside(ball, points)
         assert moved.dtype == np.float32
@@ -34,7 +33,7 @@ def test_where_the_box_holds_no_float32_number_the_nearest_is_fed() -> None:
     np.testing.assert_array_equal(moved, np.array([[0.1, 0.25], [0.1, 1.0]], dtype=np.float32))
 
 
-class Images:
+class Inputs:
     """A runtime whose inputs are images of 1 x 2; it notes how it is asked."""
 
     input_shape = (1, 2)
@@ -50,7 +49,7 @@ class Images:
 
 
 def test_a_point_is_fed_alone_in_the_input_s_shape() -> None:
-    images = Images()
+    images = Inputs()
     fed, logits = replayed(images, box([0.0, 0.0], [0.5, 0.5]), np.array([0.75, 0.25]))
     assert images.shapes == [(1, 1, 2)]
     np.testing.assert_array_equal(fed, np.array([[0.5, 0.25]], dtype=np.float32))

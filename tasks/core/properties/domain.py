@@ -1,0 +1,181 @@
+"""What inputs are: the pixels of images, or the features of a table's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.core.arrays import BoolArray, FloatArray, Mask
+from tasks.core.properties.box import Box
+from tasks.core.properties.relations import Relation, parse
+
+Kind = Literal["real", "integer", "binary", "category"]
+Direction = Literal["both", "up", "down"]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Feature(BaseModel):
+    """A column of a table, and what an attacker can make of it.
+
+    Attributes:
+        kind: `integer` and `binary` are whole numbers; a `category` is one-hot in the model's
+            input, with a column for each of `categories`, in their order.
+        lower, upper: the least and the greatest value that there can be, in `unit`.
+        mutable: whether an attacker can change it, upwards, downwards or both (`direction`).
+        scale: how far it moves at epsilon 1, in `unit`; None: by the rule for all features.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    kind: Kind = "real"
+    lower: Number = 0.0
+    upper: Number = 1.0
+    mutable: bool = True
+    direction: Direction = "both"
+    unit: str = ""
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    categories: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Feature:
+        if (self.kind == "category") != bool(self.categories):
+            raise ValueError(
+                f"{self.name} is a {self.kind} with {len(self.categories)} categories: a category "
+                "has some, others have none"
+            )
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError(f"{self.name} has a category twice: name each once")
+        if self.lower > self.upper:
+            raise ValueError(
+                f"{self.name} has lower {self.lower:g} above upper {self.upper:g}: exchange them"
+            )
+        if self.kind == "binary" and (self.lower, self.upper) != (0, 1):
+            raise ValueError(f"{self.name} is binary: leave out lower and upper, which are 0 and 1")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its columns hold whole numbers only."""
+        return self.kind != "real"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of its columns in the model's input."""
+        return tuple(f"{self.name}[{word}]" for word in self.categories) or (self.name,)
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The valid inputs: all images of a shape with pixels in [0, 1], or all rows of a table.
+
+    Bounds are those of the inputs as float32, the numbers that data hold and models take.
+
+    Attributes:
+        shape: of one input.
+        features: of a table, in the order of the model's inputs; none of images.
+        relations: what a valid row satisfies besides.
+    """
+
+    shape: tuple[int, ...]
+    features: tuple[Feature, ...] = ()
+    relations: tuple[Relation, ...] = ()
+
+    @classmethod
+    def of_table(cls, features: Sequence[Feature], relations: Sequence[str] = ()) -> Domain:
+        """Raises `CertiflowError` on a relation that cannot be read."""
+        names = [column for feature in features for column in feature.columns]
+        places = {name: place for place, name in enumerate(names)}
+        parsed = tuple(parse(text, places, len(names)) for text in relations)
+        return cls((len(names),), tuple(features), parsed)
+
+    @property
+    def is_table(self) -> bool:
+        return bool(self.features)
+
+    @property
+    def noun(self) -> str:
+        """What one input is called."""
+        return "row" if self.is_table else "image"
+
+    @property
+    def num_inputs(self) -> int:
+        return prod(self.shape)
+
+    @cached_property
+    def lower(self) -> FloatArray:
+        """The least value of every input, (inputs,), or one for all pixels."""
+        return self._bounds("lower", 0.0)
+
+    @cached_property
+    def upper(self) -> FloatArray:
+        """The greatest, as `lower`."""
+        return self._bounds("upper", 1.0)
+
+    @cached_property
+    def whole(self) -> BoolArray:
+        """Which inputs are whole numbers, (inputs,), or one for all pixels."""
+        return self.by_column([feature.is_whole for feature in self.features], default=False)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[Feature, slice], ...]:
+        """The categories, with the columns that are one-hot."""
+        found, start = [], 0
+        for feature in self.features:
+            end = start + len(feature.columns)
+            if feature.kind == "category":
+                found.append((feature, slice(start, end)))
+            start = end
+        return tuple(found)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every point of a box within the bounds is valid."""
+        return not (self.whole.any() or self.relations)
+
+    def by_column(self, values: Sequence[Any], *, default: Any) -> NDArray[Any]:
+        """A value for each feature, repeated for its columns; the default for all pixels."""
+        if not self.is_table:
+            return np.array([default])
+        return np.repeat(np.array(values), [len(feature.columns) for feature in self.features])
+
+    def nearest(self, points: NDArray[Any]) -> NDArray[Any]:
+        """The points, (n, inputs), with whole numbers where inputs are."""
+        rounded: NDArray[Any] = np.where(self.whole, np.round(points), points)
+        return rounded
+
+    def contains(self, points: NDArray[np.floating]) -> Mask:
+        """Whether each point, (n, …), is valid: within bounds, whole, one-hot, related."""
+        flat = np.asarray(points, dtype=np.float64).reshape(len(points), -1)
+        valid = ((flat >= self.lower) & (flat <= self.upper)).all(axis=1)
+        valid &= (~self.whole | (flat == np.round(flat))).all(axis=1)
+        for _, columns in self.groups:
+            valid &= flat[:, columns].sum(axis=1) == 1
+        for relation in self.relations:
+            valid &= relation.holds(flat)
+        return valid
+
+    def excludes(self, boxes: Box) -> Mask:
+        """Whether each box holds no valid point: sound, not complete."""
+        empty = np.zeros(len(boxes), dtype=bool)
+        for relation in self.relations:
+            empty |= relation.is_excluded(boxes)
+        return empty
+
+    def words(self) -> str:
+        """What of the domain a verdict depends on besides the boxes."""
+        if self.is_plain:
+            return ""
+        relations = "; ".join(relation.text for relation in self.relations)
+        return f"whole {np.flatnonzero(self.whole).tolist()} relations {relations}"
+
+    def _bounds(self, name: str, default: float) -> FloatArray:
+        values = self.by_column([getattr(each, name) for each in self.features], default=default)
+        return values.astype(np.float32).astype(np.float64)

@@ -1,0 +1,172 @@
+"""Relations between a table's features, which every valid row satisfies.
+
+    length_hostname <= length_url
+    3 * nb_www + 4 * nb_com <= length_url + 1
+    nb_redirection > 0 -> nb_slash > 0
+    protocol[udp] == 1 -> tcp_flags == 0
+
+Sums of features times numbers, compared; an arrow says that the right side holds where the left one
+does. A category is one of its one-hot columns, `feature[category]`, 0 or 1.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray, Mask
+from tasks.core.errors import CertiflowError
+from tasks.core.properties.box import Box
+
+ARROW = "->"
+ROUNDING = 2.0**-50  # of a sum of few terms, times their size: wider than any order of summation
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """`weights @ x + constant <= 0`, or `< 0` where it is strict; weights of shape (inputs,)."""
+
+    weights: FloatArray
+    constant: float
+    strict: bool
+
+    def holds(self, points: FloatArray) -> Mask:
+        """Of points of shape (n, inputs), without tolerance."""
+        values = points @ self.weights + self.constant
+        return values < 0 if self.strict else values <= 0
+
+    def is_excluded(self, boxes: Box) -> Mask:
+        """Whether it holds nowhere in each box: sound, not complete for strict ones."""
+        least, error = self._least(boxes)
+        return least - error > 0
+
+    def is_certain(self, boxes: Box) -> Mask:
+        """Whether it holds everywhere in each box: sound."""
+        greatest, error = Comparison(-self.weights, -self.constant, self.strict)._least(boxes)
+        return -greatest + error < 0
+
+    def _least(self, boxes: Box) -> tuple[FloatArray, FloatArray]:
+        """The least value over each box, and how far off its float64 sum may be."""
+        ends = np.where(self.weights > 0, boxes.lower, boxes.upper)
+        used = self.weights != 0
+        terms = ends[:, used] * self.weights[used]
+        error = ROUNDING * max(used.sum(), 1) * (np.abs(terms).sum(axis=1) + abs(self.constant))
+        return terms.sum(axis=1) + self.constant, error
+
+
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """Where all `premises` hold, all `conclusions` do; `text` is how it was written."""
+
+    text: str
+    premises: tuple[Comparison, ...]
+    conclusions: tuple[Comparison, ...]
+
+    def holds(self, points: FloatArray) -> Mask:
+        """Of points of shape (n, inputs)."""
+        return ~_all(self.premises, points) | _all(self.conclusions, points)
+
+    def is_excluded(self, boxes: Box) -> Mask:
+        """Whether no point of each box satisfies it: sound, not complete."""
+        applies = np.ones(len(boxes), dtype=bool)
+        for premise in self.premises:
+            applies &= premise.is_certain(boxes)
+        broken = np.zeros(len(boxes), dtype=bool)
+        for conclusion in self.conclusions:
+            broken |= conclusion.is_excluded(boxes)
+        return applies & broken
+
+
+def _all(comparisons: tuple[Comparison, ...], points: FloatArray) -> Mask:
+    held = np.ones(len(points), dtype=bool)
+    for comparison in comparisons:
+        held &= comparison.holds(points)
+    return held
+
+
+def parse(text: str, columns: Mapping[str, int], num_inputs: int) -> Relation:
+    """A relation as it is written; `columns` has the place of every name that it may use.
+
+    Raises:
+        CertiflowError: what is not of the grammar, or no name of a feature, quoted.
+    """
+    parts = text.split(ARROW)
+    if len(parts) > 2:
+        raise CertiflowError(f"relation '{text}': expected at most one '{ARROW}'")
+    reader = _Reader(text, columns, num_inputs)
+    *premise, conclusion = [reader.comparisons(part) for part in parts]
+    return Relation(text, premise[0] if premise else (), conclusion)
+
+
+class _Reader:
+    """Python's own grammar of comparisons, of which only sums, products and names are taken."""
+
+    def __init__(self, text: str, columns: Mapping[str, int], num_inputs: int) -> None:
+        self.text, self.columns, self.num_inputs = text, columns, num_inputs
+
+    def comparisons(self, part: str) -> tuple[Comparison, ...]:
+        try:
+            tree = ast.parse(part.strip(), mode="eval").body
+        except SyntaxError as error:
+            raise self._error(f"'{part.strip()}' cannot be read", "sums compared") from error
+        if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
+            raise self._error(f"'{part.strip()}' is no comparison", "one of <, <=, ==, >=, >")
+        sides = self._sum(tree.left), self._sum(tree.comparators[0])
+        (weights, constant), (others, other) = sides
+        below = Comparison(weights - others, constant - other, strict=False)
+        above = Comparison(others - weights, other - constant, strict=False)
+        match tree.ops[0]:
+            case ast.LtE():
+                return (below,)
+            case ast.GtE():
+                return (above,)
+            case ast.Lt():
+                return (Comparison(below.weights, below.constant, strict=True),)
+            case ast.Gt():
+                return (Comparison(above.weights, above.constant, strict=True),)
+            case ast.Eq():
+                return (below, above)
+        raise self._error(f"'{part.strip()}' compares otherwise", "one of <, <=, ==, >=, >")
+
+    def _sum(self, node: ast.expr) -> tuple[FloatArray, float]:
+        """Weights of the inputs, and a constant."""
+        nothing = np.zeros(self.num_inputs)
+        match node:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                return nothing, float(value)
+            case ast.Name(id=name):
+                return self._feature(name), 0.0
+            case ast.Subscript(value=ast.Name(id=name), slice=place):
+                return self._feature(f"{name}[{_word(place)}]"), 0.0
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                weights, constant = self._sum(operand)
+                return -weights, -constant
+            case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as operator, right=right):
+                (weights, constant), (others, other) = self._sum(left), self._sum(right)
+                sign = 1 if isinstance(operator, ast.Add) else -1
+                return weights + sign * others, constant + sign * other
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                (weights, constant), (others, other) = self._sum(left), self._sum(right)
+                if weights.any() and others.any():
+                    raise self._error(f"'{ast.unparse(node)}' multiplies features", "linear sums")
+                return weights * other + others * constant, constant * other
+        raise self._error(f"'{ast.unparse(node)}' cannot be read", "features, numbers, +, - and *")
+
+    def _feature(self, name: str) -> FloatArray:
+        if name not in self.columns:
+            known = ", ".join(list(self.columns)[:8])
+            raise self._error(f"there is no feature '{name}'", f"one of {known}, …")
+        weights = np.zeros(self.num_inputs)
+        weights[self.columns[name]] = 1.0
+        return weights
+
+    def _error(self, what: str, expected: str) -> CertiflowError:
+        return CertiflowError(f"relation '{self.text}': {what}; expected {expected}")
+
+
+def _word(node: ast.expr) -> str:
+    """A category as it is written between brackets."""
+    return str(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
