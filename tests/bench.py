@@ -39,7 +39,9 @@ Attack = Callable[[Classifier, Dataset], list[float]]
 
 def ours(classifier: Classifier, data: Dataset) -> list[float]:
     """One gradient per image, used at every radius."""
-    predictions, _ = gradient.fgsm(classifier, data.test_inputs, data.test_labels, EPSILONS)
+    predictions, _ = gradient.fgsm(
+        classifier, data.test_inputs, data.test_labels, data.perturbation, EPSILONS
+    )
     return (predictions == data.test_labels).mean(axis=1).tolist()
 
 
@@ -48,8 +50,8 @@ def plain_loop(classifier: Classifier, data: Dataset) -> list[float]:
     return [
         float(
             1
-            - gradient.fgsm_points_batched(
-                classifier, data.test_inputs, data.test_labels, epsilon
+            - gradient.fgsm_points(
+                classifier, data.test_inputs, data.test_labels, data.perturbation, epsilon
             ).broken.mean()
         )
         for epsilon in EPSILONS

@@ -97,7 +97,9 @@ def overhead(classifier: Classifier, sample: Sample, console: Console) -> None:
     """What travels, pickled, and the seconds of jobs that cost nothing."""
     network = relu_network(classifier.model)
     attack = AttackStrength(20, 1, 0)
-    stages = FirstStages(classifier, network, sample.images, sample.labels, attack)
+    stages = FirstStages(
+        classifier, network, sample.inputs, sample.labels, sample.perturbation, attack
+    )
     found = dict(stages.run(range(len(sample.labels)), EPSILON))
     job = next(
         replace(ball, known=known)
@@ -132,7 +134,7 @@ def run(data: Dataset) -> None:
     console = Console()
     trained = loop.train(data, TrainingSettings(), seed=0)
     classifier, rows = Classifier(trained.model), np.arange(POINTS)
-    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows])
+    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows], data.perturbation)
     overhead(classifier, sample, console)
     speed(classifier, sample, console)
 

@@ -54,7 +54,7 @@ def costs(data: Dataset, console: Console) -> None:
     ):
         table.add_column(column, justify="left" if column == "network" else "right")
     rows = np.arange(POINTS)
-    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows])
+    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows], data.perturbation)
     for architecture, hidden in NETWORKS:
         classifier = _trained(data, architecture, hidden)
         for epsilon in EPSILONS:

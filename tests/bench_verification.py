@@ -101,7 +101,7 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
     """The same test points by the ladder and by Marabou alone."""
     network = relu_network(classifier.model)
     rows = np.arange(POINTS)
-    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows])
+    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows], data.perturbation)
     resources = Resources(len(os.sched_getaffinity(0)), MEMORY)
     table = Table(title=f"{data.name}, first {POINTS} test points at {EPSILON:g}, 10 s a point")
     for column in ("engine", "decided", "robust", "falsified", "seconds"):
@@ -133,7 +133,11 @@ def reference_points(classifier: Classifier, data: Dataset, console: Console) ->
     console.print(f"points on which the engines contradict each other: {differing or 'none'}")
     proved = np.array([result.verdict is Verdict.ROBUST for result in found["ladder"]])
     attacked = AttackStrength(40, 20, 1).pgd(
-        classifier, sample.images[proved], sample.labels[proved], EPSILON
+        classifier,
+        sample.inputs[proved],
+        sample.labels[proved],
+        sample.perturbation,
+        EPSILON,
     )
     console.print(
         f"the ladder's {proved.sum()} proofs that PGD with 20 restarts breaks: "

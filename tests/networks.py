@@ -6,7 +6,7 @@ import itertools
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.convolutions import convolved
@@ -15,6 +15,7 @@ from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Window
 from tasks.core.properties.box import Box
+from tasks.core.properties.perturbation import Perturbation
 from tasks.core.properties.specification import Property, UnsafeRegion
 
 Kind = Literal["dense", "convolutional", "residual"]
@@ -157,6 +158,11 @@ def random_property(generator: np.random.Generator, network: ReluNetwork) -> Pro
 def box(lower: list[float], upper: list[float]) -> Box:
     """One box from two lists."""
     return Box(np.array([lower], dtype=float), np.array([upper], dtype=float))
+
+
+def pixels(images: NDArray[np.float32]) -> Perturbation:
+    """What can be done to images of shape (n, …): each pixel by epsilon, within [0, 1]."""
+    return Perturbation.of_images(images.shape[1:])
 
 
 def ball_around(images: ArrayLike, epsilon: float) -> Box:

@@ -30,7 +30,7 @@ from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.radius_search import RadiusGoal, RadiusJob, RadiusSolver
-from tests.networks import ball_around
+from tests.networks import ball_around, pixels
 from tests.one_process import outcomes_here
 from tests.soundness import findings
 from tests.soundness.cases import Case, Image
@@ -183,7 +183,9 @@ def _verify(case: Case) -> list[Finding]:
     image = case.image
     if image is None:
         return []
-    sample = Sample(np.array([0]), image.pixels[None], np.array([image.label]))
+    sample = Sample(
+        np.array([0]), image.pixels[None], np.array([image.label]), pixels(image.pixels[None])
+    )
     asking.outcomes = outcomes_here  # a process for each case would be all of its time
     results = local_robustness.verify(
         NumpyRuntime(case.network),
@@ -216,7 +218,9 @@ def _radius(case: Case) -> list[Finding]:
     if image is None:
         return []
     goal = RadiusGoal(max_epsilon=0.6, tolerance=0.01, timeout_seconds=1.0)
-    found = RadiusSolver(case.network, goal)(RadiusJob(0, image.pixels, image.label))
+    found = RadiusSolver(case.network, pixels(image.pixels[None]), goal)(
+        RadiusJob(0, image.pixels, image.label)
+    )
     ball = ball_around(image.pixels[None], found.proved)
     least = _least_margin(case.network, image, ball)
     if least <= 0 and found.proved > 0:

@@ -9,7 +9,7 @@ from tasks.core.attacks.gradient import Attacked, fgsm, fgsm_points, pgd
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
 from tasks.core.properties.specification import margins
-from tests.networks import ball_around
+from tests.networks import ball_around, pixels
 
 
 def run(
@@ -17,8 +17,10 @@ def run(
 ) -> Attacked:
     images, labels = data.test_inputs[:100], data.test_labels[:100]
     if attack == "fgsm":
-        return fgsm_points(classifier, images, labels, epsilon)
-    return pgd(classifier, images, labels, epsilon, num_steps=10, num_restarts=2, seed=seed)
+        return fgsm_points(classifier, images, labels, pixels(images), epsilon)
+    return pgd(
+        classifier, images, labels, pixels(images), epsilon, num_steps=10, num_restarts=2, seed=seed
+    )
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "pgd"])
@@ -44,9 +46,9 @@ def test_seeded_runs_repeat(attack: str, classifier: Classifier, digits: Dataset
 def test_grid_is_fgsm_at_each_epsilon(classifier: Classifier, digits: Dataset) -> None:
     images, labels = digits.test_inputs[:100], digits.test_labels[:100]
     epsilons = [0.0, 0.05, 0.2]
-    predictions, vanished = fgsm(classifier, images, labels, epsilons)
+    predictions, vanished = fgsm(classifier, images, labels, pixels(images), epsilons)
     for row, epsilon in zip(predictions, epsilons, strict=True):
-        points = fgsm_points(classifier, images, labels, epsilon).points
+        points = fgsm_points(classifier, images, labels, pixels(images), epsilon).points
         np.testing.assert_array_equal(row, classifier.predictions(points))
     np.testing.assert_array_equal(predictions[0], classifier.predictions(images))
     assert not vanished.any()
@@ -66,7 +68,13 @@ def test_vanished_gradients_are_seen(digits: Dataset) -> None:
     )
     weights = model.get_weights()
     model.set_weights([weights[0], np.full(4, -1e3, dtype=np.float32), *weights[2:]])
-    _, vanished = fgsm(Classifier(model), digits.test_inputs[:9], digits.test_labels[:9], [0.1])
+    _, vanished = fgsm(
+        Classifier(model),
+        digits.test_inputs[:9],
+        digits.test_labels[:9],
+        digits.perturbation,
+        [0.1],
+    )
     assert vanished.all()
 
 
@@ -82,9 +90,11 @@ def test_exact_optimum_on_a_linear_model(attack: str, linear: Classifier) -> Non
     expected = sign * clean - 0.1 * np.abs(difference).sum()
     labels = np.array([label])
     if attack == "fgsm":
-        point = fgsm_points(linear, image, labels, 0.1).points
+        point = fgsm_points(linear, image, labels, pixels(image), 0.1).points
     else:
-        point = pgd(linear, image, labels, 0.1, num_steps=20, num_restarts=1, seed=0).points
+        point = pgd(
+            linear, image, labels, pixels(image), 0.1, num_steps=20, num_restarts=1, seed=0
+        ).points
     np.testing.assert_allclose(margins(linear.logits(point), labels)[0, 0], expected, atol=1e-5)
 
 
@@ -99,6 +109,7 @@ def test_no_images_no_attack(classifier: Classifier, digits: Dataset) -> None:
         classifier,
         digits.test_inputs[:0],
         digits.test_labels[:0],
+        digits.perturbation,
         0.1,
         num_steps=3,
         num_restarts=1,

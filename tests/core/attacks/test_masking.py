@@ -19,6 +19,7 @@ from tests.networks import ball_around
 
 HONEST = MaskingEvidence(
     epsilons=(0.05, 0.1, 0.2, 1.0),
+    is_cube_free=True,
     pgd_success=(0.1, 0.3, 0.8, 1.0),
     fgsm_success=0.25,
     gradient_loss=(0.1, 0.3, 0.6, 1.0, 1.5),
@@ -34,7 +35,9 @@ class Rounded(keras.layers.Layer):
 
 
 def test_an_honest_network_shows_none(classifier: Classifier, digits: Dataset) -> None:
-    evidence = measure(classifier, digits.test_inputs, digits.test_labels, 0.1, seed=0)
+    evidence = measure(
+        classifier, digits.test_inputs, digits.test_labels, digits.perturbation, 0.1, seed=0
+    )
     assert evidence is not None
     assert signs_of_masking(evidence) == []
     assert evidence.pgd_success[-1] == 1.0
@@ -43,7 +46,9 @@ def test_an_honest_network_shows_none(classifier: Classifier, digits: Dataset) -
 
 def test_a_network_that_hides_its_gradient_is_seen(classifier: Classifier, digits: Dataset) -> None:
     hidden = Classifier(keras.Sequential([keras.Input((8, 8)), Rounded(), classifier.model]))
-    evidence = measure(hidden, digits.test_inputs, digits.test_labels, 0.1, seed=0)
+    evidence = measure(
+        hidden, digits.test_inputs, digits.test_labels, digits.perturbation, 0.1, seed=0
+    )
     assert evidence is not None
     signs = "; ".join(signs_of_masking(evidence))
     assert "with every pixel free PGD breaks" in signs
@@ -73,14 +78,25 @@ def test_without_a_right_label_there_is_nothing_to_measure(
     classifier: Classifier, digits: Dataset
 ) -> None:
     wrong = (classifier.predictions(digits.test_inputs[:20]) + 1) % 10
-    assert measure(classifier, digits.test_inputs[:20], wrong, 0.1, seed=0) is None
+    assert (
+        measure(classifier, digits.test_inputs[:20], wrong, digits.perturbation, 0.1, seed=0)
+        is None
+    )
 
 
 def test_pgd_from_random_owes_nothing_to_fgsm(classifier: Classifier, digits: Dataset) -> None:
     """Without a step it stays where it started: at a random point of the ball."""
     images, labels = digits.test_inputs[:50], digits.test_labels[:50]
     found = pgd(
-        classifier, images, labels, 0.1, num_steps=0, num_restarts=1, seed=3, from_fgsm=False
+        classifier,
+        images,
+        labels,
+        digits.perturbation,
+        0.1,
+        num_steps=0,
+        num_restarts=1,
+        seed=3,
+        from_fgsm=False,
     ).points
     assert ball_around(images, 0.1).contains(found).all()
     inside = np.abs(found - images)[(images > 0.1) & (images < 0.9)]

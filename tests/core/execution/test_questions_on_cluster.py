@@ -25,7 +25,7 @@ from tasks.core.verification.properties import Instance, verify_instances
 from tasks.core.verification.property_solver import InstanceResult
 from tasks.core.verification.radius_search import RadiusGoal
 from tests.dask_cluster import Cluster
-from tests.networks import box, random_network
+from tests.networks import box, pixels, random_network
 from tests.property_files import saved_distance, saved_property
 
 HERE = Resources(num_workers=1, memory_limit_bytes=2**31)
@@ -54,7 +54,7 @@ def solved_there(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_critical_radii(there: Resources, solved_there: list[int], tmp_path: Path) -> None:
     network = random_network(np.random.default_rng(2), (4, 8, 3))
     images = np.random.default_rng(3).uniform(0.2, 0.8, size=(4, 4)).astype(np.float32)
-    sample = Sample(np.arange(4), images, network(images).argmax(axis=1))
+    sample = Sample(np.arange(4), images, network(images).argmax(axis=1), pixels(images))
 
     def brackets(resources: Resources, store: VerdictStore | None = None) -> list[Bracket]:
         goal = RadiusGoal(max_epsilon=0.5, tolerance=0.002, timeout_seconds=60)

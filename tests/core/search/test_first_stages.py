@@ -27,7 +27,7 @@ from tasks.core.search.ladder import decide
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.local_robustness import verify
-from tests.networks import ball_around, random_network
+from tests.networks import ball_around, pixels, random_network
 from tests.one_process import outcomes_here
 from tests.oracle import least_margin
 
@@ -40,11 +40,13 @@ def points(count: int, seed: int = 0, inputs: int = 14) -> tuple[ReluNetwork, Sa
     generator = np.random.default_rng(seed)
     network = random_network(generator, (inputs, 16, 16, 3))
     images = generator.random((count, inputs), dtype=np.float32)
-    return network, Sample(np.arange(count), images, network(images).argmax(axis=1))
+    return network, Sample(np.arange(count), images, network(images).argmax(axis=1), pixels(images))
 
 
 def stages_of(network: ReluNetwork, sample: Sample) -> FirstStages:
-    return FirstStages(NumpyRuntime(network), network, sample.images, sample.labels, ATTACK)
+    return FirstStages(
+        NumpyRuntime(network), network, sample.inputs, sample.labels, sample.perturbation, ATTACK
+    )
 
 
 def test_every_point_once_and_none_proved_that_breaks() -> None:
@@ -56,7 +58,7 @@ def test_every_point_once_and_none_proved_that_breaks() -> None:
             found = list(stages_of(network, sample).run([5, 0, 3], epsilon))
             assert sorted(row for row, _ in found) == [0, 3, 5]
             for row, said in found:
-                ball = ball_around(sample.images[row][None], epsilon)
+                ball = ball_around(sample.inputs[row][None], epsilon)
                 exact = least_margin(network, ball, int(sample.labels[row]))
                 if isinstance(said, Known):
                     decided[None] += 1
@@ -79,7 +81,7 @@ def test_what_is_handed_on_holds_in_its_ball_and_is_no_looser() -> None:
     ]
     assert len(handed_on) >= 3
     for row, known in handed_on:
-        ball = ball_around(sample.images[row][None], EPSILON)
+        ball = ball_around(sample.inputs[row][None], EPSILON)
         alone = preactivation_bounds(network, ball, "crown")
         assert known.hidden is not None
         inside = np.random.default_rng(1).uniform(ball.lower, ball.upper, (200, 14))
@@ -101,7 +103,7 @@ def test_the_ladder_decides_alike_with_and_without_what_is_known() -> None:
         for row, known in stages_of(network, sample).run(range(8), EPSILON):
             if isinstance(known, Answer):
                 continue
-            ball = ball_around(sample.images[row][None], EPSILON)
+            ball = ball_around(sample.inputs[row][None], EPSILON)
             prop = Property.robustness(ball, int(sample.labels[row]), 3)
             with_it, without = (
                 decide(network, prop, timeout_seconds=10, known=what) for what in (known, None)
@@ -121,7 +123,9 @@ def test_each_proof_is_held_against_the_float32_error_of_its_own_ball() -> None:
     """Of x1 + x2 and x1 at x2 = 1e-7: sums near 1 lose as much in float32, sums near 0 do not."""
     network = ReluNetwork((Affine(np.array([[1.0, 1.0], [1.0, 0.0]]), np.zeros(2)),))
     images = np.array([[0, 1e-7], [1, 1e-7], [0, 1e-7]], dtype=np.float32)
-    stages = FirstStages(NumpyRuntime(network), network, images, np.zeros(3, dtype=int), ATTACK)
+    stages = FirstStages(
+        NumpyRuntime(network), network, images, np.zeros(3, dtype=int), pixels(images), ATTACK
+    )
     found = dict(stages.run(range(3), 1e-9))
     holds = [answer.deployed for answer in found.values() if isinstance(answer, Answer)]
     assert (list(found), holds) == ([0, 1, 2], [True, False, True])
@@ -137,7 +141,9 @@ def test_what_breaks_in_a_batch_but_not_alone_is_left_to_the_bounds(
     right = classifier.predictions(digits.test_inputs[:5]) == digits.test_labels[:5]
     rows: Sequence[int] = np.flatnonzero(right).tolist()
     network = relu_network(classifier.model)
-    stages = FirstStages(classifier, network, digits.test_inputs, digits.test_labels, ATTACK)
+    stages = FirstStages(
+        classifier, network, digits.test_inputs, digits.test_labels, digits.perturbation, ATTACK
+    )
     found = dict(stages.run(rows, 0.01))
     assert set(found) == set(rows)
     said = [answer for answer in found.values() if isinstance(answer, Answer)]
@@ -200,7 +206,7 @@ def test_an_attack_does_not_begin_again_where_it_failed(monkeypatch: pytest.Monk
         for found in stages_of(network, sample).run(range(8), EPSILON)
         if isinstance(found[1], Known)
     )
-    ball = ball_around(sample.images[row][None], 0.4)
+    ball = ball_around(sample.inputs[row][None], 0.4)
     prop = Property.robustness(ball, int(sample.labels[row]), 3)
     decide(network, prop, engine="bounds", timeout_seconds=5)
     assert starts == [(1, True), (9, False)]
@@ -220,7 +226,9 @@ def test_what_a_small_ball_breaks_is_not_attacked_in_a_greater_one(
     right = classifier.predictions(digits.test_inputs[:30]) == digits.test_labels[:30]
     rows: Sequence[int] = np.flatnonzero(right).tolist()
     network = relu_network(classifier.model)
-    stages = FirstStages(classifier, network, digits.test_inputs, digits.test_labels, ATTACK)
+    stages = FirstStages(
+        classifier, network, digits.test_inputs, digits.test_labels, digits.perturbation, ATTACK
+    )
     broken = []
     for epsilon in (0.05, 0.1):
         found = dict(stages.run(rows, epsilon))

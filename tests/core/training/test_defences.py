@@ -13,8 +13,9 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.models.runtimes import Classifier
 from tasks.core.training.architectures import build
 from tasks.core.training.defences import initialise_for_intervals, loss_of, warmup_penalty
-from tasks.core.training.training_bounds import BoxTensors, ball_around
+from tasks.core.training.training_bounds import Balls, BoxTensors
 from tasks.core.training.training_settings import Defence
+from tests.networks import pixels
 
 DEFENDED: tuple[Defence, ...] = ("fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr")
 
@@ -30,7 +31,7 @@ def loss(
     ramp: float = 1.0,
     ratio: float = 0.4,
 ) -> float:
-    compiled = tf.function(loss_of(defence, model, 20, ratio))
+    compiled = tf.function(loss_of(defence, model, pixels(images), 20, ratio))
     numbers = (np.float32(number) for number in (epsilon, weight, ramp))
     return float(compiled(images, labels, *numbers, np.array([3, 4], np.int32)))
 
@@ -128,7 +129,8 @@ def test_trades_is_the_divergence_at_its_worst(classifier: Classifier, digits: D
 
 
 def test_balls_stay_within_the_pixel_range() -> None:
-    ball = ball_around(np.array([[0.0, 0.4, 1.0]], np.float32), 0.3)
+    images = np.array([[0.0, 0.4, 1.0]], np.float32)
+    ball = Balls.of(pixels(images)).around(images, 0.3)
     np.testing.assert_allclose(ball.lower, [[0.0, 0.1, 0.7]], atol=1e-6)
     np.testing.assert_allclose(ball.upper, [[0.3, 0.7, 1.0]], atol=1e-6)
 

@@ -18,19 +18,20 @@ from tasks.core.search.first_stages import AttackStrength
 from tasks.core.verdicts import DecidedBy, Verdict
 from tasks.core.verification.balls import Ball, Sample, answered, unanswered
 from tasks.core.verification.local_robustness import LocalRobustness
-from tests.networks import hand_computed
+from tests.networks import hand_computed, pixels
 
 BALL = Ball(3, 7, np.array([0.25, 0.75], dtype=np.float32), 0, 0.125)
+PIXELS = pixels(BALL.center[None])
 
 
 def test_balls_are_those_of_every_point_and_radius() -> None:
     images = np.array([[0.25, 0.75], [0.0, 0.5]], dtype=np.float32)
-    sample = Sample(np.array([7, 4]), images, np.array([0, 1]))
+    sample = Sample(np.array([7, 4]), images, np.array([0, 1]), pixels(images))
     found = [
         (ball.row, ball.sample_index, ball.label, ball.epsilon) for ball in sample.balls([0.1, 0.2])
     ]
     assert found == [(0, 7, 0, 0.1), (0, 7, 0, 0.2), (1, 4, 1, 0.1), (1, 4, 1, 0.2)]
-    np.testing.assert_array_equal(BALL.box.lower, [[0.125, 0.625]])
+    np.testing.assert_array_equal(BALL.boxes(sample.perturbation).lower, [[0.125, 0.625]])
 
 
 def test_a_candidate_is_moved_into_the_ball_and_judged_there(
@@ -40,12 +41,12 @@ def test_a_candidate_is_moved_into_the_ball_and_judged_there(
     outside = Answer(Verdict.FALSIFIED, DecidedBy.ATTACK, np.full((1, 64), 9.0))
     verdicts = set()
     for ball in (Ball(0, 0, image, label, 0.05), Ball(0, 0, image, label, 1.0)):
-        result = answered(classifier, 10, ball, outside, 0.0)
+        result = answered(classifier, digits.perturbation, 10, ball, outside, 0.0)
         verdicts.add(result.verdict)
         if result.verdict is Verdict.FALSIFIED:
             assert result.counterexample is not None
             assert result.margin is not None
-            assert ball.box.contains(result.counterexample[None])[0]
+            assert ball.boxes(digits.perturbation).contains(result.counterexample[None])[0]
             assert result.margin < 0
             assert result.target != label
         else:
@@ -58,16 +59,16 @@ def test_the_first_candidate_that_flips_is_the_counterexample() -> None:
     runtime = NumpyRuntime(hand_computed())
     candidates = np.array([[0.25, 0.75], [0.3, 0.7]])
     answer = Answer(Verdict.UNKNOWN, DecidedBy.CROWN, candidates, region=0, reason="too loose")
-    result = answered(runtime, 2, BALL, answer, 0.5)
+    result = answered(runtime, PIXELS, 2, BALL, answer, 0.5)
     assert (result.verdict, result.reason, result.target) == (Verdict.UNKNOWN, "too loose", 1)
-    wrong = Ball(3, 7, BALL.image, 1, BALL.epsilon)
-    result = answered(runtime, 2, wrong, answer, 0.5)
+    wrong = Ball(3, 7, BALL.center, 1, BALL.epsilon)
+    result = answered(runtime, PIXELS, 2, wrong, answer, 0.5)
     assert (result.verdict, result.decided_by, result.target) == (
         Verdict.FALSIFIED,
         DecidedBy.CROWN,
         0,
     )
-    np.testing.assert_array_equal(result.counterexample, BALL.image)
+    np.testing.assert_array_equal(result.counterexample, BALL.center)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_the_first_candidate_that_flips_is_the_counterexample() -> None:
 )
 def test_a_ball_without_an_answer_keeps_what_batches_took(ending: Ending, verdict: Verdict) -> None:
     known = Known(np.zeros(1), stage_seconds={"crown": 0.25})
-    ball = Ball(3, 7, BALL.image, 0, 0.125, known)
+    ball = Ball(3, 7, BALL.center, 0, 0.125, known)
     result = unanswered(Outcome(ball, ending, None, "why", 1.0, "alpha_crown"), 1.25)
     assert (result.verdict, result.decided_by) == (verdict, DecidedBy.CROWN)
     assert (result.reason, result.seconds) == ("why", 1.25)
@@ -91,11 +92,13 @@ def test_the_key_holds_all_that_a_verdict_depends_on() -> None:
             "timeout_seconds": 5.0,
             "attack": AttackStrength(5, 1, 0),
         }
-        return LocalRobustness(NumpyRuntime(network), network, **(settings | changes)).key(ball)
+        return LocalRobustness(NumpyRuntime(network), network, PIXELS, **(settings | changes)).key(
+            ball
+        )
 
     others = [
         key(replace(BALL, epsilon=0.25)),
-        key(replace(BALL, image=np.array([0.25, 0.5], dtype=np.float32))),
+        key(replace(BALL, center=np.array([0.25, 0.5], dtype=np.float32))),
         key(replace(BALL, label=1)),
         key(engine="ladder"),
         key(timeout_seconds=6.0),

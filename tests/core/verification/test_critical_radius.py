@@ -31,7 +31,7 @@ from tasks.core.verification.radius_search import (
     RadiusJob,
     RadiusSolver,
 )
-from tests.networks import ball_around, random_network
+from tests.networks import ball_around, pixels, random_network
 from tests.oracle import least_margin
 
 GOAL = RadiusGoal(max_epsilon=0.5, tolerance=0.002, timeout_seconds=20)
@@ -124,7 +124,7 @@ def test_an_attack_that_takes_its_time_leaves_some_for_proofs(
 
     monkeypatch.setattr(falsification, "search", slow)
     job = RadiusJob(0, np.array([0.5, 0.25], np.float32), label=0)
-    found = RadiusSolver(linear(), RadiusGoal(0.5, 0.001, 1.0))(job)
+    found = RadiusSolver(linear(), pixels(job.center[None]), RadiusGoal(0.5, 0.001, 1.0))(job)
     assert found.proved == pytest.approx((2 * 0.5 - 0.25 - 0.3) / 3, abs=0.002)
 
 
@@ -199,7 +199,7 @@ def test_a_stored_counterexample_that_breaks_no_more_is_searched_again(tmp_path:
     image = np.array([[0.5, 0.25]], dtype=np.float32)
     with VerdictStore(tmp_path / "verdicts.db") as store:
         (first,) = bracketed(linear(), image, store=store)
-        sample = Sample(np.array([10]), image, np.array([0]))
+        sample = Sample(np.array([10]), image, np.array([0]), pixels(image))
         question = critical_radius._RadiusQuestion(NumpyRuntime(linear()), linear(), sample, GOAL)
         key = question.key(RadiusJob(0, image[0], 0))
         known = store.get(key)

@@ -18,12 +18,12 @@ from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.cross_checks import to_be_witnessed, witnessed
 from tasks.core.verification.local_robustness import LocalRobustness
-from tests.networks import hand_computed
+from tests.networks import hand_computed, pixels
 from tests.one_process import outcomes_here
 
 RESOURCES = Resources(num_workers=1, memory_limit_bytes=2**31)
 IMAGES = np.array([[0.25, 0.25], [0.75, 0.5]], dtype=np.float32)
-SAMPLE = Sample(np.array([4, 9]), IMAGES, np.array([0, 0]))
+SAMPLE = Sample(np.array([4, 9]), IMAGES, np.array([0, 0]), pixels(IMAGES))
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,13 @@ def question() -> LocalRobustness:
     network = hand_computed()
     attack = AttackStrength(num_steps=1, num_restarts=1, seed=0)
     return LocalRobustness(
-        NumpyRuntime(network), network, "marabou", 5.0, attack, prove_again=False
+        NumpyRuntime(network),
+        network,
+        SAMPLE.perturbation,
+        "marabou",
+        5.0,
+        attack,
+        prove_again=False,
     )
 
 
@@ -97,7 +103,7 @@ def test_what_it_cannot_say_in_time_is_undecided() -> None:
 
 def test_a_proof_that_marabou_breaks_stops_the_run() -> None:
     """Class 1 is said to win, where class 0 does."""
-    sample = Sample(SAMPLE.indices, IMAGES, np.array([1, 1]))
+    sample = Sample(SAMPLE.indices, IMAGES, np.array([1, 1]), pixels(IMAGES))
     false = [replace(proof(4, 0.05), label=1)]
     with pytest.raises(ContradictionError, match=r"sample 4: crown proved.* yet Marabou breaks it"):
         witnessed(question(), sample, false, false, RESOURCES)

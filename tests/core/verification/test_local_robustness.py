@@ -16,6 +16,7 @@ from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime, Runtime
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.perturbation import Perturbation
 from tasks.core.search.answer import Answer
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import architectures
@@ -23,7 +24,7 @@ from tasks.core.verdicts import DecidedBy, Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
 from tasks.core.verification.balls import Ball, Sample
 from tasks.core.verification.local_robustness import LocalRobustness, verify
-from tests.networks import ball_around, random_network
+from tests.networks import ball_around, pixels, random_network
 from tests.oracle import least_margin
 
 ATTACK = AttackStrength(num_steps=10, num_restarts=2, seed=0)
@@ -32,7 +33,12 @@ TIMEOUT_SECONDS = 30.0
 
 
 def take(digits: Dataset, count: int) -> Sample:
-    return Sample(np.arange(count), digits.test_inputs[:count], digits.test_labels[:count])
+    return Sample(
+        np.arange(count),
+        digits.test_inputs[:count],
+        digits.test_labels[:count],
+        digits.perturbation,
+    )
 
 
 def verified(
@@ -51,8 +57,12 @@ def verified(
     )
 
 
-def witness_question(runtime: Runtime, network: ReluNetwork) -> LocalRobustness:
-    return LocalRobustness(runtime, network, "marabou", TIMEOUT_SECONDS, ATTACK, prove_again=False)
+def witness_question(
+    runtime: Runtime, network: ReluNetwork, perturbation: Perturbation
+) -> LocalRobustness:
+    return LocalRobustness(
+        runtime, network, perturbation, "marabou", TIMEOUT_SECONDS, ATTACK, prove_again=False
+    )
 
 
 @pytest.mark.parametrize("engine", ["ladder", "marabou"])
@@ -64,7 +74,7 @@ def test_every_verdict_has_its_evidence(
     keys = [(result.sample_index, result.epsilon) for result in results]
     assert keys == [(index, epsilon) for index in range(15) for epsilon in epsilons]
     for result in results:
-        image, label = sample.images[result.sample_index], sample.labels[result.sample_index]
+        image, label = sample.inputs[result.sample_index], sample.labels[result.sample_index]
         ball = ball_around(image[None], result.epsilon)
         if result.verdict is Verdict.FALSIFIED:
             assert result.counterexample is not None
@@ -80,6 +90,7 @@ def test_every_verdict_has_its_evidence(
                 classifier,
                 image[None],
                 label[None],
+                sample.perturbation,
                 result.epsilon,
                 num_steps=40,
                 num_restarts=20,
@@ -134,7 +145,7 @@ def test_ladder_agrees_with_the_exact_oracle(architecture: str) -> None:
         fresh = small_model(architecture)
         classifier = Classifier(fresh)
         images = np.random.default_rng(seed).random((8, 4, 4), dtype=np.float32)
-        sample = Sample(np.arange(8), images, classifier.predictions(images))
+        sample = Sample(np.arange(8), images, classifier.predictions(images), pixels(images))
         network = relu_network(fresh)
         for result in verified(classifier, sample, [0.05, 0.2], "ladder"):
             image = images[result.sample_index][None]
@@ -184,7 +195,9 @@ def test_misclassified_sample_is_its_own_counterexample(
     classifier: Classifier, digits: Dataset
 ) -> None:
     wrong = np.flatnonzero(classifier.predictions(digits.test_inputs) != digits.test_labels)[:2]
-    sample = Sample(wrong, digits.test_inputs[wrong], digits.test_labels[wrong])
+    sample = Sample(
+        wrong, digits.test_inputs[wrong], digits.test_labels[wrong], digits.perturbation
+    )
     results = verified(classifier, sample, [0.01, 0.02], "ladder")
     assert len(results) == 4
     for result in results:
@@ -218,7 +231,7 @@ class OnTheBoundary(Liar):
 
     def __call__(self, ball: Ball) -> Answer:
         return Answer(
-            Verdict.FALSIFIED, DecidedBy.MARABOU, ball.image.reshape(1, -1).astype(float), region=0
+            Verdict.FALSIFIED, DecidedBy.MARABOU, ball.center.reshape(1, -1).astype(float), region=0
         )
 
 
@@ -228,7 +241,7 @@ def test_counterexample_that_does_not_replay_is_unknown(
     monkeypatch.setattr(local_robustness, "LadderSolver", OnTheBoundary)
     right = classifier.predictions(digits.test_inputs) == digits.test_labels
     rows = np.flatnonzero(right)[:2]
-    sample = Sample(rows, digits.test_inputs[rows], digits.test_labels[rows])
+    sample = Sample(rows, digits.test_inputs[rows], digits.test_labels[rows], digits.perturbation)
     for result in verified(classifier, sample, [0.05], "marabou"):
         assert (result.verdict, result.reason) == (Verdict.UNKNOWN, "near_boundary")
         assert result.counterexample is None
