@@ -153,7 +153,7 @@ class Domain:
 
     def contains(self, points: NDArray[np.floating]) -> Mask:
         """Whether each point, (n, …), is valid: within bounds, whole, one-hot, related."""
-        flat = np.asarray(points, dtype=np.float64).reshape(len(points), -1)
+        flat = np.asarray(points, dtype=np.float64).reshape(len(points), self.num_inputs)
         valid = ((flat >= self.lower) & (flat <= self.upper)).all(axis=1)
         valid &= (~self.whole | (flat == np.round(flat))).all(axis=1)
         for _, columns in self.groups:
