@@ -110,10 +110,10 @@ def test_engines_never_contradict_each_other(classifier: Classifier, digits: Dat
         assert {ours.verdict, theirs.verdict} != {Verdict.ROBUST, Verdict.FALSIFIED}
 
 
-def small_model(architecture: str) -> keras.Sequential:
+def small_model(architecture: str, seed: int) -> keras.Sequential:
     """Small enough for the oracle."""
     if architecture == "dense":
-        return architectures.build("dense", (4, 4), 3, (8, 6))
+        return architectures.build("dense", (4, 4), 3, (8, 6), seed)
     return keras.Sequential(
         [
             keras.Input((4, 4)),
@@ -132,7 +132,7 @@ def test_ladder_agrees_with_the_exact_oracle(architecture: str) -> None:
     verdicts: Counter[Verdict] = Counter()
     for seed in range(5):
         keras.utils.set_random_seed(seed)
-        fresh = small_model(architecture)
+        fresh = small_model(architecture, seed)
         classifier = Classifier(fresh)
         images = np.random.default_rng(seed).random((8, 4, 4), dtype=np.float32)
         sample = Sample(np.arange(8), images, classifier.predictions(images))
