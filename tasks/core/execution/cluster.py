@@ -11,6 +11,7 @@ costs one job's work per thread.
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import pydoc
@@ -92,18 +93,14 @@ def run_on_cluster(
 def _connected(address: str) -> Iterator[Client]:
     """A client of a scheduler that has workers; leaving withdraws what it asked for."""
     import dask
-    from distributed import Client
 
     check_address(address)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except OSError as error:
-        raise _no_answer(address) from error
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise CertiflowError(f"cannot connect to {address} ({_one_line(error)})") from error
-    with client, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+    with (
+        _client(address) as client,
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}),
+    ):
         try:
             client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
         except TimeoutError as error:
@@ -112,6 +109,24 @@ def _connected(address: str) -> Iterator[Client]:
                 f"start one with `dask worker {address}`, or do without a cluster"
             ) from error
         yield client
+
+
+def _client(address: str) -> Client:
+    """A client that is connected.
+
+    One that cannot connect is deleted at once, not whenever garbage is collected: Dask stops its
+    loop then, which waits for ever where that happens while another client starts one.
+    """
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except OSError:
+        problem = _no_answer(address)
+    except (RuntimeError, TypeError, ValueError) as error:
+        problem = CertiflowError(f"cannot connect to {address} ({_one_line(error)})")
+    gc.collect()
+    raise problem
 
 
 def check_answer(address: str) -> None:

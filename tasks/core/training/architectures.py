@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -15,12 +16,15 @@ CONVOLUTIONS: dict[Architecture, tuple[tuple[int, int, int], ...]] = {  # channe
     "cnn_medium": ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)),
 }
 
+MOST_SEED = 10**9  # as Keras draws them
+
 
 def build(
     architecture: Architecture,
     input_shape: tuple[int, ...],
     num_classes: int,
     widths: Sequence[int],
+    seed: int,
 ) -> keras.Sequential:
     """An untrained model with logits out, of layers that `relu_network` can lower.
 
@@ -31,17 +35,32 @@ def build(
     Propagation"): twice 3x3 and 4x4 with stride 2, of 32 and 64 channels (theirs: 512, 512).
     """
     import keras
-    from keras import layers
+    from keras import initializers, layers
+
+    # Seeds of their own: Keras draws from Python's generator, and other threads do so meanwhile.
+    seeds = random.Random(seed)
+
+    def kernel() -> initializers.Initializer:
+        return initializers.GlorotUniform(seed=seeds.randint(1, MOST_SEED))
 
     model = keras.Sequential([keras.Input(input_shape)], name=architecture)
     if architecture in CONVOLUTIONS:
         model.add(layers.Reshape((*input_shape, 1)))
         for channels, size, stride in CONVOLUTIONS[architecture]:
-            model.add(layers.Conv2D(channels, size, stride, padding="same", activation="relu"))
+            model.add(
+                layers.Conv2D(
+                    channels,
+                    size,
+                    stride,
+                    padding="same",
+                    activation="relu",
+                    kernel_initializer=kernel(),
+                )
+            )
     model.add(layers.Flatten())
     for width in widths:
-        model.add(layers.Dense(width, activation="relu"))
-    model.add(layers.Dense(num_classes, name="logits"))
+        model.add(layers.Dense(width, activation="relu", kernel_initializer=kernel()))
+    model.add(layers.Dense(num_classes, name="logits", kernel_initializer=kernel()))
     return model
 
 

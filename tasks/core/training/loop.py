@@ -102,11 +102,14 @@ class _Loop:
         import keras
         import tensorflow as tf
 
-        keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
         self.settings, self.seed = settings, seed
         self.model = architectures.build(
-            settings.architecture, dataset.input_shape, dataset.num_classes, settings.hidden
+            settings.architecture,
+            dataset.input_shape,
+            dataset.num_classes,
+            settings.hidden,
+            seed,
         )
         if settings.is_certified:
             defences.initialise_for_intervals(self.model, seed)

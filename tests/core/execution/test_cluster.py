@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -270,6 +271,20 @@ def test_no_scheduler(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     address = f"tcp://127.0.0.1:{closed_port()}"
     said = complaint(address, capfd)
     assert said.startswith(f"no Dask scheduler answers at {address} within 1 s: start it")
+
+
+def test_a_client_that_cannot_connect_is_gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask's own clean-up of one, at a later collection of garbage, can hang."""
+    from distributed import Client
+
+    monkeypatch.setattr(subject, "CONNECT_SECONDS", 0.5)
+    gc.disable()
+    try:
+        with pytest.raises(CertiflowError, match="no Dask scheduler answers"):
+            list(outcomes(f"tcp://127.0.0.1:{closed_port()}", [1]))
+        assert [each for each in gc.get_objects() if isinstance(each, Client)] == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ def _residual() -> keras.Model:
 
 
 MODELS: dict[str, Callable[[], keras.Model]] = {
-    "dense": lambda: architectures.build("dense", (8, 8), 10, (16, 12)),
-    "cnn_small": lambda: architectures.build("cnn_small", (8, 8), 10, (20,)),
-    "no hidden layer": lambda: architectures.build("dense", (8, 8), 10, ()),
+    "dense": lambda: architectures.build("dense", (8, 8), 10, (16, 12), seed=0),
+    "cnn_small": lambda: architectures.build("cnn_small", (8, 8), 10, (20,), seed=0),
+    "no hidden layer": lambda: architectures.build("dense", (8, 8), 10, (), seed=0),
     "separate activations, valid padding, dropout": lambda: keras.Sequential(
         [
             keras.Input((8, 8)),

@@ -148,7 +148,7 @@ def test_warmup_penalty_by_hand() -> None:
 
 
 def test_initial_weights_have_the_papers_deviation() -> None:
-    model = build("cnn_small", (28, 28), 10, (100,))
+    model = build("cnn_small", (28, 28), 10, (100,), seed=0)
     initialise_for_intervals(model, seed=1)
     kernels = [layer.kernel.numpy() for layer in model.layers if layer.weights]
     for kernel, fan_in in zip(kernels, (16, 256, 1568, 100), strict=True):
