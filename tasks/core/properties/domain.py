@@ -169,6 +169,31 @@ class Domain:
             empty |= relation.is_excluded(boxes)
         return empty
 
+    def decoded(self, point: NDArray[np.floating]) -> dict[str, float | str]:
+        """A row, (inputs,), as people know it: by feature its number, or the name of its category.
+
+        A category that the row has none or several of is told by its columns' numbers.
+        """
+        values, start = dict[str, float | str](), 0
+        flat = np.asarray(point, dtype=np.float64).ravel()
+        for feature in self.features:
+            end = start + len(feature.columns)
+            numbers = flat[start:end].tolist()
+            values[feature.name] = numbers[0]
+            if feature.kind == "category":
+                is_one = sorted(numbers) == [0.0] * (len(numbers) - 1) + [1.0]
+                word = feature.categories[numbers.index(1.0)] if is_one else str(numbers)
+                values[feature.name] = word
+            start = end
+        return values
+
+    def changes(
+        self, before: NDArray[np.floating], after: NDArray[np.floating]
+    ) -> dict[str, tuple[float | str, float | str]]:
+        """What of a row has changed, by feature: before and after."""
+        old, new = self.decoded(before), self.decoded(after)
+        return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
+
     def words(self) -> str:
         """What of the domain a verdict depends on besides the boxes."""
         if self.is_plain:

@@ -58,6 +58,13 @@ def test_nearest_has_whole_numbers() -> None:
     assert found.tolist() == [[0.34, 31, 0, 0, 1, 0]]
 
 
+def test_rows_in_peoples_words() -> None:
+    row = np.array(VALID, dtype=np.float32)
+    assert TABLE.decoded(row) == {"rate": 0.5, "age": 30, "known": 1, "kind": "y"}
+    other = np.array([0.5, 31, 1, 0, 0, 1])
+    assert TABLE.changes(row, other) == {"age": (30, 31), "kind": ("y", "z")}
+
+
 def test_images_have_pixels_between_0_and_1() -> None:
     domain = Domain((2, 2))
     points = np.array([[[0, 1], [0.5, 0.25]], [[0, 1.1], [0, 0]]])
