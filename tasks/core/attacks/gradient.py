@@ -125,12 +125,14 @@ def pgd(
         choices = _Choices.of(classifier, inputs[rows], labels[rows], perturbation, epsilon)
         lower, upper = perturbation.float32_bounds(choices.centers, epsilon)
         step = np.float32(PGD_STEP * epsilon / max(num_steps, 1)) * perturbation.reach
-        start = choices.centers
+        start = choices.centers.copy()
         if from_fgsm:
             start = corners(perturbation, start, choices.gradient_sign(), epsilon)
         best = choices.judged(start)
         for restart in range(num_restarts):
             left = np.flatnonzero(~best.broken)
+            if len(left) == 0:
+                break
             if restart > 0 or not from_fgsm:
                 spread = generator.random(start[left].shape, dtype=np.float32)
                 drawn = lower[left] + spread * (upper[left] - lower[left])

@@ -135,7 +135,8 @@ def test_what_breaks_in_a_batch_but_not_alone_is_left_to_the_bounds(
     classifier: Classifier, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaking(classifier: Classifier, images: Inputs, *rest: Any, **settings: Any) -> Any:
-        return gradient.Attacked(images, np.ones(len(images), dtype=bool))
+        labels = np.zeros(len(images), dtype=np.int64)
+        return gradient.Attacked(images, labels, np.ones(len(images), dtype=bool))
 
     monkeypatch.setattr(first_stages, "pgd", breaking)
     right = classifier.predictions(digits.test_inputs[:5]) == digits.test_labels[:5]
