@@ -18,7 +18,7 @@ from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef
 from tasks.records import Summary
 from tasks.settings import Settings, decimal
-from tasks.tracking import VERSION_TAG, Run, RunRef, model_name
+from tasks.tracking import NEVER_PREDICTED, VERSION_TAG, Run, RunRef, model_name
 from tasks.train import ModelRef
 
 REFERENCE_EPSILON = 0.1
@@ -75,7 +75,7 @@ def report(
         version = log.register(
             model.model_id,
             model_name(dataset.name),
-            _key_numbers(dataset, summary, settings),
+            _key_numbers(dataset, model, summary, settings),
             markdown,
         )
         log.tags({VERSION_TAG: version})
@@ -126,7 +126,9 @@ def _beside_reference(
     )
 
 
-def _key_numbers(dataset: DatasetRef, summary: Summary, settings: Settings) -> dict[str, Any]:
+def _key_numbers(
+    dataset: DatasetRef, model: ModelRef, summary: Summary, settings: Settings
+) -> dict[str, Any]:
     """Tags of the registered version: what versions are compared by."""
     tags: dict[str, Any] = {
         "architecture": summary.architecture,
@@ -145,6 +147,8 @@ def _key_numbers(dataset: DatasetRef, summary: Summary, settings: Settings) -> d
         for share in ("certified_accuracy", "certified_deployed_accuracy"):
             key = f"verification/{share}/eps_{decimal(row['epsilon'])}"
             tags[key] = round(row[share], 4)
+    if model.never_predicted:
+        tags[NEVER_PREDICTED] = ", ".join(model.never_predicted)
     if summary.median_radius is not None:
         tags["radius/proved_q0.5"] = round(summary.median_radius[0], 4)
     return tags

@@ -10,12 +10,15 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
+from tasks.core.evidence import by_class
 from tasks.core.files import ArtifactRef, sha256_of, written_atomically
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.data import DatasetRef, load
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
+    from tasks.core.arrays import Float32Array, Mask
+    from tasks.core.data.datasets import Dataset
     from tasks.core.models.runtimes import Classifier
     from tasks.core.training.loop import EpochMetrics
 
@@ -24,7 +27,10 @@ CHECKPOINT_VERSION = "2"  # changes whenever a training's weights could: old sta
 
 
 class ModelRef(BaseModel):
-    """A trained model's file, its MLflow id and its accuracy on the whole test set."""
+    """A trained model's file, its MLflow id and its accuracy on the whole test set.
+
+    `never_predicted` are the names of the classes that no point of it is given.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,6 +38,7 @@ class ModelRef(BaseModel):
     model_id: str
     architecture: str
     clean_accuracy: float
+    never_predicted: tuple[str, ...] = ()
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -61,11 +68,21 @@ def train(
         trained = loop.train(data, settings, seed, checkpoint=checkpoint, on_epoch=on_epoch)
     if trained.warning:
         log.alert("training", trained.warning)
-    predictions = Classifier(trained.model).predictions(data.test_inputs)
-    clean_accuracy = float((predictions == data.test_labels).mean())
+    logits = Classifier(trained.model).logits(data.test_inputs)
+    predictions = logits.argmax(axis=1)
+    right = predictions == data.test_labels
+    clean_accuracy = float(right.mean())
+    missed = by_class.never_predicted(predictions, data.num_classes)
+    if missed:
+        log.alert("classes", by_class.warning_of_never_predicted(missed, data.class_names))
+    if data.positive is not None:
+        log.metrics(_of_positive(data, logits, right))
     log.metrics(
         {
             "clean_accuracy": clean_accuracy,
+            "balanced_accuracy": by_class.balanced_accuracy(
+                data.test_labels, right, data.num_classes
+            ),
             "train/seconds": sum(epoch["epoch_seconds"] for epoch in trained.history),
             "train/best_epoch": trained.best_epoch,
             "train/parameters": trained.model.count_params(),
@@ -83,7 +100,16 @@ def train(
         model_id=model_id,
         architecture=settings.name,
         clean_accuracy=clean_accuracy,
+        never_predicted=tuple(data.class_names[label] for label in missed),
     )
+
+
+def _of_positive(data: Dataset, logits: Float32Array, right: Mask) -> dict[str, float]:
+    """How well the class that counts is found."""
+    assert data.positive is not None
+    found = by_class.recalls(data.test_labels, right, data.num_classes)
+    curve = by_class.area_under_curve(data.test_labels, logits, data.positive)
+    return {"recall": float(found[data.positive])} | ({} if curve is None else {"auc": curve})
 
 
 def _checkpoint(dataset: DatasetRef, settings: TrainingSettings, seed: int) -> Path:

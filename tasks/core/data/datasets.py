@@ -33,6 +33,7 @@ class Dataset:
     """Inputs, float32, shape (n, *shape), and labels, int64, shape (n,), of named classes.
 
     All inputs are valid in the perturbation's domain, but for relations, which data may break.
+    `positive` is the class whose recall counts, such as the phishing page that must be detected.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Dataset:
     test_labels: IntArray
     class_names: tuple[str, ...]
     perturbation: Perturbation
+    positive: int | None = None
 
     @classmethod
     def of_images(
