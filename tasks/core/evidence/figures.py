@@ -164,6 +164,8 @@ def _changes(
     panels[0].set_title(f"change, ε = {epsilon:g}", fontsize=9)
     for row, panel in enumerate(panels):
         change = examples.points[index, row] - examples.points[0, row]
+        if change.ndim == 3:
+            change = change.mean(axis=2)  # over the colours
         drawn = panel.imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
     ticks = [-epsilon, 0, epsilon]
     figure.colorbar(drawn, cax=scale, orientation="horizontal", ticks=ticks, format="%.3g")

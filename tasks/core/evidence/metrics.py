@@ -25,12 +25,14 @@ def epsilon_grid(
     fgsm_predictions: IntArray,
     pgd_broken: Mask,
     certified: Mask,
+    positive: int | None = None,
 ) -> pd.DataFrame:
     """One row per radius, over the whole test set; accuracies count clean mistakes as broken.
 
     Args:
         fgsm_predictions, pgd_broken, certified: shape (epsilons, n). `pgd_broken` includes what
             FGSM breaks.
+        positive: a class; recalls are the same shares of its points alone.
 
     Raises:
         ContradictionError: unless certified <= PGD <= FGSM <= clean accuracy holds point by point.
@@ -41,7 +43,7 @@ def epsilon_grid(
     if (certified & ~pgd_right).any():
         index, point = np.argwhere(certified & ~pgd_right)[0]
         raise ContradictionError(
-            f"test image {point}: certified at epsilon {epsilons[index]:g}, yet an attack breaks "
+            f"test point {point}: certified at epsilon {epsilons[index]:g}, yet an attack breaks "
             "it: this is a defect of certiflow; please report it with the run's artifacts"
         )
     return pd.DataFrame(
@@ -54,8 +56,23 @@ def epsilon_grid(
             "pgd_accuracy": pgd_right.mean(axis=1),
             "pgd_success_rate": success_rate(right, pgd_right),
             "certified_accuracy": certified.mean(axis=1),
+            **_recalls(labels == positive, right, fgsm_right, pgd_right, certified),
         }
     )
+
+
+def _recalls(
+    positive: Mask, right: Mask, fgsm_right: Mask, pgd_right: Mask, certified: Mask
+) -> dict[str, FloatArray]:
+    """Of the points of one class, if there are any."""
+    if not positive.any():
+        return {}
+    return {
+        "clean_recall": np.full(len(certified), right[positive].mean()),
+        "fgsm_recall": fgsm_right[:, positive].mean(axis=1),
+        "pgd_recall": pgd_right[:, positive].mean(axis=1),
+        "certified_recall": certified[:, positive].mean(axis=1),
+    }
 
 
 def success_rate(right: Mask, right_under_attack: Mask) -> FloatArray:
