@@ -15,7 +15,7 @@ from tasks.attack import epsilon_grid, test_points
 from tasks.core.evidence import figures, metrics
 from tasks.core.evidence.radii import radius_summary
 from tasks.core.files import ArtifactRef, written_atomically
-from tasks.data import DatasetRef
+from tasks.data import DatasetRef, load
 from tasks.records import Summary
 from tasks.settings import Settings, decimal
 from tasks.tracking import NEVER_PREDICTED, VERSION_TAG, Run, RunRef, model_name
@@ -47,7 +47,7 @@ def report(
             metrics.check_radii(table, radii)
         verified = metrics.verification_summary(table)
         title = f"{dataset.name} {model.architecture}, {dataset.test_size:,} test images"
-        figure = _write(log, grid, verified, title)
+        figure = _write(log, grid, verified, title, load(dataset).perturbation.unit)
         points = test_points(dataset, *attack_files, settings.attack)
         _write_points(log, points)
         progress.advance()
@@ -85,12 +85,12 @@ def report(
     return summary.model_copy(update={"model_version": version})
 
 
-def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str) -> str:
+def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str, unit: str) -> str:
     folder = log.ref.folder
     table, figure = folder / "tables/epsilon_grid.csv", folder / "figures/robustness_curve.png"
     with written_atomically(table) as temporary:
         grid.to_csv(temporary, index=False)
-    figures.robustness_curve(grid, verified, title, figure)
+    figures.robustness_curve(grid, verified, title, unit, figure)
     log.files("tables", table)
     log.files("figures", figure)
     return str(figure)

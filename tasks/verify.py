@@ -178,7 +178,8 @@ def _log_results(
     figure = folder / "figures" / "decided_by.png"
     points = table["sample_index"].nunique()
     title = f"Which stage decided what, {points} sampled points"
-    figures.decided_by(metrics.decided_by_counts(table), points, title, figure)
+    unit = sample.perturbation.unit
+    figures.decided_by(metrics.decided_by_counts(table), points, title, unit, figure)
     log.files("figures", figure)
     log.metrics(
         {
