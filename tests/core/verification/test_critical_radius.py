@@ -54,7 +54,7 @@ def bracketed(
     return critical_radii(
         runtime or NumpyRuntime(network),
         network,
-        Sample(np.arange(len(points)) + 10, points, found),
+        Sample(np.arange(len(points)) + 10, points, found, pixels(points)),
         goal,
         RESOURCES,
         store=store,
