@@ -48,7 +48,35 @@ def of_run(summary: Summary, settings: Settings) -> str:
     lines += ["", *_verdicts(summary.verification, settings.verification.engine)]
     if summary.median_radius is not None:
         lines += ["", f"{of_radius(summary.radius_points, *summary.median_radius)}."]
+    if summary.properties:
+        lines += ["", *_of_properties(summary.properties)]
     return "\n".join([*lines, "", of_place(summary.run_name, summary.url)])
+
+
+def _of_properties(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is required of features: shares of the sampled points, and a counterexample each."""
+    shown = table(
+        ("requirement", "epsilon", "points", "certified", "falsified", "open"),
+        (
+            (
+                row["requirement"],
+                decimal(row["epsilon"]),
+                row["points"],
+                of_share(row, "certified"),
+                float(row["falsified"]),
+                row["open"],
+            )
+            for row in rows
+        ),
+    )
+    examples = [row for row in rows if row["counterexample"]]
+    return [
+        f"Required of features, around {rows[0]['points']} sampled points.",
+        "",
+        *shown,
+        "",
+        *(f"- {row['requirement']}: {row['counterexample']}" for row in examples),
+    ]
 
 
 def of_study(

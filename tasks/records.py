@@ -18,7 +18,8 @@ class Summary(BaseModel):
 
     `clean_accuracy` and `epsilon_grid` are of all `test_images`, `verification` of a sample.
     `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
-    points; None where it was not asked. `url` is `RunRef.url`. `champion` says that the run made
+    points; None where it was not asked. `properties` has a row for each requirement and radius.
+    `url` is `RunRef.url`. `champion` says that the run made
     its version, the model's first, the champion.
     """
 
@@ -38,6 +39,7 @@ class Summary(BaseModel):
     verification: list[dict[str, float]]
     median_radius: tuple[float, float] | None
     radius_points: int
+    properties: list[dict[str, Any]] = []
     warnings: list[str]
     reference: dict[str, tuple[float, float]]  # name: (theirs, ours)
     figure: str

@@ -17,6 +17,7 @@ from tasks.core.evidence.radii import radius_summary
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
 from tasks.records import Summary
+from tasks.requirements import records
 from tasks.settings import Settings, decimal
 from tasks.tracking import NEVER_PREDICTED, VERSION_TAG, Run, RunRef, model_name
 from tasks.train import ModelRef
@@ -32,13 +33,15 @@ def report(
     dataset: DatasetRef,
     model: ModelRef,
     attack_files: tuple[ArtifactRef, ArtifactRef, ArtifactRef],
-    verified_file: ArtifactRef,
-    radius_file: ArtifactRef | None,
+    questions: tuple[ArtifactRef, ArtifactRef | None, ArtifactRef | None],
     settings: Settings,
     run: RunRef,
 ) -> Summary:
-    """Checks certified <= attacked <= clean, writes tables and figures, registers the model."""
-    log = Run(run)
+    """Checks certified <= attacked <= clean, writes tables and figures, registers the model.
+
+    `questions` are the files of verdicts, and of critical radii and required properties if asked.
+    """
+    log, (verified_file, radius_file, properties_file) = Run(run), questions
     with console.stage("report", 3) as progress:
         grid = epsilon_grid(dataset, *attack_files, settings.attack)
         table = pd.read_csv(verified_file.verified_path())
@@ -65,6 +68,7 @@ def report(
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
             radius_points=0 if radii is None else len(radii),
+            properties=[] if properties_file is None else records(properties_file),
             warnings=log.alerts(),
             reference=_beside_reference(dataset, model, grid),
             figure=figure,

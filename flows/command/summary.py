@@ -40,6 +40,8 @@ def show(summary: Summary) -> None:
     show_verdicts(console, summary.verification)
     if summary.median_radius is not None:
         console.print(of_radius(summary.radius_points, *summary.median_radius))
+    if summary.properties:
+        _show_properties(console, summary.properties)
     if summary.reference:
         console.print(_reference(summary))
     where = {
@@ -89,6 +91,22 @@ def _verdicts(verification: list[dict[str, Any]]) -> Table:
         shares = (Text(of_share(row, name)) for name in names)
         table.add_row(decimal(row["epsilon"]), *counts, *shares)
     return table
+
+
+def _show_properties(console: Console, rows: list[dict[str, Any]]) -> None:
+    title = f"Required of features, {rows[0]['points']} sampled points"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for column in ("requirement", "epsilon", "proved", "broken", "open"):
+        table.add_column(column, justify="left" if column == "requirement" else "right")
+    for row in rows:
+        proved = Text(of_share(row, "certified"))
+        broken, left = f"{row['falsified']:.2%}", str(row["open"])
+        table.add_row(row["requirement"], decimal(row["epsilon"]), proved, broken, left)
+    console.print(table)
+    for requirement in dict.fromkeys(row["requirement"] for row in rows):
+        examples = [r["counterexample"] for r in rows if r["requirement"] == requirement]
+        for example in list(filter(None, examples))[:1]:
+            console.print(f"{requirement}: {example}", markup=False)
 
 
 def _reference(summary: Summary) -> Table:

@@ -103,10 +103,10 @@ def verify_pairs(
         for epsilon in epsilons
     ]
     found: dict[int, PairResult] = {}
-    places = {id(job): place for place, job in enumerate(jobs)}
+    places = {job: place for place, job in enumerate(jobs)}
     with closing(answers(question, jobs, resources, store=store, fresh=fresh)) as results:
         for job, result in results:
-            found[places[id(job)]] = result
+            found[places[job]] = result
             on_result(result)
     return [found[place] for place in range(len(jobs))]
 
