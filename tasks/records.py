@@ -16,7 +16,9 @@ SIGNIFICANCE = 0.05
 class Summary(BaseModel):
     """What a run found; `--json` writes it, the last screen shows it.
 
-    `clean_accuracy` and `epsilon_grid` are of all `test_images`, `verification` of a sample.
+    `clean_accuracy`, `measures` and `epsilon_grid` are of all `test_images` (rows, of a table: see
+    `noun`), `verification` of a sample with equal numbers of each class; recalls of class
+    `positive`.
     `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
     points; None where it was not asked. `properties` has a row for each requirement and radius.
     `url` is `RunRef.url`. `champion` says that the run made
@@ -35,6 +37,9 @@ class Summary(BaseModel):
     champion: bool = False
     test_images: int
     clean_accuracy: float
+    measures: dict[str, float] = {}
+    positive: str | None = None
+    noun: str = "image"
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]
     median_radius: tuple[float, float] | None

@@ -48,7 +48,7 @@ def report(
         radii = None if radius_file is None else pd.read_csv(radius_file.verified_path())
         if radii is not None:
             metrics.check_radii(table, radii)
-        verified = metrics.verification_summary(table)
+        verified = metrics.verification_summary(table, load(dataset).positive)
         title = f"{dataset.name} {model.architecture}, {dataset.test_size:,} test images"
         figure = _write(log, grid, verified, title, load(dataset).perturbation.unit)
         points = test_points(dataset, *attack_files, settings.attack)
@@ -63,7 +63,10 @@ def report(
             architecture=model.architecture,
             model_version="",
             test_images=dataset.test_size,
-            clean_accuracy=model.clean_accuracy,
+            clean_accuracy=model.clean.accuracy,
+            measures=model.clean.others,
+            positive=_positive(dataset),
+            noun=load(dataset).domain.noun,
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
@@ -100,6 +103,11 @@ def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str, uni
     return str(figure)
 
 
+def _positive(dataset: DatasetRef) -> str | None:
+    data = load(dataset)
+    return None if data.positive is None else data.class_names[data.positive]
+
+
 def _write_points(log: Run, points: dict[str, Any]) -> None:
     """What held at each test point, so that versions can be compared on the same ones."""
     path = log.ref.folder / "tables/test_points.npz"
@@ -124,7 +132,7 @@ def _beside_reference(
     return dict(
         zip(
             REFERENCE,
-            zip(REFERENCE.values(), (model.clean_accuracy, first), strict=True),
+            zip(REFERENCE.values(), (model.clean.accuracy, first), strict=True),
             strict=True,
         )
     )
@@ -151,8 +159,8 @@ def _key_numbers(
         for share in ("certified_accuracy", "certified_deployed_accuracy"):
             key = f"verification/{share}/eps_{decimal(row['epsilon'])}"
             tags[key] = round(row[share], 4)
-    if model.never_predicted:
-        tags[NEVER_PREDICTED] = ", ".join(model.never_predicted)
+    if model.clean.never_predicted:
+        tags[NEVER_PREDICTED] = ", ".join(model.clean.never_predicted)
     if summary.median_radius is not None:
         tags["radius/proved_q0.5"] = round(summary.median_radius[0], 4)
     return tags

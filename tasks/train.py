@@ -17,7 +17,7 @@ from tasks.data import DatasetRef, load
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
-    from tasks.core.arrays import Float32Array, Mask
+    from tasks.core.arrays import Float32Array
     from tasks.core.data.datasets import Dataset
     from tasks.core.models.runtimes import Classifier
     from tasks.core.training.loop import EpochMetrics
@@ -26,19 +26,28 @@ CHECKPOINTS = Path("checkpoints")  # of this project folder
 CHECKPOINT_VERSION = "2"  # changes whenever a training's weights could: old states are not used
 
 
-class ModelRef(BaseModel):
-    """A trained model's file, its MLflow id and its accuracy on the whole test set.
+class CleanMeasures(BaseModel):
+    """On the whole test set, undisturbed: accuracy, and what it hides where classes are unequal.
 
-    `never_predicted` are the names of the classes that no point of it is given.
+    `others` are `by_class.measures`; `never_predicted` the names of classes that no point is given.
     """
+
+    model_config = ConfigDict(frozen=True)
+
+    accuracy: float
+    others: dict[str, float]
+    never_predicted: tuple[str, ...]
+
+
+class ModelRef(BaseModel):
+    """A trained model's file, its MLflow id, and what it is worth undisturbed."""
 
     model_config = ConfigDict(frozen=True)
 
     file: ArtifactRef
     model_id: str
     architecture: str
-    clean_accuracy: float
-    never_predicted: tuple[str, ...] = ()
+    clean: CleanMeasures
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -69,20 +78,9 @@ def train(
     if trained.warning:
         log.alert("training", trained.warning)
     logits = Classifier(trained.model).logits(data.test_inputs)
-    predictions = logits.argmax(axis=1)
-    right = predictions == data.test_labels
-    clean_accuracy = float(right.mean())
-    missed = by_class.never_predicted(predictions, data.num_classes)
-    if missed:
-        log.alert("classes", by_class.warning_of_never_predicted(missed, data.class_names))
-    if data.positive is not None:
-        log.metrics(_of_positive(data, logits, right))
+    clean = measured(data, logits, log)
     log.metrics(
         {
-            "clean_accuracy": clean_accuracy,
-            "balanced_accuracy": by_class.balanced_accuracy(
-                data.test_labels, right, data.num_classes
-            ),
             "train/seconds": sum(epoch["epoch_seconds"] for epoch in trained.history),
             "train/best_epoch": trained.best_epoch,
             "train/parameters": trained.model.count_params(),
@@ -99,17 +97,24 @@ def train(
         file=file,
         model_id=model_id,
         architecture=settings.name,
-        clean_accuracy=clean_accuracy,
-        never_predicted=tuple(data.class_names[label] for label in missed),
+        clean=clean,
     )
 
 
-def _of_positive(data: Dataset, logits: Float32Array, right: Mask) -> dict[str, float]:
-    """How well the class that counts is found."""
-    assert data.positive is not None
-    found = by_class.recalls(data.test_labels, right, data.num_classes)
-    curve = by_class.area_under_curve(data.test_labels, logits, data.positive)
-    return {"recall": float(found[data.positive])} | ({} if curve is None else {"auc": curve})
+def measured(data: Dataset, logits: Float32Array, log: Run) -> CleanMeasures:
+    """What a model does with the whole test set undisturbed, logged."""
+    predictions = logits.argmax(axis=1)
+    missed = by_class.never_predicted(predictions, data.num_classes)
+    if missed:
+        log.alert("classes", by_class.warning_of_never_predicted(missed, data.class_names))
+    accuracy = float((predictions == data.test_labels).mean())
+    others = by_class.measures(data.test_labels, logits, data.positive)
+    log.metrics({"clean_accuracy": accuracy} | others)
+    return CleanMeasures(
+        accuracy=accuracy,
+        others=others,
+        never_predicted=tuple(data.class_names[label] for label in missed),
+    )
 
 
 def _checkpoint(dataset: DatasetRef, settings: TrainingSettings, seed: int) -> Path:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.verdicts import VERDICT_COLUMNS
-from tasks.descriptions import of_radius, of_share, witnesses
+from tasks.descriptions import of_measures, of_radius, of_share, witnesses
 from tasks.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import way_to
@@ -29,6 +29,8 @@ def show(summary: Summary) -> None:
         f"[bold]{summary.dataset} {summary.architecture}[/]  clean accuracy "
         f"[bold]{summary.clean_accuracy:.2%}[/]"
     )
+    if summary.positive is not None:
+        console.print(of_measures(summary), markup=False)
     if summary.dataset != summary.dataset_requested:
         console.print(
             f"[bold yellow]{summary.dataset_requested} could not be had: "
@@ -57,13 +59,20 @@ def show(summary: Summary) -> None:
 
 
 def _attacks(summary: Summary) -> Table:
-    table = Table(title=f"Accuracy, all {summary.test_images:,} test images", title_justify="left")
-    for column in ("epsilon", "under FGSM", "under PGD", "proved by bounds"):
+    whose = "" if summary.positive is None else f"; recall of {summary.positive}"
+    title = f"Accuracy, all {summary.test_images:,} test {summary.noun}s{whose}"
+    table = Table(title=title, title_justify="left")
+    names = {"fgsm": "under FGSM", "pgd": "under PGD", "certified": "proved by bounds"}
+    for column in ("epsilon", *names.values()):
         table.add_column(column, justify="right")
     for row in summary.epsilon_grid:
-        cells = (row[key] for key in ("fgsm_accuracy", "pgd_accuracy", "certified_accuracy"))
-        table.add_row(decimal(row["epsilon"]), *(f"{cell:.2%}" for cell in cells))
+        table.add_row(decimal(row["epsilon"]), *(_of_attack(row, name) for name in names))
     return table
+
+
+def _of_attack(row: dict[str, float], name: str) -> str:
+    recall = row.get(f"{name}_recall")
+    return f"{row[f'{name}_accuracy']:.2%}" + ("" if recall is None else f"; {recall:.2%}")
 
 
 def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:

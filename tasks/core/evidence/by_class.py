@@ -22,6 +22,17 @@ def balanced_accuracy(labels: IntArray, right: Mask, num_classes: int) -> float:
     return float(np.nanmean(recalls(labels, right, num_classes)))
 
 
+def measures(labels: IntArray, logits: Float32Array, positive: int | None) -> dict[str, float]:
+    """`balanced_accuracy`, and of the class that counts, if any, `recall` and `auc`."""
+    right = logits.argmax(axis=1) == labels
+    found = {"balanced_accuracy": balanced_accuracy(labels, right, logits.shape[1])}
+    if positive is None:
+        return found
+    found["recall"] = float(recalls(labels, right, logits.shape[1])[positive])
+    curve = area_under_curve(labels, logits, positive)
+    return found if curve is None else found | {"auc": curve}
+
+
 def area_under_curve(labels: IntArray, logits: Float32Array, positive: int) -> float | None:
     """Of the receiver operating characteristic of one class against the others.
 

@@ -127,7 +127,7 @@ SHARES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 SECONDS = ("seconds", "witness_seconds")
 
 
-def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
+def verification_summary(table: pd.DataFrame, positive: int | None = None) -> pd.DataFrame:
     """One row per radius of a `verification_table`: points per verdict, and what they prove.
 
     `certified_accuracy` is the share proved (a lower estimate of the robust accuracy),
@@ -135,13 +135,18 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     `unbroken_accuracy` the share not falsified (an upper one); over all `points` of the sample. The
     first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
     counts those of the unknown points that Marabou alone found robust, `witness_confirmed` and
-    `witness_undecided` the proofs that it was asked about.
+    `witness_undecided` the proofs that it was asked about. `certified_recall` is the share proved
+    of the points of class `positive`.
     """
     epsilon = table["epsilon"]
     counted = COUNTS | WITNESSES
     counts = {name: marked(table).groupby(epsilon).sum() for name, marked in counted.items()}
     shares = {name: marked(table).groupby(epsilon).mean() for name, marked in SHARES.items()}
     seconds = {name: table.groupby("epsilon")[name].sum() for name in SECONDS if name in table}
+    if positive is not None:
+        of_class = table[table["label"] == positive]
+        proved = SHARES["certified_accuracy"](of_class).groupby(of_class["epsilon"]).mean()
+        shares["certified_recall"] = proved
     return with_intervals(pd.DataFrame(counts | shares | seconds).reset_index())
 
 
