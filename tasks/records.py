@@ -151,6 +151,8 @@ class DataCheck(BaseModel):
         if self.drift is None:
             return f"{self.dataset}: new data; champion {self.champion} has no profile of its own"
         parts = ", ".join(f"{name} {value:.3f}" for name, value in self.drift.parts().items())
+        if self.drift.feature:
+            parts += f", most {self.drift.feature}"
         return (
             f"{self.dataset}: new data, drift from champion {self.champion}'s: {self.drift.word} "
             f"(stability index: {parts})"
