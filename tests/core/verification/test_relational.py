@@ -24,7 +24,7 @@ from tasks.core.verification.relational import PairGoal, PairResult, verify_pair
 from tests.networks import random_network
 from tests.one_process import outcomes_here
 
-CASES = int(os.environ.get("CERTIFLOW_PAIR_CASES", "25"))
+CASES = int(os.environ.get("CERTIFLOW_PAIR_CASES", "60"))
 FEATURES = [
     Feature(name="late", kind="integer", lower=0, upper=2, mutable=False),
     Feature(name="amount", kind="integer", lower=0, upper=3, scale=1),
