@@ -42,15 +42,18 @@ def report(
     `questions` are the files of verdicts, and of critical radii and required properties if asked.
     """
     log, (verified_file, radius_file, properties_file) = Run(run), questions
+    data = load(dataset)
     with console.stage("report", 3) as progress:
         grid = epsilon_grid(dataset, *attack_files, settings.attack)
         table = pd.read_csv(verified_file.verified_path())
         radii = None if radius_file is None else pd.read_csv(radius_file.verified_path())
         if radii is not None:
             metrics.check_radii(table, radii)
-        verified = metrics.verification_summary(table, load(dataset).positive)
-        title = f"{dataset.name} {model.architecture}, {dataset.test_size:,} test images"
-        figure = _write(log, grid, verified, title, load(dataset).perturbation.unit)
+        verified = metrics.verification_summary(table, data.positive)
+        title = (
+            f"{dataset.name} {model.architecture}, {dataset.test_size:,} test {data.domain.noun}s"
+        )
+        figure = _write(log, grid, verified, title, data.perturbation.unit)
         points = test_points(dataset, *attack_files, settings.attack)
         _write_points(log, points)
         progress.advance()
@@ -65,8 +68,8 @@ def report(
             test_images=dataset.test_size,
             clean_accuracy=model.clean.accuracy,
             measures=model.clean.others,
-            positive=_positive(dataset),
-            noun=load(dataset).domain.noun,
+            positive=None if data.positive is None else data.class_names[data.positive],
+            noun=data.domain.noun,
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
@@ -101,11 +104,6 @@ def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str, uni
     log.files("tables", table)
     log.files("figures", figure)
     return str(figure)
-
-
-def _positive(dataset: DatasetRef) -> str | None:
-    data = load(dataset)
-    return None if data.positive is None else data.class_names[data.positive]
 
 
 def _write_points(log: Run, points: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ def adversarial_rows(
 ) -> None:
     """A line per row: at the least epsilon that breaks it, else the greatest, what FGSM changes."""
     count = len(examples.labels)
-    figure = blank(11, 0.4 + 0.25 * count * (MOST_CHANGES + 2))
+    figure = blank(7.5, 0.4 + 0.19 * count * (MOST_CHANGES + 3))
     axes = figure.subplots(count, 1, squeeze=False)[:, 0]
     for row, panel in enumerate(axes):
         index = _shown(examples, row)
