@@ -59,6 +59,18 @@ def look_at_model(
     return settings, file.absolute()
 
 
+def look_at_evaluation(model: str, settings: Settings) -> Path:
+    """The file of a model that is to be evaluated as the settings ask.
+
+    Raises:
+        CertiflowError: as `look_at_settings` and `look_at_model`.
+    """
+    look_at_settings(settings)
+    file = model_path(model)
+    check_fit(ends(file), settings.data.name, _extent(settings.data.dataset))
+    return file.absolute()
+
+
 def _extent(dataset: str) -> Extent:
     if dataset in DATASETS:
         return known_extent(dataset)
