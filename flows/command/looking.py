@@ -20,11 +20,13 @@ def look_at_settings(*runs: Settings) -> None:
     """The data that training will need, as far as they are on this machine; folder and cluster.
 
     Raises:
-        CertiflowError: a file of the user's own that is no dataset; more samples than test points;
-            a folder that cannot be written; a cluster that does not answer.
+        CertiflowError: a file of the user's own that is no dataset; training that needs images and
+            rows of a table; more samples than test points; a folder that cannot be written; a
+            cluster that does not answer.
     """
     for settings in runs:
         extent = _extent(settings.data.dataset)
+        settings.training.check_data(extent.input_shape)
         _check_samples(
             "verification.samples", settings.verification.samples, settings.data.name, extent
         )
