@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from flows.command.verify_command import model_path
 from flows.configuration import describe
-from tasks.core.data import own_data
-from tasks.core.data.datasets import Extent, known_extent
+from tasks.core.data.datasets import Extent
+from tasks.core.data.sources import SOURCES, load
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
-from tasks.settings import DATASETS, Effort, ModelSettings, Settings
+from tasks.settings import DataSettings, Effort, ModelSettings, Settings
 
 
 def look_at_settings(*runs: Settings) -> None:
@@ -24,7 +24,7 @@ def look_at_settings(*runs: Settings) -> None:
             a folder that cannot be written; a cluster that does not answer.
     """
     for settings in runs:
-        extent = _extent(settings.data.dataset)
+        extent = _extent(settings.data)
         _check_samples(
             "verification.samples", settings.verification.samples, settings.data.name, extent
         )
@@ -48,7 +48,7 @@ def look_at_model(
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
         raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
-    name, extent = settings.data.name, _extent(settings.data.dataset)
+    name, extent = settings.data.name, _extent(settings.data)
     for section in (settings.verification, settings.radius):
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
@@ -59,10 +59,11 @@ def look_at_model(
     return settings, file.absolute()
 
 
-def _extent(dataset: str) -> Extent:
-    if dataset in DATASETS:
-        return known_extent(dataset)
-    return own_data.load_own(Path(dataset)).extent
+def _extent(data: DataSettings) -> Extent:
+    if data.dataset in SOURCES:
+        return SOURCES[data.dataset].extent
+    own = load(data.dataset, data.cache, scale=data.scale, most_changes=data.category_changes)
+    return own.extent
 
 
 def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:
