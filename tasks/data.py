@@ -83,8 +83,6 @@ def load(ref: DatasetRef) -> Dataset:
 
 
 @cache
-def load_checked(
-    source: str, cache_folder: Path, scale: Scale, category_changes: int
-) -> Dataset:
+def load_checked(source: str, cache_folder: Path, scale: Scale, category_changes: int) -> Dataset:
     """Files are read and hashed once in a process, not once a stage."""
     return sources.load(source, cache_folder, scale=scale, most_changes=category_changes)

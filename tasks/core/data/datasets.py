@@ -84,8 +84,10 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of all inputs and labels with their shapes."""
+        """Digest of all inputs and labels with their shapes, and of how those of a table move."""
         digest = hashlib.sha256()
+        if self.domain.is_table:
+            digest.update(self.perturbation.sha256.encode())
         parts = (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels)
         for array in parts:
             digest.update(repr((array.shape, array.dtype.str)).encode())

@@ -60,9 +60,7 @@ def fetch(
     with _locked(folder, "choose another folder with data.cache"):
         for remote in files:
             remedy = f"that holds {remote.mirror_path}, or choose another data.dataset"
-            _fetch_file(
-                remote.file, folder, _addresses(remote), remedy, on_progress, on_warning
-            )
+            _fetch_file(remote.file, folder, _addresses(remote), remedy, on_progress, on_warning)
 
 
 def fetch_file(file: CheckedFile, folder: Path, addresses: Sequence[str], *, remedy: str) -> Path:

@@ -19,19 +19,17 @@ from tasks.core.data.pinned_files import GZIP_MAGIC
 from tasks.core.errors import CertiflowError
 
 PARQUET_MAGIC = b"PAR1"
+SEPARATORS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "?")
 TRUTH = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
 
 
 def read_frame(
-    path: Path,
-    *,
-    separator: str = ",",
-    columns: Sequence[str] = (),
-    content: bytes | None = None,
+    path: Path, columns: Sequence[str] = (), content: bytes | None = None
 ) -> pd.DataFrame:
     """The table in a file, or in its `content`; a CSV file's cells as text, as they are written.
 
+    Cells are separated by the one of comma, semicolon and tab that its first line has most of;
     `columns` names the columns of a CSV file that has no line of names.
 
     Raises:
@@ -47,7 +45,7 @@ def read_frame(
             names = [str(name) for name in frame.columns]
             frame.columns = pd.Index(names)
         else:
-            frame, names = _read_csv(content.decode("utf-8-sig"), separator, list(columns))
+            frame, names = _read_csv(content.decode("utf-8-sig"), list(columns))
     except UnicodeDecodeError as error:
         raise CertiflowError(f"{path}: is not text in UTF-8 ({error}): convert it") from error
     except (OSError, EOFError, ValueError, zlib.error, csv.Error, pd.errors.ParserWarning) as error:
@@ -94,11 +92,15 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CertiflowError(f"{path}: {error.strerror or error}: name a CSV or Parquet file") from error
+        raise CertiflowError(
+            f"{path}: {error.strerror or error}: name a CSV or Parquet file"
+        ) from error
 
 
-def _read_csv(text: str, separator: str, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
+def _read_csv(text: str, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """The table, and the names as they are written: pandas renames those that stand twice."""
+    line = text.partition("\n")[0]
+    separator = max(SEPARATORS, key=line.count)
     first = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
     names = columns or first
     if not first:

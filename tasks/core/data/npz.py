@@ -19,9 +19,7 @@ MOST_PACKED = 1100  # deflate makes at most about 1,032 bytes of one
 Array = NDArray[np.generic]
 
 
-def read_arrays(
-    path: Path, names: Sequence[str], optional: Sequence[str] = ()
-) -> dict[str, Array]:
+def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Array]:
     """The arrays of these names, and those of the optional ones that are there.
 
     Raises:

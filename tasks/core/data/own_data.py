@@ -39,10 +39,11 @@ def load_own(path: Path, *, scale: Scale = "range", most_changes: int = 0) -> Da
     if not NAME.fullmatch(path.stem):
         raise CertiflowError(f"{path}: name it with letters, digits, _ and - only")
     if is_table(str(path)):
-        from tasks.core.data.tables import read_table  # pandas takes long to import
+        from tasks.core.data.tables import dataset_of, read_frames  # pandas takes long to import
 
         schema = read_schema(path, Schema)
-        return read_table(schema, path, scale=scale, most_changes=most_changes)
+        frames = read_frames(schema, path.parent)
+        return dataset_of(schema, path, frames, scale, most_changes)
     return _images_in(path)
 
 
@@ -95,7 +96,9 @@ def _labels(path: Path, name: str, arrays: dict[str, Array], count: int) -> IntA
         raise CertiflowError(f"{path}: {name} has negative labels: expected 0 and up")
     greatest = int(labels.max())  # before the cast: beyond int64 it would become negative
     if greatest > np.iinfo(np.int64).max:
-        raise CertiflowError(f"{path}: {name} has the label {greatest}: expected 0 and up, in order")
+        raise CertiflowError(
+            f"{path}: {name} has the label {greatest}: expected 0 and up, in order"
+        )
     return labels.astype(np.int64)
 
 

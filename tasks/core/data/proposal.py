@@ -77,7 +77,9 @@ def read_published(path: Path) -> dict[str, Column]:
     frame = read_frame(path)
     absent = [name for name in PUBLISHED if name not in frame]
     if absent:
-        raise CertiflowError(f"{path}: lacks the column {absent[0]}: expected {', '.join(PUBLISHED)}")
+        raise CertiflowError(
+            f"{path}: lacks the column {absent[0]}: expected {', '.join(PUBLISHED)}"
+        )
     found = {}
     for row in frame[list(PUBLISHED)].itertuples(index=False):
         if row.type not in {"int", "real"}:

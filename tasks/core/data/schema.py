@@ -1,14 +1,14 @@
 """What the columns of a table mean: read from a YAML file beside it.
 
-    source: customers.csv
-    target: status
-    classes: [kept, {name: left, values: [closed, moved]}]
-    positive: left
-    features:
-    - {name: age, kind: integer, lower: 18, upper: 99, mutable: false}
-    - {name: balance, lower: 0, upper: 100000, unit: EUR}
-    - {name: region, kind: category, categories: [north, south], mutable: false}
-    relations: [age <= 21 -> balance <= 50000]
+source: customers.csv
+target: status
+classes: [kept, {name: left, values: [closed, moved]}]
+positive: left
+features:
+- {name: age, kind: integer, lower: 18, upper: 99, mutable: false}
+- {name: balance, lower: 0, upper: 100000, unit: EUR}
+- {name: region, kind: category, categories: [north, south], mutable: false}
+relations: [age <= 21 -> balance <= 50000]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.core.errors import CertiflowError
-from tasks.core.properties.domain import Domain, Feature, Word
+from tasks.core.properties.domain import Domain, Feature, Word, word
 
 
 class Label(BaseModel):
@@ -36,7 +36,9 @@ class Label(BaseModel):
 
 
 def _label(value: Any) -> Any:
-    return value if isinstance(value, Mapping | Label) else {"name": value, "values": [value]}
+    if isinstance(value, Mapping | Label):
+        return value
+    return {"name": word(value), "values": [value]}
 
 
 class Schema(BaseModel):
@@ -46,7 +48,6 @@ class Schema(BaseModel):
         source: CSV (may be gzipped) or Parquet file, relative to the schema's.
         test_source: another one with the test rows; without, `test_share` of the rows, drawn by
             class with `split_seed`, are for testing.
-        separator: between a CSV file's cells.
         columns: their names, for a CSV file without a line of them.
         target: the column with the class.
         classes: in the order of the model's outputs.
@@ -63,7 +64,6 @@ class Schema(BaseModel):
     test_source: str | None = None
     test_share: float = Field(default=0.2, gt=0, lt=1)
     split_seed: int = Field(default=0, ge=0, lt=2**32)
-    separator: str = Field(default=",", min_length=1, max_length=1)
     columns: tuple[str, ...] = ()
     target: str
     classes: tuple[Annotated[Label, BeforeValidator(_label)], ...] = Field(min_length=2)
@@ -78,12 +78,12 @@ class Schema(BaseModel):
     def _is_consistent(self) -> Schema:
         names = [feature.name for feature in self.features]
         inputs = [column for feature in self.features for column in feature.columns]
-        words = [word for label in self.classes for word in label.values]
+        values = [value for label in self.classes for value in label.values]
         for what, found in {
             "feature": names,
             "input": inputs,
             "class": self.class_names,
-            "value of a class": words,
+            "value of a class": values,
             "column": self.columns,
         }.items():
             twice = _twice(found)
@@ -153,7 +153,7 @@ def _described(detail: Any, model: type[Schema]) -> str:
     key = ".".join(str(part) for part in (*path, last))
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        inner = {"features": Feature, "classes": Label}
+        inner: dict[str, type[BaseModel]] = {"features": Feature, "classes": Label}
         owner = next((inner[part] for part in path if part in inner), model)
         return f"unknown key '{key}': allowed are {', '.join(owner.model_fields)}"
     if detail["type"] == "missing":
@@ -164,4 +164,4 @@ def _described(detail: Any, model: type[Schema]) -> str:
 
 
 def _twice(words: Iterable[str]) -> str | None:
-    return next((word for word, count in Counter(words).items() if count > 1), None)
+    return next((each for each, count in Counter(words).items() if count > 1), None)

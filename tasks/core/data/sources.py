@@ -108,7 +108,7 @@ class Source(Protocol):
         """What it holds, known without its files."""
 
     def read(self, name: str, folder: Path, scale: Scale, most_changes: int) -> Dataset:
-        """From its files in `folder`; raises `CertiflowError` when they are not what they must be."""
+        """From its files in `folder`; raises `CertiflowError` when they are others."""
 
 
 SOURCES: dict[str, Source] = {
@@ -214,9 +214,7 @@ def is_table(source: str) -> bool:
     return SOURCES[source].is_table if source in SOURCES else own_data.is_table(source)
 
 
-def load(
-    source: str, cache: Path, *, scale: Scale = "range", most_changes: int = 0
-) -> Dataset:
+def load(source: str, cache: Path, *, scale: Scale = "range", most_changes: int = 0) -> Dataset:
     """A dataset by name, from its files in `cache / name`, or one of the user's own by its path.
 
     Of a table, `scale` and `most_changes` say what an attacker may do; see `Perturbation`.

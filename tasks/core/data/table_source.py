@@ -33,10 +33,8 @@ class PublishedFile(BaseModel):
     addresses: tuple[str, ...]
 
     @property
-    def remote(self) -> RemoteFile:
-        return RemoteFile(
-            PinnedText(self.name, self.size, self.sha256), self.mirror, self.addresses
-        )
+    def content(self) -> PinnedText:
+        return PinnedText(self.name, self.size, self.sha256)
 
 
 class PublishedSchema(Schema):
@@ -60,7 +58,9 @@ class TableSource:
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        return tuple(file.remote for file in self.schema.files)
+        return tuple(
+            RemoteFile(file.content, file.mirror, file.addresses) for file in self.schema.files
+        )
 
     @property
     def extent(self) -> Extent:
@@ -70,15 +70,15 @@ class TableSource:
 
     def read(self, name: str, folder: Path, scale: Scale, most_changes: int) -> Dataset:
         """From the files in `folder`, checked; raises `CertiflowError` when they are others."""
-        from tasks.core.data.tables import dataset_of, read_table  # pandas takes long to import
+        from tasks.core.data.tables import dataset_of, read_frames  # pandas takes long to import
 
-        moves = {"scale": scale, "most_changes": most_changes}
+        schema = self.schema
         if self.bundled is not None:
-            frames = {self.schema.source: self.bundled()}
-            return dataset_of(self.schema, self._schema_path, frames, **moves)
-        pinned = [remote.file for remote in self.files]
-        contents = {file.name: file.read(folder / file.name) for file in pinned}
-        return read_table(self.schema, self._schema_path, contents=contents, **moves)
+            frames = {schema.source: self.bundled()}
+        else:
+            contents = {file.name: file.content.read(folder / file.name) for file in schema.files}
+            frames = read_frames(schema, folder, contents)
+        return dataset_of(schema, self._schema_path, frames, scale, most_changes)
 
     @property
     def _schema_path(self) -> Path:

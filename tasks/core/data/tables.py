@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,44 +30,39 @@ class Rows:
         return Rows(self.values[rows], self.labels[rows])
 
 
-def read_table(
-    schema: Schema,
-    path: Path,
-    *,
-    scale: Scale = "range",
-    most_changes: int = 0,
-    contents: dict[str, bytes] | None = None,
-) -> Dataset:
-    """The dataset of the schema that was read from `path`, named after it.
+def read_frames(
+    schema: Schema, folder: Path, contents: Mapping[str, bytes] | None = None
+) -> dict[str, pd.DataFrame]:
+    """The tables in `folder` that the schema names, by their names.
 
-    Args:
-        scale, most_changes: what an attacker may do; see `Perturbation`.
-        contents: of the schema's sources, where they have been read already.
-
-    Raises:
-        CertiflowError: the first cell, column or file that is not as the schema says.
+    `contents` are those of the files, where they have been read already. Raises as `read_frame`.
     """
-    frames = {}
-    for source in (schema.source, schema.test_source):
-        if source is not None:
-            frames[source] = read_frame(
-                path.parent / source,
-                separator=schema.separator,
-                columns=schema.columns,
-                content=None if contents is None else contents[source],
-            )
-    return dataset_of(schema, path, frames, scale=scale, most_changes=most_changes)
+    return {
+        source: read_frame(
+            folder / source,
+            columns=schema.columns,
+            content=None if contents is None else contents[source],
+        )
+        for source in (schema.source, schema.test_source)
+        if source is not None
+    }
 
 
 def dataset_of(
     schema: Schema,
     path: Path,
-    frames: dict[str, pd.DataFrame],
-    *,
+    frames: Mapping[str, pd.DataFrame],
     scale: Scale = "range",
     most_changes: int = 0,
 ) -> Dataset:
-    """The dataset of a schema and its tables by their sources; raises as `read_table`."""
+    """The dataset of a schema, named after its `path`, and of its tables.
+
+    Args:
+        scale, most_changes: what an attacker may do; see `Perturbation`.
+
+    Raises:
+        CertiflowError: the first cell or column that is not as the schema says.
+    """
     parts = [_rows(frame, source, schema) for source, frame in frames.items()]
     train, test = parts if len(parts) == 2 else _split(parts[0], schema)
     for label, name in enumerate(schema.class_names):

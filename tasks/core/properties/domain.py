@@ -21,13 +21,14 @@ Direction = Literal["both", "up", "down"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-def _word(value: Any) -> Any:
+def word(value: Any) -> Any:
+    """A number as it is written; truth values are refused."""
     if isinstance(value, bool):
-        raise ValueError(f"{value} is no word: quote it, since YAML reads yes, no, on, off as truth")
+        raise ValueError("put it in quotes: YAML reads yes, no, on and off as true or false")
     return str(value) if isinstance(value, int | float) else value
 
 
-Word = Annotated[str, BeforeValidator(_word)]  # of a category or a class, which may be a number
+Word = Annotated[str, BeforeValidator(word)]  # of a category or a class, which may be a number
 
 
 class Feature(BaseModel):
