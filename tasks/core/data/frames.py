@@ -22,6 +22,16 @@ PARQUET_MAGIC = b"PAR1"
 SEPARATORS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "?")
 TRUTH = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
+UNREADABLE = (  # what pandas and pyarrow raise on files that are no tables
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    NotImplementedError,
+    zlib.error,
+    csv.Error,
+    pd.errors.ParserWarning,
+)
 
 
 def read_frame(
@@ -41,14 +51,12 @@ def read_frame(
         if content.startswith(GZIP_MAGIC):
             content = gzip.decompress(content)
         if content.startswith(PARQUET_MAGIC):
-            frame = pd.read_parquet(io.BytesIO(content))
-            names = [str(name) for name in frame.columns]
-            frame.columns = pd.Index(names)
+            frame, names = _read_parquet(content)
         else:
             frame, names = _read_csv(content.decode("utf-8-sig"), list(columns))
     except UnicodeDecodeError as error:
         raise CertiflowError(f"{path}: is not text in UTF-8 ({error}): convert it") from error
-    except (OSError, EOFError, ValueError, zlib.error, csv.Error, pd.errors.ParserWarning) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise CertiflowError(f"{path}: cannot be read as CSV or Parquet ({reason})") from error
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -59,12 +67,18 @@ def read_frame(
     return frame.reset_index(drop=True)
 
 
-def numbers(column: pd.Series) -> tuple[FloatArray, Mask]:
-    """A column's numbers, nan where cells are empty, and which cells are neither."""
+def numbers(column: pd.Series, *, truth: bool = False) -> tuple[FloatArray, Mask]:
+    """A column's numbers, nan where cells are empty, and which cells are neither.
+
+    With `truth`, true and false are numbers too: 1 and 0.
+    """
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
     empty = (column.isna() | column.isin(MISSING)).to_numpy(dtype=bool)
-    texts = column.astype(str).replace(dict.fromkeys(MISSING, "nan")).to_numpy(dtype=object)
+    texts = column.astype(str)
+    if truth:
+        texts = texts.replace(TRUTH)
+    texts = texts.to_numpy(dtype=object)
     texts[empty] = "nan"
     try:
         return texts.astype(np.float64), np.zeros(len(column), dtype=bool)
@@ -95,6 +109,19 @@ def _content(path: Path) -> bytes:
         raise CertiflowError(
             f"{path}: {error.strerror or error}: name a CSV or Parquet file"
         ) from error
+
+
+def _read_parquet(content: bytes) -> tuple[pd.DataFrame, list[str]]:
+    """The table, with names of text, and no column of a dictionary's places."""
+    frame = pd.read_parquet(io.BytesIO(content))
+    names = [str(name) for name in frame.columns]
+    frame.columns = pd.Index(names)
+    kinds = {
+        name: kind.categories.dtype
+        for name, kind in frame.dtypes.items()
+        if isinstance(kind, pd.CategoricalDtype)
+    }
+    return frame.astype(kinds), names
 
 
 def _read_csv(text: str, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) 
     except zipfile.BadZipFile as error:
         hint = f"{error}; save it with np.savez" if _is_npy(path) else str(error)
         raise CertiflowError(f"{path}: cannot be read as .npz without pickles ({hint})") from error
-    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zlib.error) as error:
         raise CertiflowError(f"{path}: cannot be read as .npz without pickles ({error})") from error
     except MemoryError as error:
         raise CertiflowError(f"{path}: does not fit into memory: use fewer inputs") from error

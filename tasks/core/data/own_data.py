@@ -122,7 +122,7 @@ def _class_names(path: Path, arrays: dict[str, Array], count: int) -> tuple[str,
         return ()
     names = arrays[CLASS_NAMES]
     is_text = names.ndim == 1 and names.dtype.kind == "U"
-    if not is_text or len(names) < count or len(set(names.tolist())) < len(names) or "" in names:
+    if not is_text or len(names) != count or len(set(names.tolist())) < len(names) or "" in names:
         raise CertiflowError(
             f"{path}: {CLASS_NAMES} is {names.dtype} of shape {names.shape}: expected a different "
             f"text for each of the {count} classes"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from tasks.core.data.frames import TRUTH, numbers, read_frame, words
+from tasks.core.data.frames import numbers, read_frame, words
 from tasks.core.errors import CertiflowError
 
 MOST_CATEGORIES = 100  # more different words are names or free text
@@ -97,7 +97,7 @@ def read_published(path: Path) -> dict[str, Column]:
 
 
 def _column(column: pd.Series) -> Column:
-    values, bad = numbers(column.replace(TRUTH) if column.dtype == object else column)
+    values, bad = numbers(column, truth=True)
     if bad.any():
         return _text(column)
     known = values[~np.isnan(values)]

@@ -13,6 +13,7 @@ relations: [age <= 21 -> balance <= 50000]
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -160,7 +161,7 @@ def _described(detail: Any, model: type[Schema]) -> str:
         return f"{key} is missing"
     if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
         return message if key == "schema" else f"{key}: {message}"
-    return f"{key} is {detail['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} is {reprlib.repr(detail['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _twice(words: Iterable[str]) -> str | None:

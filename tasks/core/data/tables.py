@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,13 @@ import pandas as pd
 
 from tasks.core.arrays import Float32Array, FloatArray, IntArray, Mask
 from tasks.core.data.datasets import DataCard, Dataset
-from tasks.core.data.frames import TRUTH, numbers, read_frame, words
+from tasks.core.data.frames import numbers, read_frame, words
 from tasks.core.data.schema import Schema
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.domain import Feature
 from tasks.core.properties.perturbation import Perturbation, Scale
+
+MOST_LISTED, MOST_SHOWN = 10, 60  # names and characters, in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +98,9 @@ def _rows(frame: pd.DataFrame, source: str, schema: Schema) -> Rows:
         if name not in frame:
             close = difflib.get_close_matches(name, frame.columns, n=1)
             hint = f"did you mean '{close[0]}'? " if close else ""
-            listed = ", ".join(frame.columns[:8]) + (", …" if frame.shape[1] > 8 else "")
-            raise CertiflowError(f"{source}: has no column '{name}': {hint}it has {listed}")
+            raise CertiflowError(
+                f"{source}: has no column '{name}': {hint}it has {_listed(frame.columns)}"
+            )
     values = [_values(frame[feature.name], feature, source) for feature in schema.features]
     return Rows(np.stack(values, axis=1), _labels(frame[schema.target], source, schema))
 
@@ -106,8 +109,7 @@ def _labels(column: pd.Series, source: str, schema: Schema) -> IntArray:
     places = {word: place for place, each in enumerate(schema.classes) for word in each.values}
     found = words(column, tuple(places))
     labels = found.map(places).to_numpy(dtype=np.float64, na_value=np.nan)
-    known = ", ".join(places)
-    _refuse(np.isnan(labels), column, source, f"one of the values of classes: {known}")
+    _refuse(np.isnan(labels), column, source, f"a value of a class: {_listed(places)}")
     if found.nunique() == 1:
         raise CertiflowError(
             f"{source}: the target {schema.target} is constant: every row is '{found.iloc[0]}'; "
@@ -123,11 +125,9 @@ def _values(column: pd.Series, feature: Feature, source: str) -> FloatArray:
         places = {word: place for place, word in enumerate(feature.categories)}
         values = found.map(places).to_numpy(dtype=np.float64, na_value=np.nan)
         unseen = np.isnan(values) & found.notna().to_numpy()
-        _refuse(unseen, column, source, f"one of {', '.join(feature.categories)}")
+        _refuse(unseen, column, source, f"one of {_listed(feature.categories)}")
         return values
-    if feature.kind == "binary" and not pd.api.types.is_numeric_dtype(column):
-        column = column.replace(TRUTH)
-    values, bad = numbers(column)
+    values, bad = numbers(column, truth=feature.kind == "binary")
     _refuse(bad, column, source, f"a number (kind: {feature.kind})")
     if feature.is_whole:
         broken = ~np.isnan(values) & (values != np.round(values))
@@ -143,12 +143,17 @@ def _refuse(wrong: Mask, column: pd.Series, source: str, expected: str) -> None:
         return
     row = int(np.argmax(wrong))
     value = column.iloc[row]
-    cell = "empty" if pd.isna(value) or value == "" else f"'{value}'"
+    cell = "empty" if pd.isna(value) or value == "" else repr(str(value)[:MOST_SHOWN])
     rest = f" (and {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
     raise CertiflowError(
         f"{source}: row {row + 1}: {column.name} is {cell}: expected {expected}{rest}; correct the "
         "file, or the schema"
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:MOST_LISTED]) + (", …" if len(first) > MOST_LISTED else "")
 
 
 def _split(rows: Rows, schema: Schema) -> tuple[Rows, Rows]:

@@ -71,6 +71,7 @@ def test_digest_follows_the_content(tmp_path: Path) -> None:
         ({"train_labels": np.array([0, 1, 2, 0, 1, 2**63], dtype=np.uint64)}, "label 92233720368"),
         ({"train_labels": np.array([0, 1, 2, 0, 1, 10**9])}, "label 1000000000 for 6 images"),
         ({"class_names": np.array(["a", "b"])}, "a different text for each of the 3 classes"),
+        ({"class_names": np.array(["a", "b", "c", "d"])}, "a different text"),
         ({"class_names": np.array(["a", "b", "a"])}, "a different text"),
         ({"class_names": np.array([b"a", b"b", b"c"])}, "a different text"),
         ({"class_names": np.array(["a", None, "c"])}, "without pickles"),

@@ -19,6 +19,7 @@ COLUMNS = {
     "age": [str(20 + row % 50) for row in range(ROWS)],
     "rate": [str(row % 7 / 10) for row in range(ROWS)],
     "known": [str(row % 2) for row in range(ROWS)],
+    "old": [str(row % 3 == 0) for row in range(ROWS)],
     "sex": [str(1 + row % 2) for row in range(ROWS)],
     "children": [str(row % 5) for row in range(ROWS)],
     "country": [("no", "Österreich", "US: east")[row % 3] for row in range(ROWS)],
@@ -49,6 +50,7 @@ def test_columns(table: Path) -> None:
         "age": {"kind": "integer", "lower": 20, "upper": 69, "mutable": True},
         "rate": {"kind": "real", "lower": 0, "upper": 0.6, "mutable": True},
         "known": {"kind": "binary", "mutable": True},
+        "old": {"kind": "binary", "mutable": True},
         "sex": {"kind": "category", "categories": ["1", "2"], "mutable": False},
         "children": {"kind": "integer", "lower": 0, "upper": 4, "mutable": True},
         "country": {
@@ -84,7 +86,7 @@ def test_a_proposal_can_be_used(table: Path) -> None:
         load(str(path), table.parent)
     path.write_text(proposed(table).replace("# missing: impute", "missing: impute"))
     data = load(str(path), table.parent)
-    assert data.input_shape == (6 + 2 + 3,)
+    assert data.input_shape == (7 + 2 + 3,)
     assert len(data.test_labels) == ROWS // 5
 
 

@@ -136,6 +136,17 @@ def test_parquet(nullable: bool, tmp_path: Path) -> None:
     assert len(data.card.notes) == 1 + nullable
 
 
+def test_parquet_with_truth_values_and_dictionaries(tmp_path: Path) -> None:
+    frame = pd.DataFrame(CELLS).astype({"age": "int64", "balance": "float64"})
+    frame["region"] = frame["region"].astype("category")
+    frame["known"] = [True, None] * 10
+    frame.to_parquet(tmp_path / "customers.parquet")
+    features = [*values()["features"], {"name": "known", "kind": "binary"}]
+    path = written(tmp_path, source="customers.parquet", features=features, missing="impute")
+    data = load(path, tmp_path)
+    assert (np.concatenate([data.train_inputs, data.test_inputs])[:, 4] == 1).all()
+
+
 def test_truth_values_are_binary(tmp_path: Path) -> None:
     features = [*values()["features"], {"name": "id", "kind": "binary"}]
     content = csv_of(cells(id=dict.fromkeys(range(20), "False") | {4: "True", 5: "1"}))
@@ -157,7 +168,7 @@ def test_truth_values_are_binary(tmp_path: Path) -> None:
         ({"region": {19: "North"}}, "row 20: region is 'North'"),
         (
             {"status": {2: "sold"}},
-            "row 3: status is 'sold': expected one of .* kept, closed, moved",
+            "row 3: status is 'sold': expected a value of a class: kept, closed, moved",
         ),
         ({"status": {2: ""}}, "row 3: status is empty"),
         ({"status": dict.fromkeys(range(20), "kept")}, "target status is constant: .*'kept'"),
