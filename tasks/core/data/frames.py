@@ -113,7 +113,8 @@ def _content(path: Path) -> bytes:
 
 def _read_parquet(content: bytes) -> tuple[pd.DataFrame, list[str]]:
     """The table, with names of text, and no column of a dictionary's places."""
-    frame = pd.read_parquet(io.BytesIO(content))
+    plainly = {"ignore_metadata": True}  # what pandas wrote beside the columns may be damaged
+    frame = pd.read_parquet(io.BytesIO(content), to_pandas_kwargs=plainly)
     names = [str(name) for name in frame.columns]
     frame.columns = pd.Index(names)
     kinds = {

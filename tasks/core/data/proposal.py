@@ -98,7 +98,7 @@ def read_published(path: Path) -> dict[str, Column]:
 
 def _column(column: pd.Series) -> Column:
     values, bad = numbers(column, truth=True)
-    if bad.any():
+    if bad.any() or np.isinf(values).any():
         return _text(column)
     known = values[~np.isnan(values)]
     if len(known) == 0:
