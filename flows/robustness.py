@@ -19,6 +19,7 @@ from tasks.promotion import crown_first
 from tasks.radius import radius
 from tasks.records import Summary
 from tasks.report import report
+from tasks.requirements import properties, requirements
 from tasks.settings import Settings, decimal
 from tasks.tracking import model_name
 from tasks.train import train
@@ -53,7 +54,7 @@ def robustness_flow(settings: Settings, fresh: bool = False, parent: str | None 
 
 def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bool) -> Summary:
     """Trains a model and finds out what holds of it: the way from the data to the version."""
-    _check_samples(settings, dataset)
+    _check_questions(settings, dataset)
     _record_dataset(dataset, run)
     environment.load_keras()
     seed, ref = settings.seed, run.ref
@@ -68,8 +69,12 @@ def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bo
     radius_file = None
     if settings.radius is not None:
         radius_file = radius(dataset, model.file, settings.radius, seed, ref, fresh)
+    properties_file = None
+    if settings.properties is not None:
+        properties_file = properties(dataset, model.file, settings.properties, seed, ref, fresh)
     attack_files = (fgsm_file, pgd_file, bounds_file)
-    return report(dataset, model, attack_files, verified_file, radius_file, settings, ref)
+    questions = (verified_file, radius_file, properties_file)
+    return report(dataset, model, attack_files, questions, settings, ref)
 
 
 def run_tags(settings: Settings) -> dict[str, Any]:
@@ -114,9 +119,11 @@ def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
     return dataset
 
 
-def _check_samples(settings: Settings, dataset: DatasetRef) -> None:
+def _check_questions(settings: Settings, dataset: DatasetRef) -> None:
     """Before the training, not after it."""
-    for key in ("verification", "radius"):
+    if settings.properties is not None:
+        requirements(settings.properties, load(dataset))
+    for key in ("verification", "radius", "properties"):
         section = getattr(settings, key)
         if section is not None and section.samples > dataset.test_size:
             raise CertiflowError(

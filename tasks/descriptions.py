@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from tasks.records import Comparison, Decision, Summary
 
 
+GRID = {"fgsm_accuracy": "FGSM", "pgd_accuracy": "PGD", "certified_accuracy": "certified"}
+GRID_RECALLS = {
+    "fgsm_recall": "recall under FGSM",
+    "pgd_recall": "recall under PGD",
+    "certified_recall": "certified recall",
+}
+MEASURES = {"balanced_accuracy": "balanced accuracy {:.2%}", "auc": "AUC {:.4f}"}
+
+
+def of_measures(summary: Summary) -> str:
+    """What accuracy hides where classes are of unequal size, in words."""
+    found = summary.measures
+    parts = [text.format(found[name]) for name, text in MEASURES.items() if name in found]
+    if "recall" in found:
+        parts.append(f"recall of {summary.positive} {found['recall']:.2%}")
+    return ", ".join(parts)
+
+
 def of_run(summary: Summary, settings: Settings) -> str:
     """The result of a run of the main flow as one page."""
     lines = [
@@ -29,26 +47,52 @@ def of_run(summary: Summary, settings: Settings) -> str:
             f"\n**{summary.dataset_requested} could not be had: this is {summary.dataset}.**"
         )
     lines += [f"\n**Warning**: {warning}" for warning in summary.warnings]
+    if summary.positive is not None:
+        lines.append(f"\n{of_measures(summary)}.")
     for name, (theirs, ours) in summary.reference.items():
         lines.append(f"\n{name}: {ours:.2%} (reference: {theirs:.2%})")
-    whole = f"All {summary.test_images:,} test images"
+    whole = f"All {summary.test_images:,} test {summary.noun}s"
     lines += ["", f"{whole}: what attacks leave, and what linear bounds prove.", ""]
+    shown = GRID | (GRID_RECALLS if summary.positive is not None else {})
     lines += table(
-        ("epsilon", "FGSM", "PGD", "certified"),
+        ("epsilon", *shown.values()),
         (
-            (
-                decimal(row["epsilon"]),
-                row["fgsm_accuracy"],
-                row["pgd_accuracy"],
-                row["certified_accuracy"],
-            )
+            (decimal(row["epsilon"]), *(row[column] for column in shown))
             for row in summary.epsilon_grid
         ),
     )
     lines += ["", *_verdicts(summary.verification, settings.verification.engine)]
     if summary.median_radius is not None:
         lines += ["", f"{of_radius(summary.radius_points, *summary.median_radius)}."]
+    if summary.properties:
+        lines += ["", *_of_properties(summary.properties)]
     return "\n".join([*lines, "", of_place(summary.run_name, summary.url)])
+
+
+def _of_properties(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is required of features: shares of the sampled points, and a counterexample each."""
+    shown = table(
+        ("requirement", "epsilon", "points", "certified", "falsified", "open"),
+        (
+            (
+                row["requirement"],
+                decimal(row["epsilon"]),
+                row["points"],
+                of_share(row, "certified"),
+                float(row["falsified"]),
+                row["open"],
+            )
+            for row in rows
+        ),
+    )
+    examples = [row for row in rows if row["counterexample"]]
+    return [
+        f"Required of features, around {rows[0]['points']} sampled points.",
+        "",
+        *shown,
+        "",
+        *(f"- {row['requirement']}: {row['counterexample']}" for row in examples),
+    ]
 
 
 def of_study(

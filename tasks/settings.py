@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -57,6 +57,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "data": {"cache", "fallback"},
     "verification": {"workers", "cluster"},
     "radius": {"workers", "cluster"},
+    "properties": {"workers", "cluster"},
 }
 
 
@@ -192,6 +193,26 @@ class GlobalSettings(Effort):
     tolerance: float = Field(default=0.05, gt=0, allow_inf_nan=False)
 
 
+class PropertySettings(Effort):
+    """What is required of a table's features, around a stratified sample of test points.
+
+    Attributes:
+        monotone: features with which the score of `data.positive` must go `up` or `down`.
+        fair: features on which the decision must not depend.
+    """
+
+    monotone: dict[str, Literal["up", "down"]] = {}
+    fair: tuple[str, ...] = ()
+    samples: int = Field(default=20, ge=1)
+    epsilons: PositiveGrid = (0.01,)
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> PropertySettings:
+        if not (self.monotone or self.fair):
+            raise ValueError("properties asks for nothing: set monotone or fair, or leave it out")
+        return self
+
+
 class PromotionSettings(_Section):
     """When a challenger takes the champion's place; see `tasks.promotion`.
 
@@ -251,6 +272,7 @@ class Settings(_Command):
     attack: AttackSettings = AttackSettings()
     verification: VerificationSettings = VerificationSettings()
     radius: RadiusSettings | None = RadiusSettings()
+    properties: PropertySettings | None = None
     promotion: PromotionSettings = PromotionSettings()
     tracking: TrackingSettings = TrackingSettings()
 

@@ -37,7 +37,7 @@ class Dataset:
     """Inputs, float32, shape (n, *shape), and labels, int64, shape (n,), of named classes.
 
     All inputs are valid in the perturbation's domain, but for relations, which data may break.
-    `positive` is the label of the class that must not be missed, where there is one.
+    `positive` is the class whose recall counts, such as the phishing page that must be detected.
     """
 
     name: str
