@@ -110,18 +110,17 @@ def record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
 
 def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
     """The dataset asked for, or the fallback, loudly, when no source of it answers."""
-    cache = settings.data.cache.absolute()
     requested, fallback = settings.data.dataset, settings.data.fallback
     try:
-        dataset = download(requested, cache)
+        dataset = download(settings.data)
     except DatasetUnavailableError as error:
         if fallback is None or fallback == requested:
             raise
         console.warn(f"{error}. Using {fallback} INSTEAD OF {requested}.")
-        dataset = download(fallback, cache)
         used = settings.model_copy(
             update={"data": settings.data.model_copy(update={"dataset": fallback})}
         )
+        dataset = download(used.data)
         run.rename(settings.slug, used.slug)
         _rename_flow_run(used.title)
     return dataset

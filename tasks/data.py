@@ -12,10 +12,12 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core.data import datasets, own_data
+from tasks.core.data import sources
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.download import DatasetUnavailableError, fetch
 from tasks.core.errors import CertiflowError
+from tasks.core.properties.perturbation import Scale
+from tasks.settings import DataSettings
 
 
 class DatasetRef(BaseModel):
@@ -26,6 +28,8 @@ class DatasetRef(BaseModel):
     name: str
     source: str  # what `data.dataset` said: the name, or a file
     cache: Path
+    scale: Scale
+    category_changes: int
     sha256: str
     test_size: int
 
@@ -38,27 +42,30 @@ def _may_help(task: Any, task_run: Any, state: Any) -> bool:
 
 @task(
     name="download",
-    task_run_name="download {source}",
+    task_run_name="download {settings.dataset}",
     retries=2,
     retry_delay_seconds=exponential_backoff(backoff_factor=1),
     retry_condition_fn=_may_help,
     cache_policy=NO_CACHE,
 )
-def download(source: str, cache_folder: Path) -> DatasetRef:
+def download(settings: DataSettings) -> DatasetRef:
     """Brings a dataset into the cache and checks its content; see `fetch` for the errors."""
+    source, cache_folder = settings.dataset, settings.cache.absolute()
     with console.stage("download", None) as progress:
 
         def on_progress(file: str, done: int, total: int | None) -> None:
             progress.update(done, total, file)
 
         fetch(source, cache_folder, on_progress=on_progress, on_warning=console.warn)
-        data = load_checked(source, cache_folder)
+        data = load_checked(source, cache_folder, settings.scale, settings.category_changes)
         count = len(data.train_labels) + len(data.test_labels)
         progress.update(count, count, f"{data.name}, {len(data.test_labels)} of them for testing")
     return DatasetRef(
         name=data.name,
         source=source,
         cache=cache_folder,
+        scale=settings.scale,
+        category_changes=settings.category_changes,
         sha256=data.sha256,
         test_size=len(data.test_labels),
     )
@@ -66,7 +73,7 @@ def download(source: str, cache_folder: Path) -> DatasetRef:
 
 def load(ref: DatasetRef) -> Dataset:
     """The dataset; raises `CertiflowError` when its content is no longer what was downloaded."""
-    data = load_checked(ref.source, ref.cache)
+    data = load_checked(ref.source, ref.cache, ref.scale, ref.category_changes)
     if data.sha256 != ref.sha256:
         raise CertiflowError(
             f"{ref.name} in {ref.cache}: expected content {ref.sha256}, found {data.sha256}; "
@@ -76,8 +83,6 @@ def load(ref: DatasetRef) -> Dataset:
 
 
 @cache
-def load_checked(source: str, cache_folder: Path) -> Dataset:
+def load_checked(source: str, cache_folder: Path, scale: Scale, category_changes: int) -> Dataset:
     """Files are read and hashed once in a process, not once a stage."""
-    if source.endswith(own_data.SUFFIX):
-        return own_data.load_own(Path(source))
-    return datasets.load(source, cache_folder)
+    return sources.load(source, cache_folder, scale=scale, most_changes=category_changes)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tasks.core.data import own_data
-from tasks.core.data.sources import SOURCES
+from tasks.core.data.own_data import SUFFIXES
+from tasks.core.data.sources import SOURCES, is_table
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
+from tasks.core.properties.perturbation import Scale
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
 from tasks.core.verdicts import Engine
@@ -22,12 +23,15 @@ from tasks.core.verdicts import Engine
 if TYPE_CHECKING:
     from tasks.core.execution.asking import Resources
 
-DATASETS = (*SOURCES, "digits")
+DATASETS = tuple(SOURCES)
 
 
 def _known_dataset(name: str) -> str:
-    if name not in DATASETS and Path(name).suffix != own_data.SUFFIX:
-        raise ValueError(f"expected {', '.join(DATASETS)}, or the path of an .npz file of your own")
+    if name not in DATASETS and Path(name).suffix not in SUFFIXES:
+        raise ValueError(
+            f"expected {', '.join(DATASETS)}, or a path of your own: an .npz file of images, or "
+            "the .yaml schema of a table (`certiflow schema DATA.csv` proposes one)"
+        )
     return name
 
 
@@ -74,11 +78,30 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which data, and what instead when no source answers."""
+    """Which data, what instead when no source answers, and what an attacker may do to a table.
+
+    Attributes:
+        scale: of a table, what a feature moves by at epsilon 1: its range or its standard
+            deviation among the training rows, or 1 in its own unit.
+        category_changes: of a table, how many categories an attacker may change.
+    """
 
     dataset: DatasetName = "mnist"
     fallback: DatasetName | None = None
     cache: Path = Path("data")
+    scale: Scale = "range"
+    category_changes: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataSettings:
+        moves = (self.scale, self.category_changes)
+        if moves != ("range", 0) and not is_table(self.dataset):
+            raise ValueError(
+                f"scale is '{self.scale}' and category_changes is "
+                f"{self.category_changes}, but {self.dataset} is images, whose pixels move alike: "
+                "leave both out, or choose a table"
+            )
+        return self
 
     @property
     def name(self) -> str:

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from flows.command.verify_command import model_path
 from flows.configuration import describe
-from tasks.core.data import own_data
-from tasks.core.data.datasets import Extent, known_extent
+from tasks.core.data.datasets import Extent
+from tasks.core.data.sources import SOURCES, load
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
-from tasks.settings import DATASETS, Effort, ModelSettings, Settings
+from tasks.settings import DataSettings, Effort, ModelSettings, Settings
 
 
 def look_at_settings(*runs: Settings) -> None:
@@ -25,7 +25,7 @@ def look_at_settings(*runs: Settings) -> None:
             cluster that does not answer.
     """
     for settings in runs:
-        extent = _extent(settings.data.dataset)
+        extent = _extent(settings.data)
         settings.training.check_data(extent.input_shape)
         _check_samples(
             "verification.samples", settings.verification.samples, settings.data.name, extent
@@ -50,7 +50,7 @@ def look_at_model(
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
         raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
-    name, extent = settings.data.name, _extent(settings.data.dataset)
+    name, extent = settings.data.name, _extent(settings.data)
     for section in (settings.verification, settings.radius):
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
@@ -69,14 +69,15 @@ def look_at_evaluation(model: str, settings: Settings) -> Path:
     """
     look_at_settings(settings)
     file = model_path(model)
-    check_fit(ends(file), settings.data.name, _extent(settings.data.dataset))
+    check_fit(ends(file), settings.data.name, _extent(settings.data))
     return file.absolute()
 
 
-def _extent(dataset: str) -> Extent:
-    if dataset in DATASETS:
-        return known_extent(dataset)
-    return own_data.load_own(Path(dataset)).extent
+def _extent(data: DataSettings) -> Extent:
+    if data.dataset in SOURCES:
+        return SOURCES[data.dataset].extent
+    own = load(data.dataset, data.cache, scale=data.scale, most_changes=data.category_changes)
+    return own.extent
 
 
 def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:

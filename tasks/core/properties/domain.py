@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.core.arrays import BoolArray, FloatArray, Mask
 from tasks.core.properties.box import Box
@@ -19,6 +19,16 @@ from tasks.core.properties.relations import Relation, parse
 Kind = Literal["real", "integer", "binary", "category"]
 Direction = Literal["both", "up", "down"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def word(value: Any) -> Any:
+    """A number as it is written; truth values are refused."""
+    if isinstance(value, bool):
+        raise ValueError("put it in quotes: YAML reads yes, no, on and off as true or false")
+    return str(value) if isinstance(value, int | float) else value
+
+
+Word = Annotated[str, BeforeValidator(word)]  # of a category or a class, which may be a number
 
 
 class Feature(BaseModel):
@@ -42,7 +52,7 @@ class Feature(BaseModel):
     direction: Direction = "both"
     unit: str = ""
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    categories: tuple[str, ...] = ()
+    categories: tuple[Word, ...] = ()
 
     @model_validator(mode="after")
     def _is_one(self) -> Feature:
