@@ -22,7 +22,7 @@ from tasks.report import report
 from tasks.requirements import properties, requirements
 from tasks.settings import Settings, decimal
 from tasks.tracking import model_name
-from tasks.train import train
+from tasks.train import ModelRef, train
 from tasks.verify import verify
 
 
@@ -54,11 +54,18 @@ def robustness_flow(settings: Settings, fresh: bool = False, parent: str | None 
 
 def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bool) -> Summary:
     """Trains a model and finds out what holds of it: the way from the data to the version."""
-    _check_questions(settings, dataset)
-    _record_dataset(dataset, run)
+    check_questions(settings, dataset)
+    record_dataset(dataset, run)
     environment.load_keras()
+    model = train(dataset, settings.training, settings.seed, run.ref, fresh)
+    return judge(settings, dataset, model, run, fresh)
+
+
+def judge(
+    settings: Settings, dataset: DatasetRef, model: ModelRef, run: tracking.Run, fresh: bool
+) -> Summary:
+    """Finds out what holds of a model: the way from there to the version."""
     seed, ref = settings.seed, run.ref
-    model = train(dataset, settings.training, seed, ref, fresh)
     fgsm_file = fgsm(dataset, model, settings.attack, ref)
     pgd_file = pgd(dataset, model, fgsm_file, settings.attack, seed, ref)
     masking(dataset, model, settings.attacked_epsilon, seed, ref)
@@ -93,7 +100,7 @@ def run_tags(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
+def record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
     """The dataset as an input of the run, with the profile that later data are compared with."""
     data = load(dataset)
     run.tags({"dataset": dataset.name, "dataset.sha256": dataset.sha256})
@@ -119,7 +126,7 @@ def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
     return dataset
 
 
-def _check_questions(settings: Settings, dataset: DatasetRef) -> None:
+def check_questions(settings: Settings, dataset: DatasetRef) -> None:
     """Before the training, not after it."""
     if settings.properties is not None:
         requirements(settings.properties, load(dataset))

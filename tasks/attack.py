@@ -22,7 +22,7 @@ from tasks.train import ModelRef, load_classifier
 if TYPE_CHECKING:
     from tasks.core.data.datasets import Dataset
     from tasks.core.evidence.figures import AdversarialExamples
-    from tasks.core.models.runtimes import Classifier
+    from tasks.core.models.runtimes import Attackable
 
 EXAMPLE_COUNT = 6
 EXAMPLE_RADII = 5
@@ -37,7 +37,7 @@ def fgsm(
     from tasks.core.evidence import figures, row_figures
 
     data, log, started = load(dataset), Run(run), monotonic()
-    classifier = load_classifier(model, settings.batch_size)
+    classifier = load_classifier(model.file, settings.batch_size)
     clean = classifier.predictions(data.test_inputs)
     with console.stage("fgsm", len(data.test_labels)) as progress:
         predictions, vanished = gradient.fgsm(
@@ -90,7 +90,7 @@ def pgd(
     from tasks.core.attacks import gradient
 
     data, log, started = load(dataset), Run(run), monotonic()
-    classifier = load_classifier(model, settings.batch_size)
+    classifier = load_classifier(model.file, settings.batch_size)
     found = _load(fgsm_file)
     wrong = found["predictions"] != data.test_labels
     right = found["clean"] == data.test_labels
@@ -218,7 +218,7 @@ def _load(ref: ArtifactRef) -> dict[str, NDArray[Any]]:
 
 
 def _examples(
-    classifier: Classifier, data: Dataset, settings: AttackSettings
+    classifier: Attackable, data: Dataset, settings: AttackSettings
 ) -> AdversarialExamples:
     """The first test image of each of the first classes, clean and at radii across the grid."""
     import tensorflow as tf

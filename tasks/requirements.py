@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks import console
 from tasks.core.evidence.sampling import share_interval
 from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.properties.domain import told
 from tasks.core.verdicts import VERDICT_COLUMNS, Verdict
 from tasks.core.verification.pairs import Requirement
 from tasks.data import DatasetRef, load
@@ -119,7 +120,7 @@ def summarised(table: pd.DataFrame, results: list[PairResult], data: Dataset) ->
     for result in results:
         key = (result.requirement.name, result.epsilon)
         if result.pair is not None and key not in examples:
-            examples[key] = told(result, data)
+            examples[key] = example(result, data)
     rows = []
     for key, part in table.groupby(["requirement", "epsilon"], sort=False):
         counts = {word: int((part["verdict"] == word).sum()) for word in VERDICT_COLUMNS}
@@ -141,20 +142,20 @@ def summarised(table: pd.DataFrame, results: list[PairResult], data: Dataset) ->
     return pd.DataFrame(rows)
 
 
-def told(result: PairResult, data: Dataset) -> str:
+def example(result: PairResult, data: Dataset) -> str:
     """A pair that breaks a requirement, in the words of the table."""
     assert result.pair is not None
     first, other = result.pair
     center = data.test_inputs[result.sample_index]
     moved = data.domain.changes(center, first)
     (feature, (one, two)), *_ = data.domain.changes(first, other).items()
-    so = ", ".join(f"{name} {before} → {after}" for name, (before, after) in moved.items())
+    so = ", ".join(f"{name} {told(old)} → {told(new)}" for name, (old, new) in moved.items())
     where = f"test row {result.sample_index}" + (f" with {so}" if so else "")
     effect = "changes the decision"
     if result.requirement.demand != "same":
         lowers = result.requirement.demand == "up"
         effect = f"{'lowers' if lowers else 'raises'} the score of {_positive(data)}"
-    return f"{where}: {feature} {one} → {two} {effect}"
+    return f"{where}: {feature} {told(one)} → {told(two)} {effect}"
 
 
 def _positive(data: Dataset) -> str:

@@ -19,7 +19,7 @@ from tasks.tracking import Run, RunRef
 if TYPE_CHECKING:
     from tasks.core.arrays import Float32Array
     from tasks.core.data.datasets import Dataset
-    from tasks.core.models.runtimes import Classifier
+    from tasks.core.models.runtimes import Attackable
     from tasks.core.training.loop import EpochMetrics
 
 CHECKPOINTS = Path("checkpoints")  # of this project folder
@@ -133,11 +133,13 @@ def _note(metrics: EpochMetrics) -> str:
     return " · ".join(text.format(metrics[name]) for name, text in names.items() if name in metrics)
 
 
-def load_classifier(model: ModelRef, batch_size: int = 1000) -> Classifier:
+def load_classifier(model: ArtifactRef, batch_size: int = 1000) -> Attackable:
     """The model from its file, checked by digest, without compiled training state or lambdas."""
     from tasks.core.models import loading
+    from tasks.core.models.network_classifier import NetworkClassifier
     from tasks.core.models.runtimes import Classifier
 
-    classifier = loading.load_artifact(model.file).runtime
-    assert isinstance(classifier, Classifier)
-    return classifier.batched(batch_size)
+    loaded = loading.load_artifact(model)
+    if isinstance(loaded.runtime, Classifier):
+        return loaded.runtime.batched(batch_size)
+    return NetworkClassifier(loaded.runtime, loaded.network, batch_size)

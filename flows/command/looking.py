@@ -20,11 +20,13 @@ def look_at_settings(*runs: Settings) -> None:
     """The data that training will need, as far as they are on this machine; folder and cluster.
 
     Raises:
-        CertiflowError: a file of the user's own that is no dataset; more samples than test points;
-            a folder that cannot be written; a cluster that does not answer.
+        CertiflowError: a file of the user's own that is no dataset; training that needs images and
+            rows of a table; more samples than test points; a folder that cannot be written; a
+            cluster that does not answer.
     """
     for settings in runs:
         extent = _extent(settings.data)
+        settings.training.check_data(extent.input_shape)
         _check_samples(
             "verification.samples", settings.verification.samples, settings.data.name, extent
         )
@@ -57,6 +59,18 @@ def look_at_model(
     file = model_path(model)
     check_fit(ends(file), name, extent)
     return settings, file.absolute()
+
+
+def look_at_evaluation(model: str, settings: Settings) -> Path:
+    """The file of a model that is to be evaluated as the settings ask.
+
+    Raises:
+        CertiflowError: as `look_at_settings` and `look_at_model`.
+    """
+    look_at_settings(settings)
+    file = model_path(model)
+    check_fit(ends(file), settings.data.name, _extent(settings.data))
+    return file.absolute()
 
 
 def _extent(data: DataSettings) -> Extent:

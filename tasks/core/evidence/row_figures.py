@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.evidence.figures import AdversarialExamples, blank, save
-from tasks.core.properties.domain import Domain
+from tasks.core.properties.domain import Domain, told
 
 MOST_CHANGES = 6  # of a row, those that move farthest
 CHARACTERS = 30  # of a feature's name
@@ -57,7 +57,7 @@ def _changes(examples: AdversarialExamples, domain: Domain, index: int, row: int
     spans = {feature.name: feature.upper - feature.lower for feature in domain.features}
     farthest = sorted(changed, key=lambda name: -_share(*changed[name], spans[name]))
     lines = [
-        f"{name[:CHARACTERS]:<{CHARACTERS}} {_text(old):>14} → {_text(new):<14} {units[name]}"
+        f"{name[:CHARACTERS]:<{CHARACTERS}} {told(old):>14} → {told(new):<14} {units[name]}"
         for name, (old, new) in ((name, changed[name]) for name in farthest[:MOST_CHANGES])
     ]
     more = len(changed) - len(lines)
@@ -69,7 +69,3 @@ def _share(old: float | str, new: float | str, span: float) -> float:
     if isinstance(old, str) or isinstance(new, str):
         return np.inf
     return abs(new - old) / span if span else 0.0
-
-
-def _text(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,.6g}"

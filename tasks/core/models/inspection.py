@@ -41,7 +41,7 @@ def ends(path: Path) -> Ends:
         layers = config["config"]["layers"]
         shape = layers[0]["config"]["batch_shape"] if _is(layers[0], "InputLayer") else [None]
         chain = config["class_name"] == "Sequential" and _is(layers[-1], "Dense")
-        outputs = layers[-1]["config"]["units"] if chain else None
+        outputs = _decisions(layers[-1]["config"]) if chain else None
         return Ends(None if None in shape[1:] or len(shape) < 2 else prod(shape[1:]), outputs)
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise CertiflowError(
@@ -51,13 +51,27 @@ def ends(path: Path) -> Ends:
         return Ends(None, None)
 
 
+def _decisions(dense: Mapping[str, Any]) -> int:
+    """How many labels a last Dense layer decides between: one sigmoid does so between two."""
+    units: int = dense["units"]
+    return 2 if (units, dense["activation"]) == (1, "sigmoid") else units
+
+
 def _is(layer: Mapping[str, Any], kind: str) -> bool:
     return layer["class_name"] == kind
 
 
 def check_fit(model: Ends, name: str, data: Extent) -> None:
-    """Raises `CertiflowError` when the model's inputs or outputs are not as many as the data's."""
+    """Raises `CertiflowError` when the model's inputs or outputs are not as many as the data's.
+
+    One output without a sigmoid is no classifier's.
+    """
     pixels = prod(data.input_shape)
+    if model.outputs == 1:
+        raise CertiflowError(
+            "the model has one output, a number and no decision between classes: end it with a "
+            f"sigmoid, or with a logit for each of the {data.num_classes} classes of {name}"
+        )
     if model.inputs not in {None, pixels} or model.outputs not in {None, data.num_classes}:
         raise CertiflowError(
             f"the model has {model.inputs} inputs and {model.outputs} outputs: {name} needs "

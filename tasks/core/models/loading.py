@@ -10,7 +10,9 @@ from pathlib import Path
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.files import ArtifactRef, sha256_of
 from tasks.core.models.agreement import check_agreement, seeded_points
+from tasks.core.models.conversion import how_to_convert
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
+from tasks.core.networks.endings import Ending
 from tasks.core.networks.network import ReluNetwork
 
 MODELS_KEPT = 2  # models in a process: a promotion holds a challenger against the champion
@@ -18,10 +20,14 @@ MODELS_KEPT = 2  # models in a process: a promotion holds a challenger against t
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """One model twice: for proofs, and for the last word on counterexamples."""
+    """One model twice: for proofs, and for the last word on counterexamples.
+
+    Both give logits; `ending` says what the file makes of them, which decides the same labels.
+    """
 
     network: ReluNetwork
     runtime: Runtime
+    ending: Ending = "logits"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -40,6 +46,7 @@ def load(path: Path) -> LoadedModel:
     if path.suffix.lower() not in _LOADERS:
         raise CertiflowError(
             f"{path}: unknown kind of model '{path.suffix}'; expected {', '.join(_LOADERS)}"
+            f"{how_to_convert(path)}"
         )
     if not path.is_file():
         raise CertiflowError(f"{path}: no such file; give the path of a model")
@@ -68,7 +75,8 @@ def _load_onnx(path: Path) -> LoadedModel:
     from tasks.core.models.runtimes import OnnxRuntime
     from tasks.core.networks.onnx_network import read_onnx
 
-    return LoadedModel(read_onnx(path).network, OnnxRuntime(path))
+    read = read_onnx(path)
+    return LoadedModel(read.network, OnnxRuntime(path), read.ending)
 
 
 def _load_nnet(path: Path) -> LoadedModel:
@@ -82,6 +90,7 @@ def _load_keras(path: Path) -> LoadedModel:
     import keras
 
     from tasks.core.models.runtimes import Classifier
+    from tasks.core.networks.keras_endings import deciding, logits_of
     from tasks.core.networks.keras_network import relu_network
 
     try:
@@ -93,7 +102,7 @@ def _load_keras(path: Path) -> LoadedModel:
         network = relu_network(model)
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
-    return LoadedModel(network, Classifier(model))
+    return LoadedModel(network, Classifier(deciding(model)), logits_of(model)[1])
 
 
 _LOADERS: dict[str, Callable[[Path], LoadedModel]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import Float32Array, Inputs, IntArray
 from tasks.core.errors import CertiflowError, first_line
+from tasks.core.networks.endings import LEAST, THRESHOLD
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.onnx_endings import OpenGraph, opened
 from tasks.core.networks.onnx_network import input_shape, only_input, read_graph
 
 if TYPE_CHECKING:
     import keras
-    import onnx
 
 # Since 1.29 onnxruntime tells its maker of every process and model, unless it finds this when it is
 # imported; its `disable_telemetry_events` comes too late.
@@ -37,7 +39,7 @@ class OnnxRuntime:
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process, on whichever machine, makes a session of its own of the same model."""
-        return {"path": self.path, "_model": self._model}
+        return {"path": self.path, "_graph": self._graph}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -46,19 +48,28 @@ class OnnxRuntime:
         return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
 
     def logits(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs, shape (n, outputs), of points of shape (n, …)."""
+        """Outputs, shape (n, outputs), of points of shape (n, …).
+
+        Before a softmax; of a sigmoid p (0, z), z the logit of p, moved across 0 where z and the
+        decision p > 1/2 differ in sign or z is 0.
+        """
         name = self._session.get_inputs()[0].name
         batches = np.asarray(points, dtype=np.float32).reshape(len(points), *self._full_shape)
-        rows = [self._session.run(None, {name: batch})[0].ravel() for batch in batches]
-        return np.array(rows, dtype=np.float32).reshape(len(points), -1)
+        rows = [self._session.run(None, {name: batch}) for batch in batches]
+        found = np.array([row[0].ravel() for row in rows], np.float32).reshape(len(points), -1)
+        if self._graph.ending != "sigmoid":
+            return found
+        says_one = np.array([row[1].ravel() for row in rows]).reshape(found.shape) > THRESHOLD
+        logit = np.where(says_one, np.maximum(found, LEAST), np.minimum(found, -LEAST))
+        return np.concatenate([np.zeros_like(logit), logit], axis=1)
 
     @cached_property
-    def _model(self) -> onnx.ModelProto:
-        return read_graph(self.path)
+    def _graph(self) -> OpenGraph:
+        return opened(read_graph(self.path))
 
     @cached_property
     def _full_shape(self) -> tuple[int, ...]:
-        return input_shape(only_input(self._model.graph))
+        return input_shape(only_input(self._graph.model.graph))
 
     @cached_property
     def _session(self) -> Any:
@@ -70,7 +81,7 @@ class OnnxRuntime:
         options.log_severity_level = 3  # the old files' initializers among the inputs are no news
         try:
             return onnxruntime.InferenceSession(
-                self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                self._graph.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise CertiflowError(
@@ -87,6 +98,27 @@ class Runtime(Protocol):
 
     def logits(self, points: Float32Array, /) -> Float32Array:
         """Outputs, shape (n, outputs), of points of shape (n, *input_shape)."""
+
+
+class Attackable(Runtime, Protocol):
+    """A model with what gradient attacks need."""
+
+    def predictions(self, inputs: Inputs, /) -> IntArray:
+        """The label with the greatest logit, shape (n,)."""
+
+    def batches(self, count: int, /) -> list[slice]:
+        """Slices that cover `count` rows, as many as are computed at a time."""
+
+    @property
+    def loss_gradient(self) -> Callable[..., Any]:
+        """Gradient of the cross-entropy: (inputs, labels) -> the inputs' shape."""
+
+    @property
+    def margin_descent(self) -> Callable[..., Any]:
+        """One PGD run on the least margin: (points, labels, lower, upper, step, num_steps).
+
+        The step is that of each input alone, of one point's shape.
+        """
 
 
 @dataclass(frozen=True, eq=False)

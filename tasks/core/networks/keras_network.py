@@ -9,45 +9,57 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.convolutions import average_pooled, averaged, convolved
-from tasks.core.networks.lowering import Lowering
+from tasks.core.networks.endings import decided
+from tasks.core.networks.keras_endings import COPY, logits_of
+from tasks.core.networks.keras_graph import (
+    check_arguments,
+    check_layer,
+    is_of_keras,
+    made_by,
+    unsupported,
+)
+from tasks.core.networks.keras_images import (
+    average_pool,
+    convolution,
+    global_average_pool,
+    is_channels_last,
+    max_pool,
+)
+from tasks.core.networks.lowering import ROOT_ROUNDINGS, Lowering
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Shape, Window
+from tasks.core.networks.windows import Shape
 
 if TYPE_CHECKING:
     import keras
-
-SUPPORTED = (
-    "Dense, Conv2D, DepthwiseConv2D, BatchNormalization, AveragePooling2D, MaxPooling2D, "
-    "GlobalAveragePooling2D, Add, ReLU, LeakyReLU, Flatten, Reshape, Dropout, and linear or ReLU "
-    "activations"
-)
 
 
 def relu_network(model: keras.Model) -> ReluNetwork:
     """The same function as a Sequential or functional `model` in float64, over flattened inputs.
 
+    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`.
+
     The weights are the model's float32 weights; where batch normalisation or consecutive affine
     layers become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
     naming the layer when one cannot be expressed with affine maps and ReLUs.
     """
-    source, output = _ends(model)
+    source = _only_input(model)
+    logits, ending = logits_of(model)
     walk = _Walk(model, source)
-    result = walk.tensor(output)
-    if _is_rectified(output):
+    result = walk.tensor(logits)
+    if _is_rectified(logits):
         raise CertiflowError(
             "the model ends with a ReLU: robustness is proved on logits; end it with a Dense layer"
         )
     if not any(layer.weights for layer in model.layers):
         raise CertiflowError("the model has no layer with weights: there is nothing to verify")
-    return walk.lowering.network(result)
+    return walk.lowering.network(decided(walk.lowering, result, ending))
 
 
-def _ends(model: keras.Model) -> tuple[Any, Any]:
-    """The model's one symbolic input, float32 of fixed shape, and its one output."""
+def _only_input(model: keras.Model) -> Any:
+    """The model's one symbolic input, float32 of fixed shape; it has one output as well."""
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not (_is_of_keras(model) and inputs and outputs and len(inputs) == len(outputs) == 1):
+    if not (is_of_keras(model) and inputs and outputs and len(inputs) == len(outputs) == 1):
         raise CertiflowError(
             f"model '{model.name}' is a {type(model).__name__}: only a keras.Sequential or a "
             "functional keras.Model of known input shape, with one input and one output, can be "
@@ -63,25 +75,14 @@ def _ends(model: keras.Model) -> tuple[Any, Any]:
             f"input '{inputs[0].name}' is {kind}, to which Keras casts what it is fed; expected "
             "float32: build the model with such an input"
         )
-    return inputs[0], outputs[0]
-
-
-def _is_of_keras(thing: Any) -> bool:
-    """Whether a layer or model computes what Keras's own code says, which a subclass can change."""
-    return type(thing).__module__.startswith("keras.src.")
-
-
-def _made_by(tensor: Any) -> tuple[keras.layers.Layer, Any]:
-    """The layer that gives a symbolic tensor, and the call that did: its tensors and arguments."""
-    operation, node_index, _ = tensor._keras_history
-    return operation, operation._inbound_nodes[node_index]
+    return inputs[0]
 
 
 def _is_rectified(tensor: Any) -> bool:
     """Whether nothing but moves of elements follows a ReLU."""
     import keras
 
-    layer, call = _made_by(tensor)
+    layer, call = made_by(tensor)
     if isinstance(layer, keras.layers.Flatten | keras.layers.Reshape | keras.layers.Dropout):
         return _is_rectified(call.input_tensors[0])
     activation = getattr(layer, "activation", layer)
@@ -99,15 +100,16 @@ class _Walk:
     def tensor(self, symbol: Any) -> Tensor:
         """The lowering's tensor of a symbolic one."""
         if id(symbol) not in self._made:
-            layer, call = _made_by(symbol)
+            layer, call = made_by(symbol)
             inputs = [self.tensor(tensor) for tensor in call.input_tensors]
             try:
-                _check_layer(layer)
+                check_layer(layer)
                 self._made[id(symbol)] = self._result(layer, inputs, symbol.shape)
-                _check_arguments(layer, call.arguments.kwargs)
+                check_arguments(layer, call.arguments.kwargs)
             except CertiflowError as error:
-                number = self._numbers.get(layer.name, "outside of layers")
-                raise CertiflowError(f"layer {number} '{layer.name}' {error}") from error
+                name = layer.name.removesuffix(COPY)
+                number = self._numbers.get(name, "outside of layers")
+                raise CertiflowError(f"layer {number} '{name}' {error}") from error
         return self._made[id(symbol)]
 
     def _result(self, layer: keras.layers.Layer, inputs: list[Tensor], shape: Shape) -> Tensor:
@@ -116,35 +118,28 @@ class _Walk:
         first = inputs[0]
         match layer:
             case keras.layers.Dense():
-                result = self._activated(layer, self._biased(layer, first.times(_kernel(layer))))
-            case keras.layers.DepthwiseConv2D() if _is_channels_last(layer):
-                result = self._activated(layer, self._biased(layer, _depthwise(layer, first)))
-            case keras.layers.Conv2D() if _is_channels_last(layer):
-                result = self._activated(layer, self._biased(layer, _conv2d(layer, first)))
+                result = self._activated(
+                    layer, self._biased(layer, first.times(_array(layer.kernel)))
+                )
+            case keras.layers.DepthwiseConv2D() | keras.layers.Conv2D() if is_channels_last(layer):
+                result = self._activated(layer, self._biased(layer, convolution(layer, first)))
             case keras.layers.BatchNormalization():
                 result = self._batch_normalised(layer, first)
-            case keras.layers.AveragePooling2D() if _is_channels_last(layer):
-                image = _channels_first(first)
-                window = _window(layer, image, layer.pool_size, (1, 1))
-                result = _channels_last(average_pooled(image, window, count_padding=False))
-            case keras.layers.MaxPooling2D() if _is_channels_last(layer):
-                image = _channels_first(first)
-                window = _window(layer, image, layer.pool_size, (1, 1))
-                result = _channels_last(self.lowering.max_pooled(image, window))
-            case keras.layers.GlobalAveragePooling2D() if _is_channels_last(layer):
-                result = _global_average(first, keep=layer.keepdims)
+            case keras.layers.Normalization():
+                result = self._normalised(layer, first)
+            case keras.layers.Rescaling() if _is_rescaled_as_it_is(layer):
+                scaled = first.scaled(_single(layer.scale))
+                result = self.lowering.add(scaled, self.lowering.constant(_single(layer.offset)))
             case keras.layers.Add() if len({len(tensor.shape) for tensor in inputs}) == 1:
                 result = reduce(self.lowering.add, inputs)
             case keras.layers.Activation():
                 result = self._activated(layer, first)
             case keras.layers.ReLU() | keras.layers.LeakyReLU():
                 result = self._rectified(layer, first)
-            case keras.layers.Flatten() | keras.layers.Reshape() | keras.layers.Dropout() if (
-                _is_channels_last(layer)
-            ):
-                result = first.taken(first.positions.reshape(1, *shape[1:]))
+            case keras.layers.MaxPooling2D() if is_channels_last(layer):
+                result = max_pool(layer, first, self.lowering)
             case _:
-                raise _unsupported(type(layer).__name__)
+                result = _moved_or_averaged(layer, first, shape)
         return result
 
     def _activated(self, layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
@@ -157,15 +152,15 @@ class _Walk:
             case keras.activations.relu:
                 return self.lowering.relu(tensor)
             case keras.layers.ReLU() | keras.layers.LeakyReLU() as activation:
-                _check_layer(activation)
+                check_layer(activation)
                 return self._rectified(activation, tensor)
             case unknown:
-                raise _unsupported(getattr(unknown, "__name__", type(unknown).__name__))
+                raise unsupported(getattr(unknown, "__name__", type(unknown).__name__))
 
     def _rectified(self, layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
         """A ReLU or LeakyReLU; its numbers are float32 in the model."""
         if getattr(layer, "threshold", 0):
-            raise _unsupported(f"{type(layer).__name__} with threshold = {layer.threshold}")
+            raise unsupported(f"{type(layer).__name__} with threshold = {layer.threshold}")
         limit = getattr(layer, "max_value", None)
         upper = np.inf if limit is None else float(np.float32(limit))
         slope = np.float32(layer.negative_slope)
@@ -190,80 +185,56 @@ class _Walk:
             shift=_array(layer.beta) if layer.center else np.zeros_like(mean),
         )
 
+    def _normalised(self, layer: keras.layers.Normalization, tensor: Tensor) -> Tensor:
+        """`(x - mean) / max(sqrt(variance), epsilon)`, or its inverse.
 
-def _unsupported(what: str) -> CertiflowError:
-    return CertiflowError(
-        f"({what}) cannot be verified: supported are {SUPPORTED}; choose another architecture"
-    )
+        The model subtracts first: so its error is relative to |x| + |mean|, whatever it divides by.
+        """
+        import keras
 
-
-def _is_channels_last(layer: keras.layers.Layer) -> bool:
-    return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
-
-
-def _check_layer(layer: keras.layers.Layer) -> None:
-    """Refuses what computes another function than Keras's float32 layer of the same parameters."""
-    kind = type(layer)
-    if not _is_of_keras(layer):
-        raise _unsupported(f"{kind.__name__} of {kind.__module__}")
-    mode = getattr(layer, "quantization_mode", None) or getattr(layer, "compute_dtype", "float32")
-    if mode != "float32":
-        raise _unsupported(f"{kind.__name__} in {mode}")
-
-
-def _check_arguments(layer: keras.layers.Layer, arguments: dict[str, Any]) -> None:
-    """Refuses what a call gives besides tensors: by training=True a layer sees the whole batch."""
-    for name, value in arguments.items():
-        if value is not None and value is not False:
+        mean, variance = _array(layer.mean), _array(layer.variance)
+        if not (variance >= 0).all():
             raise CertiflowError(
-                f"({type(layer).__name__}) is called with {name} = {value}, which cannot be "
-                "verified; build the model without it"
+                f"({type(layer).__name__}) has the variance {variance.min()}: expected none below "
+                "0; adapt it again"
             )
+        deviation = np.maximum(np.sqrt(variance), float(np.float32(keras.config.epsilon())))
+        if layer.invert:
+            scaled = tensor.scaled(deviation).rounded(ROOT_ROUNDINGS)
+            return self.lowering.add(scaled, self.lowering.constant(mean))
+        centred = self.lowering.add(tensor, self.lowering.constant(-mean))
+        return centred.scaled(1 / deviation).rounded(ROOT_ROUNDINGS)
+
+
+def _moved_or_averaged(layer: keras.layers.Layer, tensor: Tensor, shape: Shape) -> Tensor:
+    """By a layer that has no numbers of its own."""
+    import keras
+
+    match layer:
+        case keras.layers.Flatten() | keras.layers.Reshape() | keras.layers.Dropout() if (
+            is_channels_last(layer)
+        ):
+            return tensor.taken(tensor.positions.reshape(1, *shape[1:]))
+        case keras.layers.Permute():
+            return tensor.taken(tensor.positions.transpose(0, *layer.dims))
+        case keras.layers.AveragePooling2D() if is_channels_last(layer):
+            return average_pool(layer, tensor)
+        case keras.layers.GlobalAveragePooling2D() if is_channels_last(layer):
+            return global_average_pool(layer, tensor)
+    raise unsupported(type(layer).__name__)
+
+
+def _is_rescaled_as_it_is(layer: keras.layers.Rescaling) -> bool:
+    """With one scale, or one along the last axis: Keras reshapes others by a setting of its own."""
+    import keras
+
+    return np.ndim(layer.scale) == 0 or keras.config.image_data_format() == "channels_last"
+
+
+def _single(values: Any) -> FloatArray:
+    """Numbers that the model casts to float32."""
+    return np.asarray(values, dtype=np.float32).astype(np.float64)
 
 
 def _array(weight: Any) -> FloatArray:
     return np.asarray(weight, dtype=np.float64)
-
-
-def _kernel(layer: keras.layers.Layer) -> FloatArray:
-    return _array(layer.kernel)
-
-
-def _conv2d(layer: keras.layers.Conv2D, tensor: Tensor) -> Tensor:
-    kernel = _kernel(layer).transpose(3, 2, 0, 1)  # (filters, channels / groups, height, width)
-    return _convolved(layer, tensor, kernel, layer.groups)
-
-
-def _depthwise(layer: keras.layers.DepthwiseConv2D, tensor: Tensor) -> Tensor:
-    height, width, channels, multiplier = layer.kernel.shape
-    kernel = _kernel(layer).transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-    return _convolved(layer, tensor, kernel, channels)
-
-
-def _convolved(
-    layer: keras.layers.Layer, tensor: Tensor, kernel: FloatArray, groups: int
-) -> Tensor:
-    image = _channels_first(tensor)
-    window = _window(layer, image, kernel.shape[2:], layer.dilation_rate)
-    return _channels_last(convolved(image, kernel, window, groups))
-
-
-def _window(layer: keras.layers.Layer, image: Tensor, extents: Shape, dilations: Shape) -> Window:
-    if layer.padding == "same":
-        return Window.same(image.shape[2:], extents, layer.strides, dilations)
-    return Window(extents, layer.strides, dilations, (0, 0), (0, 0))
-
-
-def _global_average(tensor: Tensor, *, keep: bool) -> Tensor:
-    _, height, width, channels = tensor.shape
-    rows = tensor.positions.reshape(height * width, channels).T
-    means = averaged(tensor, rows, np.full(channels, 1 / (height * width)))
-    return means.taken(means.positions.reshape((1, 1, 1, -1) if keep else (1, -1)))
-
-
-def _channels_first(tensor: Tensor) -> Tensor:
-    return tensor.taken(tensor.positions.transpose(0, 3, 1, 2))
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.taken(tensor.positions.transpose(0, 2, 3, 1))

@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 
 from tasks.core.errors import CertiflowError, first_line
+from tasks.core.networks.endings import Ending, decided
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.onnx_endings import opened
 from tasks.core.networks.onnx_node import Node, Value
 from tasks.core.networks.onnx_operators import outputs
 from tasks.core.networks.tensor import Tensor
@@ -34,10 +36,11 @@ _MALFORMED = (
 
 @dataclass(frozen=True, eq=False)
 class OnnxNetwork:
-    """A file's function over flattened inputs, and its input's shape with the batch set to 1."""
+    """A file's logits over flattened inputs, its input's shape with the batch set to 1, its end."""
 
     network: ReluNetwork
     input_shape: tuple[int, ...]
+    ending: Ending
 
     @property
     def num_outputs(self) -> int:
@@ -46,6 +49,8 @@ class OnnxNetwork:
 
 def read_onnx(path: Path) -> OnnxNetwork:
     """The same function as the file's graph in float64, with a dynamic batch fixed to 1.
+
+    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`.
 
     The weights are the file's float32 weights; where batch normalisation or consecutive affine
     nodes become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
@@ -82,7 +87,8 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def _network(model: onnx.ModelProto) -> OnnxNetwork:
-    graph = model.graph
+    end = opened(model)
+    graph, ending = end.logits, end.ending
     source = only_input(graph)
     lowering = Lowering(input_shape(source))
     values: dict[str, Value] = {**_initializers(graph), source.name: lowering.input}
@@ -96,12 +102,28 @@ def _network(model: onnx.ModelProto) -> OnnxNetwork:
         inputs = [values[name] if name else None for name in proto.input]
         results = _results(Node(proto, opset, inputs, lowering), place)
         values.update(zip(proto.output, results, strict=False))
-    if len(graph.output) != 1:
-        raise CertiflowError(f"expected one output, the graph has {len(graph.output)}")
     output = values.get(graph.output[0].name)
     if not isinstance(output, Tensor) or not output.constant.size:
         raise CertiflowError(f"output '{graph.output[0].name}' does not depend on the input")
-    return OnnxNetwork(lowering.network(output), lowering.input.shape)
+    _check_classes(output, ending)
+    network = lowering.network(decided(lowering, output, ending))
+    return OnnxNetwork(network, lowering.input.shape, ending)
+
+
+def _check_classes(logits: Tensor, ending: Ending) -> None:
+    """Refuses probabilities that are not of one choice between classes."""
+    size = logits.constant.size
+    rank = len(logits.shape)
+    if ending == "sigmoid" and size != 1:
+        raise CertiflowError(
+            f"the graph ends with a sigmoid of {size} outputs, a decision for each by itself: only "
+            "that of one output can be verified; export the model up to its logits"
+        )
+    if ending in {"softmax", "log_softmax"} and (rank != 2 or logits.shape[1] != size or size < 2):
+        raise CertiflowError(
+            f"the graph ends with a softmax over the shape {logits.shape}: expected (1, classes), "
+            "two or more; export the model up to its logits"
+        )
 
 
 def _opset(model: onnx.ModelProto) -> int:

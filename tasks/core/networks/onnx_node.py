@@ -21,6 +21,8 @@ from tasks.core.networks.windows import Shape, Window
 Array = NDArray[Any]
 Value = Tensor | Array
 
+MACHINE_LEARNING = "ai.onnx.ml"  # a domain: what is read of it has not changed since its opset 1
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -61,7 +63,7 @@ class Node:
         """Refuses what ONNX's schema of the operator in this opset does not allow."""
         context = onnx.checker.C.CheckerContext()
         context.ir_version = onnx.IR_VERSION
-        context.opset_imports = {"": self.opset, "ai.onnx": self.opset}
+        context.opset_imports = {"": self.opset, "ai.onnx": self.opset, MACHINE_LEARNING: 1}
         try:
             onnx.checker.check_node(self.proto, context)
         except onnx.checker.ValidationError as error:

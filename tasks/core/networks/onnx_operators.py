@@ -17,7 +17,7 @@ from tasks.core.networks.onnx_images import (
     max_pool,
     reduce,
 )
-from tasks.core.networks.onnx_node import Array, Node, Value
+from tasks.core.networks.onnx_node import MACHINE_LEARNING, Array, Node, Value
 from tasks.core.networks.tensor import Tensor
 
 
@@ -45,7 +45,8 @@ def _refuse_others(node: Node, kind: str) -> None:
         raise CertiflowError(
             "cannot be verified: properties are proved of logits; export the model up to them"
         )
-    if node.proto.domain not in {"", "ai.onnx"} or kind not in OPERATORS.keys() | FOLDED:
+    domains = {MACHINE_LEARNING} if kind in OF_MACHINE_LEARNING else {"", "ai.onnx"}
+    if node.proto.domain not in domains or kind not in OPERATORS.keys() | FOLDED:
         raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
     if kind not in OPERATORS and node.depends_on_input:
         raise CertiflowError("can be verified only on constants, and it depends on the input")
@@ -155,6 +156,22 @@ def _div(node: Node) -> Tensor:
     return node.tensor(0).scaled(1 / divisor)
 
 
+def _scaler(node: Node) -> Tensor:
+    """scikit-learn's scaling: (x - offset) * scale."""
+    offset, scale = (
+        np.asarray(node.attribute(name, []), dtype=np.float32).astype(np.float64)
+        for name in ("offset", "scale")
+    )
+    centred = node.lowering.add(node.tensor(0), node.lowering.constant(-offset))
+    scaled = centred.scaled(scale)
+    if scaled.shape != node.tensor(0).shape:
+        raise CertiflowError(
+            f"{offset.size} offsets and {scale.size} scales do not fit the shape "
+            f"{node.tensor(0).shape}"
+        )
+    return scaled
+
+
 def _matmul(node: Node) -> Tensor:
     if isinstance(node.inputs[0], Tensor):
         return node.tensor(0).times(node.matrix(1))
@@ -241,6 +258,7 @@ OPERATORS: dict[str, Operator] = {
     "ReduceSum": reduce,
     "Relu": _relu,
     "Reshape": _moved,
+    "Scaler": _scaler,
     "Shape": _shape,
     "Slice": _moved,
     "Split": _split,
@@ -249,6 +267,7 @@ OPERATORS: dict[str, Operator] = {
     "Transpose": _moved,
     "Unsqueeze": _moved,
 }
+OF_MACHINE_LEARNING = {"Scaler"}
 # By ONNX's reference, on constants alone: exporters compute shapes, masks and weights with them.
 UNEVEN = {"MatMul", "Pow", "ReduceSum"}  # float32 constants that each runtime rounds in its own way
 FOLDED = {

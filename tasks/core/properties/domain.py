@@ -82,6 +82,11 @@ class Feature(BaseModel):
         return tuple(f"{self.name}[{word}]" for word in self.categories) or (self.name,)
 
 
+def told(value: float | str) -> str:
+    """A number or category as people read it: 1,200 and 0.25."""
+    return value if isinstance(value, str) else f"{value + 0.0:,.7g}"  # never -0
+
+
 @dataclass(frozen=True, eq=False)
 class Domain:
     """The valid inputs: all images of a shape with pixels in [0, 1], or all rows of a table.

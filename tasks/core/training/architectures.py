@@ -1,10 +1,15 @@
-"""Architectures by name: Keras models from images in [0, 1] to logits."""
+"""Architectures by name: Keras models from images, or from rows of tables, to logits."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from tasks.core.arrays import Float32Array, FloatArray
+from tasks.core.properties.domain import Domain
 
 if TYPE_CHECKING:
     import keras
@@ -16,6 +21,13 @@ CONVOLUTIONS: dict[Architecture, tuple[tuple[int, int, int], ...]] = {  # channe
     "cnn_medium": ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)),
 }
 
+GRAY = 2  # axes of an image without channels
+MOMENTUM = (
+    0.9  # Keras's 0.99 forgets its first values after hundreds of steps: small tables have few
+)
+
+Moments = tuple[FloatArray, FloatArray]  # means and variances, (inputs,) each
+
 MOST_SEED = 10**9  # as Keras draws them
 
 
@@ -25,8 +37,15 @@ def build(
     num_classes: int,
     widths: Sequence[int],
     seed: int,
+    *,
+    normalisation: Moments | None = None,
+    batch_normalisation: bool = False,
 ) -> keras.Sequential:
     """An untrained model with logits out, of layers that `relu_network` can lower.
+
+    Images are (height, width) or (height, width, channels). `normalisation` is a first layer of its
+    own, so that the model takes raw values; `batch_normalisation` comes between the dense layers
+    and their ReLUs (Ioffe and Szegedy 2015).
 
     `dense` has ReLU layers of `widths`; (128,) is the reference network. `cnn_small` is the small
     network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"): 16
@@ -44,8 +63,12 @@ def build(
         return initializers.GlorotUniform(seed=seeds.randint(1, MOST_SEED))
 
     model = keras.Sequential([keras.Input(input_shape)], name=architecture)
+    if normalisation is not None:
+        mean, variance = (values.tolist() for values in normalisation)
+        model.add(layers.Normalization(mean=mean, variance=variance))
     if architecture in CONVOLUTIONS:
-        model.add(layers.Reshape((*input_shape, 1)))
+        if len(input_shape) == GRAY:
+            model.add(layers.Reshape((*input_shape, 1)))
         for channels, size, stride in CONVOLUTIONS[architecture]:
             model.add(
                 layers.Conv2D(
@@ -59,9 +82,27 @@ def build(
             )
     model.add(layers.Flatten())
     for width in widths:
-        model.add(layers.Dense(width, activation="relu", kernel_initializer=kernel()))
+        if batch_normalisation:
+            model.add(layers.Dense(width, kernel_initializer=kernel()))
+            model.add(layers.BatchNormalization(momentum=MOMENTUM))
+            model.add(layers.ReLU())
+        else:
+            model.add(layers.Dense(width, activation="relu", kernel_initializer=kernel()))
     model.add(layers.Dense(num_classes, name="logits", kernel_initializer=kernel()))
     return model
+
+
+def moments(inputs: Float32Array, domain: Domain) -> Moments:
+    """Mean and variance of every column of a table, (n, inputs).
+
+    0 and 1 for the columns of categories and those that are constant, which then stay as they are.
+    """
+    rows = inputs.astype(np.float64)
+    mean, variance = rows.mean(axis=0), rows.var(axis=0)
+    stays = variance == 0
+    for _, columns in domain.groups:
+        stays[columns] = True
+    return np.where(stays, 0.0, mean), np.where(stays, 1.0, variance)
 
 
 def describe(architecture: Architecture, widths: Sequence[int]) -> str:

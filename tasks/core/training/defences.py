@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.arrays import Float32Array
 from tasks.core.attacks.gradient import PGD_STEP
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.training.training_bounds import Balls, BoundedNetwork, BoxTensors
@@ -23,7 +24,8 @@ WARMUP_PENALTY = 0.5  # lambda_0 of Shi et al. 2021
 TOLERANCE = 0.5  # their tau
 
 Loss = Callable[..., Any]  # (inputs, labels, epsilon, weight, ramp, seed) -> scalar tensor
-LossAt = Callable[[Any], Any]
+Mean = Callable[[Any, Any], Any]  # (values, labels), (batch,) each -> their weighted mean
+LossAt = Callable[[Any], Any]  # points -> the loss of each, (batch,)
 Attack = Callable[[Any, Any, Any, Any], Any]  # (inputs, labels, epsilon, seed) -> points
 BoxOf = Callable[[Any, Any, Any, Any], BoxTensors]  # the same, to what is bounded
 
@@ -34,8 +36,9 @@ def loss_of(
     perturbation: Perturbation,
     attack_steps: int,
     subselection_ratio: float,
+    class_weights: Float32Array,
 ) -> Loss:
-    """The loss to be minimised.
+    """The loss to be minimised; every input counts with the weight of its class, (classes,).
 
     - `none`: cross-entropy.
     - `fgsm`: (1 - w) clean + w at FGSM points (Goodfellow et al. 2015, eq. 1) from a random start
@@ -56,41 +59,50 @@ def loss_of(
     Raises:
         CertiflowError: `ibp`, `crown_ibp` or `sabr` with a layer that cannot be bounded.
     """
-    balls = Balls.of(perturbation)
+    balls, mean = Balls.of(perturbation), _weighted_mean(class_weights)
     return {
-        "none": lambda: _clean(model),
-        "fgsm": lambda: _adversarial(model, _noisy_fgsm(model, balls)),
-        "pgd": lambda: _adversarial(model, _pgd(model, balls, attack_steps)),
-        "trades": lambda: _trades(model, balls, attack_steps),
-        "ibp": lambda: _bounded(model, _whole_ball(balls), linear=False),
-        "crown_ibp": lambda: _bounded(model, _whole_ball(balls), linear=True),
+        "none": lambda: _clean(model, mean),
+        "fgsm": lambda: _adversarial(model, mean, _noisy_fgsm(model, balls)),
+        "pgd": lambda: _adversarial(model, mean, _pgd(model, balls, attack_steps)),
+        "trades": lambda: _trades(model, mean, balls, attack_steps),
+        "ibp": lambda: _bounded(model, mean, _whole_ball(balls), linear=False),
+        "crown_ibp": lambda: _bounded(model, mean, _whole_ball(balls), linear=True),
         "sabr": lambda: _bounded(
             model,
+            mean,
             _small_box(balls, _pgd(model, balls, attack_steps), subselection_ratio),
             linear=False,
         ),
     }[defence]()
 
 
-def cross_entropy(logits: Any, labels: Any) -> Any:
-    """Mean over the batch."""
+def _weighted_mean(class_weights: Float32Array) -> Mean:
     import tensorflow as tf
 
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    def mean(values: Any, labels: Any) -> Any:
+        return tf.reduce_mean(values * tf.gather(class_weights, labels))
+
+    return mean
 
 
-def _clean(model: keras.Sequential) -> Loss:
+def _cross_entropies(logits: Any, labels: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def _clean(model: keras.Sequential, mean: Mean) -> Loss:
     def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        return cross_entropy(model(inputs, training=True), labels)
+        return mean(_cross_entropies(model(inputs, training=True), labels), labels)
 
     return loss
 
 
-def _adversarial(model: keras.Sequential, attack: Attack) -> Loss:
+def _adversarial(model: keras.Sequential, mean: Mean, attack: Attack) -> Loss:
     def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
         points = attack(inputs, labels, epsilon, seed)
-        robust = cross_entropy(model(points, training=True), labels)
-        return _mixed(model, inputs, labels, robust, weight)
+        robust = mean(_cross_entropies(model(points, training=True), labels), labels)
+        return _mixed(model, mean, inputs, labels, robust, weight)
 
     return loss
 
@@ -118,7 +130,7 @@ def _pgd(model: keras.Sequential, balls: Balls, num_steps: int) -> Attack:
     return attack
 
 
-def _trades(model: keras.Sequential, balls: Balls, num_steps: int) -> Loss:
+def _trades(model: keras.Sequential, mean: Mean, balls: Balls, num_steps: int) -> Loss:
     import tensorflow as tf
 
     def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
@@ -126,7 +138,7 @@ def _trades(model: keras.Sequential, balls: Balls, num_steps: int) -> Loss:
         noise = TRADES_START * tf.random.stateless_normal(tf.shape(inputs), seed)
         noise *= tf.maximum(balls.down, balls.up)
         points = _ascend(
-            lambda points: _divergence(fixed, model(points, training=False)),
+            lambda points: _divergences(fixed, model(points, training=False)),
             inputs + noise,
             inputs,
             balls,
@@ -134,19 +146,19 @@ def _trades(model: keras.Sequential, balls: Balls, num_steps: int) -> Loss:
             num_steps,
         )
         logits = model(inputs, training=True)
-        drift = _divergence(logits, model(points, training=True))
-        return cross_entropy(logits, labels) + weight * drift
+        drift = mean(_divergences(logits, model(points, training=True)), labels)
+        return mean(_cross_entropies(logits, labels), labels) + weight * drift
 
     return loss
 
 
-def _bounded(model: keras.Sequential, box_of: BoxOf, *, linear: bool) -> Loss:
+def _bounded(model: keras.Sequential, mean: Mean, box_of: BoxOf, *, linear: bool) -> Loss:
     import tensorflow as tf
 
     network = BoundedNetwork.of(model)
 
     def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        ball = box_of(inputs, labels, epsilon, seed)
+        ball = network.normalised(box_of(inputs, labels, epsilon, seed))
         hidden = network.preactivations(ball.lower, ball.upper)
         margins = network.interval_margins(labels, hidden, ball)
         if linear:
@@ -155,7 +167,8 @@ def _bounded(model: keras.Sequential, box_of: BoxOf, *, linear: bool) -> Loss:
                 lambda: ramp * margins + (1 - ramp) * network.crown_margins(labels, hidden, ball),
                 lambda: margins,
             )
-        robust = _mixed(model, inputs, labels, cross_entropy(-margins, labels), weight)
+        worst = mean(_cross_entropies(-margins, labels), labels)
+        robust = _mixed(model, mean, inputs, labels, worst, weight)
         penalty = tf.cond(ramp < 1, lambda: (1 - ramp) * warmup_penalty(hidden, ball), lambda: 0.0)
         return robust + WARMUP_PENALTY * penalty
 
@@ -174,28 +187,30 @@ def _small_box(balls: Balls, attack: Attack, ratio: float) -> BoxOf:
     return box
 
 
-def _mixed(model: keras.Sequential, inputs: Any, labels: Any, robust: Any, weight: Any) -> Any:
+def _mixed(
+    model: keras.Sequential, mean: Mean, inputs: Any, labels: Any, robust: Any, weight: Any
+) -> Any:
     """(1 - weight) clean + weight robust; the clean pass is left out where it has no weight."""
     import tensorflow as tf
 
     clean = tf.cond(
         weight < 1,
-        lambda: (1 - weight) * cross_entropy(model(inputs, training=True), labels),
+        lambda: (1 - weight) * mean(_cross_entropies(model(inputs, training=True), labels), labels),
         lambda: 0.0,
     )
     return clean + weight * robust
 
 
-def _divergence(logits: Any, others: Any) -> Any:
-    """Mean Kullback-Leibler divergence of `others`' distribution from that of `logits`."""
+def _divergences(logits: Any, others: Any) -> Any:
+    """Kullback-Leibler divergence of `others`' distribution from that of `logits`, (batch,)."""
     import tensorflow as tf
 
     log_p, log_q = tf.nn.log_softmax(logits), tf.nn.log_softmax(others)
-    return tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1))
+    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1)
 
 
 def _cross_entropy_of(model: keras.Sequential, labels: Any) -> LossAt:
-    return lambda points: cross_entropy(model(points, training=False), labels)
+    return lambda points: _cross_entropies(model(points, training=False), labels)
 
 
 def _ascend(

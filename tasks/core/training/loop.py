@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import Inputs, IntArray
+from tasks.core.arrays import Float32Array, Inputs, IntArray
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.perturbation import Perturbation
@@ -62,8 +62,8 @@ def train(
     from it, and ends with the same weights as one that was never interrupted.
 
     Raises:
-        CertiflowError: the loss became NaN or infinite; the defence cannot bound a layer; the
-            checkpoint cannot be read or written.
+        CertiflowError: the loss became NaN or infinite; the defence cannot bound a layer; images
+            are needed and rows of a table given; the checkpoint cannot be read or written.
     """
     loop = _Loop(dataset, settings, seed)
     state = loop.initial_state() if checkpoint is None else Checkpoint.load(checkpoint)
@@ -85,14 +85,26 @@ def train(
 
 
 def shifted(inputs: Inputs, pixels: int, generator: np.random.Generator) -> Inputs:
-    """Each of the inputs, (n, height, width), moved by up to `pixels` each way; zeros move in."""
+    """Images, (n, height, width, …), each moved by up to `pixels` each way; zeros move in."""
     if pixels == 0:
         return inputs
-    count, height, width = inputs.shape
-    padded = np.pad(inputs, ((0, 0), (pixels, pixels), (pixels, pixels)))
+    count, height, width, *channels = inputs.shape
+    around = [(0, 0), (pixels, pixels), (pixels, pixels), *[(0, 0)] * len(channels)]
+    padded = np.pad(inputs, around)
     top, left = generator.integers(0, 2 * pixels, (2, count), endpoint=True)
     rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
     return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def balanced_weights(labels: IntArray, num_classes: int) -> Float32Array:
+    """A weight for each class with which all have the same share of `labels`, their mean being 1.
+
+    A class that does not occur has weight 0.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    present = counts > 0
+    shares = len(labels) / (present.sum() * np.maximum(counts, 1))
+    return np.where(present, shares, 0).astype(np.float32)
 
 
 class _Loop:
@@ -103,28 +115,48 @@ class _Loop:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+        settings.check_data(dataset.input_shape)
         self.settings, self.seed = settings, seed
-        self.model = architectures.build(
-            settings.architecture,
-            dataset.input_shape,
-            dataset.num_classes,
-            settings.hidden,
-            seed,
-        )
+        order = np.random.default_rng(seed).permutation(len(dataset.train_labels))
+        held_out, used = np.split(order, [round(settings.validation_fraction * len(order))])
+        inputs, labels = dataset.train_inputs, dataset.train_labels.astype(np.int64)
+        self.inputs, self.labels = inputs[used], labels[used]
+        self.class_weights = self._class_weights(dataset.num_classes)
+        self.model = self._untrained(dataset)
         if settings.is_certified:
             defences.initialise_for_intervals(self.model, seed)
         norm = GRADIENT_NORM if settings.is_certified else None
         self.optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=norm)
         self.optimizer.build(self.model.trainable_variables)
-        order = np.random.default_rng(seed).permutation(len(dataset.train_labels))
-        held_out, used = np.split(order, [round(settings.validation_fraction * len(order))])
-        inputs, labels = dataset.train_inputs, dataset.train_labels.astype(np.int64)
-        self.inputs, self.labels = inputs[used], labels[used]
         perturbation = dataset.perturbation
         self.validation = Validation(
-            self.model, inputs[held_out], labels[held_out], perturbation, settings.epsilon, seed
+            self.model,
+            inputs[held_out],
+            labels[held_out],
+            perturbation,
+            settings.epsilon,
+            seed,
+            self.class_weights,
         )
         self._step = self._compiled_step(perturbation)
+
+    def _class_weights(self, num_classes: int) -> Float32Array:
+        if self.settings.class_weights == "balanced":
+            return balanced_weights(self.labels, num_classes)
+        return np.ones(num_classes, dtype=np.float32)
+
+    def _untrained(self, dataset: Dataset) -> keras.Sequential:
+        settings, domain = self.settings, dataset.domain
+        normalised = settings.normalise and domain.is_table
+        return architectures.build(
+            settings.architecture,
+            dataset.input_shape,
+            dataset.num_classes,
+            settings.hidden,
+            self.seed,
+            normalisation=architectures.moments(self.inputs, domain) if normalised else None,
+            batch_normalisation=settings.batch_normalisation,
+        )
 
     def initial_state(self) -> Checkpoint:
         return self._state([], 0, [])
@@ -212,6 +244,7 @@ class _Loop:
             perturbation,
             self.settings.attack_steps,
             self.settings.subselection_ratio,
+            self.class_weights,
         )
         variables = self.model.trainable_variables
         scalar = tf.TensorSpec((), tf.float32)

@@ -19,7 +19,7 @@ from tasks.core.properties.perturbation import Perturbation
 if TYPE_CHECKING:
     import keras
 
-SUPPORTED = "Dense, Conv2D, Flatten, Reshape, and ReLU between them"
+SUPPORTED = "Normalization first, Dense, Conv2D, Flatten, Reshape, and ReLU between them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +103,14 @@ class Balls:
 
 @dataclass(frozen=True, eq=False)
 class BoundedNetwork:
-    """A model as affine steps with a ReLU between each two, the last one dense."""
+    """A model as affine steps with a ReLU between each two, the last one dense.
+
+    Its inputs are what a first Normalization layer gives, if there is one: an affine map of every
+    input by itself, with a positive factor, takes boxes to boxes exactly. See `normalised`.
+    """
 
     steps: Sequence[AffineStep]
+    normalisation: keras.layers.Normalization | None = None
 
     @classmethod
     def of(cls, model: keras.Sequential) -> BoundedNetwork:
@@ -114,7 +119,10 @@ class BoundedNetwork:
 
         steps: list[AffineStep] = []
         after_relu = True
-        for layer in model.layers:
+        normalisation, layers = None, model.layers
+        if isinstance(layers[0], keras.layers.Normalization) and not layers[0].invert:
+            normalisation, *layers = layers
+        for layer in layers:
             match layer:
                 case keras.layers.Flatten() | keras.layers.Reshape():
                     continue
@@ -128,7 +136,13 @@ class BoundedNetwork:
                     raise _unsupported(layer, type(layer).__name__)
         if after_relu or not isinstance(model.layers[-1], keras.layers.Dense):
             raise _unsupported(model.layers[-1], "the last layer, which must be a linear Dense")
-        return cls(steps)
+        return cls(steps, normalisation)
+
+    def normalised(self, ball: BoxTensors) -> BoxTensors:
+        """Boxes of the model's inputs as boxes of the network's."""
+        if self.normalisation is None:
+            return ball
+        return BoxTensors(self.normalisation(ball.lower), self.normalisation(ball.upper))
 
     def preactivations(self, lower: Any, upper: Any) -> list[BoxTensors]:
         """Interval bounds on the inputs of every ReLU (Gowal et al. 2018, section 3.1)."""

@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.core.errors import CertiflowError
 from tasks.core.training.architectures import Architecture, describe
 
 Defence = Literal["none", "fgsm", "pgd", "trades", "ibp", "crown_ibp", "sabr"]
 ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
 CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp", "sabr")
+
+IMAGE_AXES = (2, 3)  # without channels, and with them
 
 MAX_EPSILON = 0.5  # beyond it every pixel can be moved to one grey, and all images to one
 
@@ -33,6 +36,10 @@ class TrainingSettings(BaseModel):
         learning_rate_decay: `cosine` lets it fall to zero between the ramp's end and the last epoch
             (Loshchilov and Hutter 2017, without restarts).
         shift: augmentation: every image is moved by up to so many pixels each way, at random.
+        normalise: tables get a first layer that takes raw values to mean 0 and variance 1 over the
+            training inputs; images never do.
+        batch_normalisation: between the layers of `dense` and their ReLUs; folded for proofs.
+        class_weights: `balanced` gives every class the same share of the loss, clean and robust.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -52,6 +59,9 @@ class TrainingSettings(BaseModel):
     learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     learning_rate_decay: Literal["none", "cosine"] = "none"
     shift: int = Field(default=0, ge=0)
+    normalise: bool = True
+    batch_normalisation: bool = False
+    class_weights: Literal["none", "balanced"] = "none"
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     restore_best_epoch: bool = False
 
@@ -84,6 +94,20 @@ class TrainingSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _batch_normalisation_fits(self) -> TrainingSettings:
+        if self.batch_normalisation and self.is_certified:
+            raise ValueError(
+                f"batch_normalisation cannot be bounded in training, as defence '{self.defence}' "
+                "needs: leave it out, or choose a defence by attacks (fgsm, pgd, trades)"
+            )
+        if self.batch_normalisation and self.architecture != "dense":
+            raise ValueError(
+                f"batch_normalisation is for architecture 'dense', not '{self.architecture}': "
+                "leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _schedule_fits(self) -> TrainingSettings:
         scheduled = self.warmup_epochs + self.ramp_epochs
         if scheduled > self.epochs:
@@ -102,10 +126,25 @@ class TrainingSettings(BaseModel):
                 raise ValueError(f"{name} needs a validation_fraction above 0")
         return self
 
+    def check_data(self, input_shape: tuple[int, ...]) -> None:
+        """Raises `CertiflowError` where a setting needs images and one input's shape is none's."""
+        if len(input_shape) in IMAGE_AXES:
+            return
+        shape = f"inputs of shape {input_shape} are rows of a table"
+        if self.architecture != "dense":
+            raise CertiflowError(
+                f"training.architecture is {self.architecture}, which needs images; {shape}: "
+                "choose dense"
+            )
+        if self.shift:
+            raise CertiflowError(
+                f"training.shift is {self.shift}, which moves images; {shape}: leave it out"
+            )
+
     @property
     def name(self) -> str:
         """Of the network, for runs and tables: `dense-128`, `cnn_small-100 ibp-0.1`."""
-        parts = [describe(self.architecture, self.hidden)]
+        parts = [describe(self.architecture, self.hidden) + "-bn" * self.batch_normalisation]
         if self.epsilon is not None:
             parts.append(f"{self.defence}-{self.epsilon:g}")
         return " ".join(parts)

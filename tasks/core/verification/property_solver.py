@@ -99,6 +99,11 @@ class PropertySolver:
         model, prop = job.model, job.property
         name = model.path if isinstance(model, InputFile) else "the model"
         model = self.load(model) if isinstance(model, InputFile) else model
+        if model.ending != "logits":
+            raise CertiflowError(
+                f"{name}: ends with a {model.ending}: properties are proved of logits; export the "
+                "model up to them"
+            )
         if isinstance(prop, InputFile):
             with prop.opened(job.content) as path:
                 prop = read_property(path, model.network.num_inputs, model.network.num_outputs)

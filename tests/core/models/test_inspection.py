@@ -60,6 +60,18 @@ def test_what_does_not_fit_is_refused_and_what_is_unknown_passes(digits: Dataset
             check_fit(wrong, "digits", digits.extent)
 
 
+def test_one_sigmoid_decides_between_two(tmp_path: Path) -> None:
+    for activation, outputs in (("sigmoid", 2), ("linear", 1)):
+        dense = keras.layers.Dense(1, activation=activation)
+        keras.Sequential([keras.Input((3,)), dense]).save(tmp_path / "m.keras")
+        assert ends(tmp_path / "m.keras") == Ends(3, outputs)
+
+
+def test_one_linear_output_is_no_classifier(digits: Dataset) -> None:
+    with pytest.raises(CertiflowError, match="no decision between classes: end it with a sigmoid"):
+        check_fit(Ends(64, 1), "digits", digits.extent)
+
+
 def test_extent_of_the_digits_is_what_their_files_hold(digits: Dataset) -> None:
     assert sources.SOURCES["digits"].extent == digits.extent == Extent((8, 8), 10, 360)
 

@@ -146,9 +146,36 @@ def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(CertiflowError, match=r"broken\.keras: Keras cannot load this model: ") as e:
         load(broken)
     assert "\n" not in str(e.value)
-    keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]).save(broken)
+    layers = [keras.layers.Softmax(), keras.layers.Dense(2)]
+    keras.Sequential([keras.Input((3,)), *layers]).save(broken)
     with pytest.raises(CertiflowError, match=r"broken\.keras: layer 1 .*\(Softmax\)"):
         load(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("m.h5", r"load_model\('.*m\.h5', compile=False\)\.save\('m\.keras'\)"),
+        ("m.HDF5", r"\.save\('m\.keras'\)"),
+        ("m.pt", r"torch\.onnx\.export\(model, example_input, 'm\.onnx'"),
+        ("m.pth", r"torch\.onnx\.export"),
+        ("m.pkl", r"skl2onnx\.to_onnx\(.*'zipmap': False.*'m\.onnx'"),
+        ("m.joblib", r"skl2onnx\.to_onnx"),
+        ("saved", r"python -m tf2onnx\.convert --saved-model .*saved --output saved\.onnx"),
+    ],
+)
+def test_other_formats_are_named_with_what_converts_them(
+    name: str, command: str, tmp_path: Path
+) -> None:
+    """And never opened: a pickle runs what it likes."""
+    if name == "saved":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    with pytest.raises(
+        CertiflowError, match=f"unknown kind of model .*convert it by .*{command}"
+    ) as e:
+        load(tmp_path / name)
+    assert "\n" not in str(e.value)
 
 
 def test_code_in_a_model_is_not_run(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ IMAGE: Shape = (1, 4, 7, 6)
 
 REFUSED: dict[str, tuple[list[onnx.NodeProto], Constants, str]] = {
     "operator": (
-        [make_node("Sigmoid", ["x"], ["y"], name="last")],
+        [make_node("Sigmoid", ["x"], ["p"], name="last"), make_node("Neg", ["p"], ["y"])],
         {},
         r"node 1 'last' \(Sigmoid\): cannot be verified; supported are Add, AveragePool",
     ),
@@ -87,9 +87,33 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], Constants, str]] = {
         r"\(LeakyRelu\): is not valid in opset 13: Mismatched attribute type",
     ),
     "probabilities": (
-        [make_node("Flatten", ["x"], ["f"]), make_node("Softmax", ["f"], ["y"])],
+        [
+            make_node("Flatten", ["x"], ["f"]),
+            make_node("Softmax", ["f"], ["p"]),
+            make_node("Neg", ["p"], ["y"]),
+        ],
         {},
         r"node 2 '' \(Softmax\): .* proved of logits; export the model up to them",
+    ),
+    "probabilities of an image": (
+        [make_node("Softmax", ["x"], ["y"])],
+        {},
+        r"ends with a softmax over the shape \(1, 4, 7, 6\): expected \(1, classes\)",
+    ),
+    "several decisions": (
+        [make_node("Flatten", ["x"], ["f"]), make_node("Sigmoid", ["f"], ["y"])],
+        {},
+        "ends with a sigmoid of 168 outputs, .* export the model up to its logits",
+    ),
+    "scaling that does not fit": (
+        [make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0] * 5, scale=[1.0] * 5)],
+        {},
+        r"\(Scaler\) is malformed: ",
+    ),
+    "scaling of another domain": (
+        [make_node("Scaler", ["x"], ["y"], offset=[0.0], scale=[1.0])],
+        {},
+        r"\(Scaler\): cannot be verified; supported are",
     ),
     "axis": (
         [make_node("ReduceSum", ["x", "a"], ["y"])],

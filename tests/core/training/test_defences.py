@@ -30,8 +30,10 @@ def loss(
     weight: float = 1.0,
     ramp: float = 1.0,
     ratio: float = 0.4,
+    class_weights: Any = None,
 ) -> float:
-    compiled = tf.function(loss_of(defence, model, pixels(images), 20, ratio))
+    weights = np.ones(10, np.float32) if class_weights is None else class_weights
+    compiled = tf.function(loss_of(defence, model, pixels(images), 20, ratio, weights))
     numbers = (np.float32(number) for number in (epsilon, weight, ramp))
     return float(compiled(images, labels, *numbers, np.array([3, 4], np.int32)))
 
@@ -87,6 +89,24 @@ def test_weight_mixes_clean_and_robust(
     assert none == pytest.approx(worst_cross_entropy(linear, points, 0.0), rel=1e-4)
     assert half == pytest.approx((none + full) / 2, rel=1e-4)
     assert full > none
+
+
+@pytest.mark.parametrize("defence", ["none", *DEFENDED])
+def test_every_input_counts_with_the_weight_of_its_class(
+    defence: Defence, linear: Classifier, points: tuple[Any, Any]
+) -> None:
+    """Inputs of one class alone give the weight times their loss; of two classes, the sum."""
+    images, labels = points
+    assert set(labels) == {0, 1}
+
+    def weighted(*weights: float) -> float:
+        chosen = np.array(weights, np.float32)
+        return loss(defence, linear.model, images, labels, 0.05, class_weights=chosen)
+
+    first, second = weighted(1, 0), weighted(0, 1)
+    assert min(first, second) > 0
+    assert weighted(1, 1) == pytest.approx(first + second, rel=1e-4)
+    assert weighted(0.5, 3) == pytest.approx(0.5 * first + 3 * second, rel=1e-4)
 
 
 def test_order_of_strength(classifier: Classifier, digits: Dataset) -> None:

@@ -6,11 +6,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.keras_network import relu_network
 from tasks.core.training.architectures import build, describe
 from tasks.core.training.loop import TrainedModel, shifted, train
 from tasks.core.training.training_settings import TrainingSettings
@@ -63,8 +66,6 @@ def test_history_has_every_epoch(digits: Dataset) -> None:
 
 def test_best_epoch_is_restored(digits: Dataset) -> None:
     """The learning rate makes the loss jump: the weights are those of its least."""
-    import keras
-
     result = trained(digits, learning_rate=0.3, epochs=6, restore_best_epoch=True)
     losses = [metrics["val_loss"] for metrics in result.history]
     assert np.argmin(losses) < 5
@@ -109,12 +110,71 @@ def test_medium_convolutional_network_is_gowals() -> None:
     assert shapes[-3:] == [(512,), (512,), (10,)]
 
 
-@pytest.mark.parametrize("defence", ["none", "pgd", "crown_ibp", "sabr"])
+def test_colour_images_keep_their_channels() -> None:
+    """The first convolution sees three of them, and no Reshape comes before it."""
+    for architecture, channels in (("cnn_small", 16), ("cnn_medium", 32)):
+        model = build(architecture, (16, 16, 3), 10, (20,), seed=0)
+        first = model.layers[0]
+        assert isinstance(first, keras.layers.Conv2D)
+        assert first.kernel.shape[2:] == (3, channels)
+
+
+@pytest.mark.parametrize("defence", ["none", "crown_ibp"])
+def test_colour_images_train(defence: str) -> None:
+    """Which of three channels is bright, moved about, is learnt."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 300)
+    images = generator.random((300, 8, 8, 3), dtype=np.float32) / 2
+    images[np.arange(300), :, :, labels] += np.float32(0.3)
+    data = Dataset.of_images("bright", (images, labels), (images[:50], labels[:50]))
+    changes: dict[str, Any] = {"architecture": "cnn_small", "epochs": 12, "shift": 1}
+    changes |= {} if defence == "none" else {"defence": defence, "epsilon": 0.01}
+    result = trained(data, **changes)
+    assert result.history[-1]["val_accuracy"] > 0.8
+    np.testing.assert_allclose(
+        relu_network(result.model)(images[:20]), result.model(images[:20]), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"defence": "ibp", "epsilon": 0.1}, "cannot be bounded in training, as defence 'ibp'"),
+        ({"architecture": "cnn_small"}, "is for architecture 'dense', not 'cnn_small'"),
+    ],
+)
+def test_batch_normalisation_where_it_cannot_be_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainingSettings(batch_normalisation=True, **changes)
+
+
+@pytest.mark.parametrize("defence", ["none", "fgsm", "pgd", "trades"])
+def test_batch_normalisation_trains_and_is_folded(defence: str, digits: Dataset) -> None:
+    changes = {} if defence == "none" else {"defence": defence, "epsilon": 0.05}
+    result = trained(digits, batch_normalisation=True, **changes)
+    assert result.history[-1]["val_accuracy"] > 0.8
+    assert "val_certified_accuracy" not in result.history[-1]
+    (layer,) = (
+        each for each in result.model.layers if isinstance(each, keras.layers.BatchNormalization)
+    )
+    assert np.abs(layer.moving_mean).max() > 0.1  # it has learnt what its inputs are
+    network, points = relu_network(result.model), digits.test_inputs[:50]
+    assert [len(bias) for bias in (each.bias for each in network.layers)] == [16, 10]
+    np.testing.assert_allclose(network(points), result.model(points), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("defence", "batch_normalisation"),
+    [("none", False), ("none", True), ("pgd", False), ("crown_ibp", False), ("sabr", False)],
+)
 def test_interrupted_training_ends_with_the_same_weights(
-    defence: str, digits: Dataset, tmp_path: Path
+    defence: str, batch_normalisation: bool, digits: Dataset, tmp_path: Path
 ) -> None:
     """Interrupted in its second epoch's report, and gone on with from the file it left."""
     changes: dict[str, Any] = {"defence": defence, "learning_rate_decay": "cosine", "epochs": 4}
+    changes["batch_normalisation"] = batch_normalisation
     changes |= {} if defence == "none" else {"epsilon": 0.05, "warmup_epochs": 1}
     settings = TrainingSettings(**(SETTINGS | changes))
     path = tmp_path / "checkpoints" / "state.npz"
@@ -176,13 +236,16 @@ def test_defences_raise_what_they_are_for(digits: Dataset) -> None:
         assert values == sorted(values)
 
 
-def test_shifted_images_are_moved_and_nothing_else() -> None:
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_shifted_images_are_moved_and_nothing_else(channels: tuple[int, ...]) -> None:
     """A single lit pixel ends within the distance asked, everywhere in it, and never fades."""
-    images = np.zeros((400, 7, 6), np.float32)
-    images[:, 3, 2] = 0.5
+    images = np.zeros((400, 7, 6, *channels), np.float32)
+    images[:, 3, 2, ...] = 0.5
     moved = shifted(images, 2, np.random.default_rng(0))
     assert moved.shape == images.shape
-    count, rows, columns = np.nonzero(moved)
+    if channels:  # which move together
+        assert (moved == moved[..., :1]).all()
+    count, rows, columns = np.nonzero(moved[..., 0] if channels else moved)
     np.testing.assert_array_equal(count, np.arange(400))
     assert set(rows) == {1, 2, 3, 4, 5}
     assert set(columns) == {0, 1, 2, 3, 4}

@@ -45,7 +45,20 @@ def convolutional(seed: int = 0, padding: str = "same") -> keras.Sequential:
     )
 
 
+def normalisation() -> keras.layers.Layer:
+    """Of every column of the images by itself."""
+    return keras.layers.Normalization(mean=[0.1, 0.5, 0.9, -2.0], variance=[0.04, 1.0, 9.0, 0.25])
+
+
 MODELS = {
+    "normalised": lambda seed: model(
+        normalisation(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(6, activation="relu"),
+        keras.layers.Dense(4, activation="relu"),
+        seed=seed,
+    ),
+    "normalised and linear": lambda seed: model(normalisation(), keras.layers.Flatten(), seed=seed),
     "linear": lambda seed: model(keras.layers.Flatten(), seed=seed),
     "shallow": lambda seed: dense(6, seed=seed),
     "deep": lambda seed: dense(6, 5, 4, seed=seed),
@@ -66,11 +79,12 @@ def trained_on(
 ) -> tuple[list[BoxTensors], FloatArray, FloatArray]:
     """Hidden boxes, and the margins of the other classes by intervals and by linear bounds."""
     network = BoundedNetwork.of(made)
-    lower, upper = (edge.reshape(-1, 4, 4).astype(np.float32) for edge in (ball.lower, ball.upper))
-    hidden = network.preactivations(lower, upper)
+    edges = (edge.reshape(-1, 4, 4).astype(np.float32) for edge in (ball.lower, ball.upper))
+    box = network.normalised(BoxTensors(*edges))
+    hidden = network.preactivations(box.lower, box.upper)
     others = np.arange(3) != labels[:, None]
     interval, crown = (
-        np.asarray(method(labels, hidden, BoxTensors(lower, upper)))[others].reshape(len(labels), 2)
+        np.asarray(method(labels, hidden, box))[others].reshape(len(labels), 2)
         for method in (network.interval_margins, network.crown_margins)
     )
     return hidden, interval, crown
@@ -149,6 +163,8 @@ def test_same_lines_around_relu_as_the_engine(lower: float, upper: float) -> Non
         ([keras.layers.Flatten(), keras.layers.Dense(4, activation="tanh")], "tanh"),
         ([keras.layers.Reshape((4, 4, 1)), CONVOLUTION(2, 2, dilation_rate=2)], "dilated"),
         ([keras.layers.Flatten(), keras.layers.BatchNormalization()], "BatchNormalization"),
+        ([keras.layers.Flatten(), keras.layers.Normalization()], "Normalization"),
+        ([keras.layers.Normalization(mean=0, variance=1, invert=True)], "Normalization"),
     ],
 )
 def test_layers_that_cannot_be_bounded_are_named(

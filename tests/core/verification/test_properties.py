@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx.helper import make_node
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
@@ -30,7 +31,7 @@ from tasks.core.verification.property_solver import (
     PropertyJob,
     PropertySolver,
 )
-from tests.model_files import NNET_LINES, saved_nnet
+from tests.model_files import NNET_LINES, normal, saved_nnet, saved_onnx
 from tests.property_files import saved_distance, saved_property
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -263,6 +264,17 @@ def test_nnet_file_in_its_physical_units(tmp_path: Path) -> None:
     )
     (result,) = verify([Instance(model, prop, 20)])
     assert result.verdict == "sat", result.reason
+
+
+def test_probabilities_have_no_properties(tmp_path: Path) -> None:
+    """A property speaks of the file's own outputs, and proofs of the logits before them."""
+    nodes = [make_node("MatMul", ["x", "a"], ["z"]), make_node("Softmax", ["z"], ["y"])]
+    model = saved_onnx(tmp_path, nodes, {"a": normal(2, 2)}, shape=(1, 2))
+    prop = saved_property(tmp_path / "p.vnnlib", "(>= Y_0 0.9)")
+    (result,) = verify([Instance(model, prop, 10)])
+    assert result.verdict == "error"
+    assert result.reason.startswith(f"{model}: ends with a softmax: properties are proved of logit")
+    assert "export the model up to them" in result.reason
 
 
 def test_stored_verdicts_are_not_computed_again(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""What Keras's layers on images do, all with channels last: convolution and pooling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray
+from tasks.core.networks.convolutions import average_pooled, averaged, convolved
+from tasks.core.networks.lowering import Lowering
+from tasks.core.networks.tensor import Tensor
+from tasks.core.networks.windows import Shape, Window
+
+if TYPE_CHECKING:
+    import keras
+
+
+def is_channels_last(layer: keras.layers.Layer) -> bool:
+    """Whether it reads images as (height, width, channels), or does not care."""
+    return bool(getattr(layer, "data_format", "channels_last") == "channels_last")
+
+
+def convolution(layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
+    """Of a Conv2D or DepthwiseConv2D, without its bias."""
+    import keras
+
+    weights = np.asarray(layer.kernel, dtype=np.float64)
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        height, width, channels, multiplier = weights.shape
+        kernel = weights.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
+        return _convolved(layer, tensor, kernel, channels)
+    kernel = weights.transpose(3, 2, 0, 1)  # (filters, channels / groups, height, width)
+    return _convolved(layer, tensor, kernel, layer.groups)
+
+
+def average_pool(layer: keras.layers.AveragePooling2D, tensor: Tensor) -> Tensor:
+    image = _channels_first(tensor)
+    window = _window(layer, image, layer.pool_size, (1, 1))
+    return _channels_last(average_pooled(image, window, count_padding=False))
+
+
+def max_pool(layer: keras.layers.MaxPooling2D, tensor: Tensor, lowering: Lowering) -> Tensor:
+    image = _channels_first(tensor)
+    window = _window(layer, image, layer.pool_size, (1, 1))
+    return _channels_last(lowering.max_pooled(image, window))
+
+
+def global_average_pool(layer: keras.layers.GlobalAveragePooling2D, tensor: Tensor) -> Tensor:
+    _, height, width, channels = tensor.shape
+    rows = tensor.positions.reshape(height * width, channels).T
+    means = averaged(tensor, rows, np.full(channels, 1 / (height * width)))
+    return means.taken(means.positions.reshape((1, 1, 1, -1) if layer.keepdims else (1, -1)))
+
+
+def _convolved(
+    layer: keras.layers.Layer, tensor: Tensor, kernel: FloatArray, groups: int
+) -> Tensor:
+    image = _channels_first(tensor)
+    window = _window(layer, image, kernel.shape[2:], layer.dilation_rate)
+    return _channels_last(convolved(image, kernel, window, groups))
+
+
+def _window(layer: keras.layers.Layer, image: Tensor, extents: Shape, dilations: Shape) -> Window:
+    if layer.padding == "same":
+        return Window.same(image.shape[2:], extents, layer.strides, dilations)
+    return Window(extents, layer.strides, dilations, (0, 0), (0, 0))
+
+
+def _channels_first(tensor: Tensor) -> Tensor:
+    return tensor.taken(tensor.positions.transpose(0, 3, 1, 2))
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.taken(tensor.positions.transpose(0, 2, 3, 1))
