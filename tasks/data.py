@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -12,26 +11,26 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core.data import sources
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.download import DatasetUnavailableError, fetch
 from tasks.core.errors import CertiflowError
-from tasks.core.properties.perturbation import Scale
 from tasks.settings import DataSettings
 
 
 class DatasetRef(BaseModel):
-    """A downloaded dataset by name, where it comes from, cache folder and content."""
+    """A downloaded dataset by name, what was asked for, and its content."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    source: str  # what `data.dataset` said: the name, or a file
-    cache: Path
-    scale: Scale
-    category_changes: int
+    settings: DataSettings
     sha256: str
     test_size: int
+
+    @property
+    def source(self) -> str:
+        """What `data.dataset` said: the name, or a file."""
+        return self.settings.dataset
 
 
 def _may_help(task: Any, task_run: Any, state: Any) -> bool:
@@ -50,39 +49,33 @@ def _may_help(task: Any, task_run: Any, state: Any) -> bool:
 )
 def download(settings: DataSettings) -> DatasetRef:
     """Brings a dataset into the cache and checks its content; see `fetch` for the errors."""
-    source, cache_folder = settings.dataset, settings.cache.absolute()
+    settings = settings.model_copy(update={"cache": settings.cache.absolute()})
     with console.stage("download", None) as progress:
 
         def on_progress(file: str, done: int, total: int | None) -> None:
             progress.update(done, total, file)
 
-        fetch(source, cache_folder, on_progress=on_progress, on_warning=console.warn)
-        data = load_checked(source, cache_folder, settings.scale, settings.category_changes)
+        fetch(settings.dataset, settings.cache, on_progress=on_progress, on_warning=console.warn)
+        data = load_checked(settings)
         count = len(data.train_labels) + len(data.test_labels)
         progress.update(count, count, f"{data.name}, {len(data.test_labels)} of them for testing")
     return DatasetRef(
-        name=data.name,
-        source=source,
-        cache=cache_folder,
-        scale=settings.scale,
-        category_changes=settings.category_changes,
-        sha256=data.sha256,
-        test_size=len(data.test_labels),
+        name=data.name, settings=settings, sha256=data.sha256, test_size=len(data.test_labels)
     )
 
 
 def load(ref: DatasetRef) -> Dataset:
     """The dataset; raises `CertiflowError` when its content is no longer what was downloaded."""
-    data = load_checked(ref.source, ref.cache, ref.scale, ref.category_changes)
+    data = load_checked(ref.settings)
     if data.sha256 != ref.sha256:
         raise CertiflowError(
-            f"{ref.name} in {ref.cache}: expected content {ref.sha256}, found {data.sha256}; "
-            "run the flow again"
+            f"{ref.name} in {ref.settings.cache}: expected content {ref.sha256}, found "
+            f"{data.sha256}; run the flow again"
         )
     return data
 
 
 @cache
-def load_checked(source: str, cache_folder: Path, scale: Scale, category_changes: int) -> Dataset:
+def load_checked(settings: DataSettings) -> Dataset:
     """Files are read and hashed once in a process, not once a stage."""
-    return sources.load(source, cache_folder, scale=scale, most_changes=category_changes)
+    return settings.load()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tasks.core.data.own_data import SUFFIXES
-from tasks.core.data.sources import SOURCES, is_table
+from tasks.core.data.sources import SOURCES, is_table, load
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.core.properties.perturbation import Scale
@@ -21,6 +22,7 @@ from tasks.core.uris import without_passwords
 from tasks.core.verdicts import Engine
 
 if TYPE_CHECKING:
+    from tasks.core.data.datasets import Dataset
     from tasks.core.execution.asking import Resources
 
 DATASETS = tuple(SOURCES)
@@ -84,6 +86,7 @@ class DataSettings(_Section):
         scale: of a table, what a feature moves by at epsilon 1: its range or its standard
             deviation among the training rows, or 1 in its own unit.
         category_changes: of a table, how many categories an attacker may change.
+        positive: the name of the class whose recall counts; None: as the data themselves say.
     """
 
     dataset: DatasetName = "mnist"
@@ -91,6 +94,7 @@ class DataSettings(_Section):
     cache: Path = Path("data")
     scale: Scale = "range"
     category_changes: int = Field(default=0, ge=0)
+    positive: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> DataSettings:
@@ -107,6 +111,27 @@ class DataSettings(_Section):
     def name(self) -> str:
         """The dataset's name: that of the file, for one of the user's own."""
         return self.dataset if self.dataset in DATASETS else Path(self.dataset).stem
+
+    def load(self) -> Dataset:
+        """The dataset, from the cache or the user's own file.
+
+        Raises:
+            CertiflowError: a file is missing or is not what it must be; there is no such class.
+        """
+        data = load(self.dataset, self.cache, scale=self.scale, most_changes=self.category_changes)
+        if self.positive is None:
+            return data
+        return replace(data, positive=self.positive_label(data.class_names))
+
+    def positive_label(self, class_names: Sequence[str]) -> int | None:
+        """The label of `positive`; raises `CertiflowError` when no class has that name."""
+        if self.positive is None:
+            return None
+        if self.positive not in class_names:
+            raise CertiflowError(
+                f"data.positive is '{self.positive}': expected one of {', '.join(class_names)}"
+            )
+        return class_names.index(self.positive)
 
 
 class AttackSettings(_Section):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from flows.command.verify_command import model_path
 from flows.configuration import describe
 from tasks.core.data.datasets import Extent
-from tasks.core.data.sources import SOURCES, load
+from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
 from tasks.settings import DataSettings, Effort, ModelSettings, Settings
@@ -74,10 +74,11 @@ def look_at_evaluation(model: str, settings: Settings) -> Path:
 
 
 def _extent(data: DataSettings) -> Extent:
+    """Of a dataset by name without its files, which may not be here yet."""
     if data.dataset in SOURCES:
+        data.positive_label(SOURCES[data.dataset].class_names)
         return SOURCES[data.dataset].extent
-    own = load(data.dataset, data.cache, scale=data.scale, most_changes=data.category_changes)
-    return own.extent
+    return data.load().extent
 
 
 def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:

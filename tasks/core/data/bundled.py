@@ -22,6 +22,7 @@ class Digits:
 
     files: tuple[RemoteFile, ...] = ()
     extent = Extent((8, 8), 10, 360)
+    class_names = tuple("0123456789")
     is_table = False
     card = DataCard(
         licence="CC BY 4.0",
@@ -41,7 +42,11 @@ class Digits:
             np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
         )
         return Dataset.of_images(
-            name, (images[train], labels[train]), (images[test], labels[test]), card=self.card
+            name,
+            (images[train], labels[train]),
+            (images[test], labels[test]),
+            self.class_names,
+            card=self.card,
         )
 
 

@@ -38,7 +38,7 @@ class ImageSource:
     files: tuple[RemoteFile, ...]
     extent: Extent
     card: DataCard
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...]
     positive: int | None = None
     is_table = False
 

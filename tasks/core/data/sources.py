@@ -104,6 +104,10 @@ class Source(Protocol):
         """What must be in the cache; none where the data come with scikit-learn."""
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+
+    @property
     def extent(self) -> Extent:
         """What it holds, known without its files."""
 
@@ -124,6 +128,7 @@ SOURCES: dict[str, Source] = {
         ),
         Extent((28, 28), 10, 10_000),
         DataCard("CC BY-SA 3.0", "LeCun, Bottou, Bengio and Haffner 1998, Proc. IEEE 86(11)"),
+        class_names=tuple("0123456789"),
     ),
     "fashion_mnist": ImageSource(
         FASHION_MNIST,

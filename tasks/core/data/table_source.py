@@ -68,6 +68,10 @@ class TableSource:
         schema = self.schema
         return Extent(schema.domain.shape, len(schema.classes), schema.test_rows)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.schema.class_names
+
     def read(self, name: str, folder: Path, scale: Scale, most_changes: int) -> Dataset:
         """From the files in `folder`, checked; raises `CertiflowError` when they are others."""
         from tasks.core.data.tables import dataset_of, read_frames  # pandas takes long to import

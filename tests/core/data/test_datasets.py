@@ -41,7 +41,11 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files.append(IdxFile(f"{name}.gz", shape, sha256=hashlib.sha256(content).hexdigest()))
     content = IdxFiles(*files)
     source = ImageSource(
-        content, in_folders(content, "tiny", ()), Extent((4, 4), 10, 10), DataCard()
+        content,
+        in_folders(content, "tiny", ()),
+        Extent((4, 4), 10, 10),
+        DataCard(),
+        tuple("abcdefghij"),
     )
     monkeypatch.setitem(sources.SOURCES, "tiny", source)
     monkeypatch.setenv(MIRROR_VARIABLE, (tmp_path / "mirror").as_uri())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tasks.settings import DataSettings
 from tests.command import invoked, refusal, with_settings
 
 ROWS = [f"{20 + row % 40},{row % 3},{'good' if row % 4 else 'bad'}" for row in range(80)]
@@ -87,6 +88,19 @@ def test_samples_are_held_against_the_tables_test_rows(
     assert "verification.samples is 17: expected at most 16, the size of people's test" in told
     told = refusal(monkeypatch, *run("data.dataset=credit", "verification.samples=6001"))
     assert "expected at most 6000" in told
+
+
+def test_the_positive_class_is_one_of_the_datas(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["--target", "status", "--output", "tables/people.yaml"]
+    invoked(monkeypatch, "schema", "tables/people.csv", *asked)
+    for dataset, classes in [("tables/people.yaml", "bad, good"), ("credit", "paid, default")]:
+        told = refusal(monkeypatch, *run(f"data.dataset={dataset}", "data.positive=ugly"))
+        assert f"data.positive is 'ugly': expected one of {classes}" in told
+    settings = DataSettings(dataset="tables/people.yaml", positive="good")
+    assert settings.load().positive == 1
+    assert DataSettings(dataset="tables/people.yaml").load().positive is None
 
 
 def test_what_is_neither_a_name_nor_a_file_is_refused(
