@@ -25,7 +25,7 @@ def look_at_settings(*runs: Settings) -> None:
             cluster that does not answer.
     """
     for settings in runs:
-        extent = _extent(settings.data.dataset)
+        extent = extent_of(settings.data.dataset)
         settings.training.check_data(extent.input_shape)
         _check_samples(
             "verification.samples", settings.verification.samples, settings.data.name, extent
@@ -50,7 +50,7 @@ def look_at_model(
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
         raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
-    name, extent = settings.data.name, _extent(settings.data.dataset)
+    name, extent = settings.data.name, extent_of(settings.data.dataset)
     for section in (settings.verification, settings.radius):
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
@@ -61,7 +61,8 @@ def look_at_model(
     return settings, file.absolute()
 
 
-def _extent(dataset: str) -> Extent:
+def extent_of(dataset: str) -> Extent:
+    """Of a dataset by name, or in a file of the user's own, which is read."""
     if dataset in DATASETS:
         return known_extent(dataset)
     return own_data.load_own(Path(dataset)).extent
