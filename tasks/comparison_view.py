@@ -12,7 +12,7 @@ from typing import Literal
 
 from tasks.core.evidence.comparison import DEPLOYED
 from tasks.core.evidence.paired import BOOTSTRAP, GATE, MCNEMAR, Difference
-from tasks.core.evidence.sampling import CONFIDENCE, METHOD, interval_text
+from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text
 from tasks.records import Comparison, Row
 from tasks.settings import decimal
 
@@ -178,10 +178,10 @@ def _samples(rows: Sequence[Row]) -> list[str]:
     )
     told = [
         f"certified and deployed: of {sampled} sampled test points, with {CONFIDENCE:.0%} {METHOD} "
-        "intervals; deployed: with a margin beyond the rounding of the float32 model as it is "
-        "served",
+        f"intervals, {DRAWN}; deployed: with a margin beyond the rounding of the float32 model as "
+        "it is served",
         f"median radius: of {radii} sampled points",
-        f"the other accuracies: of all {whole} test images",
+        f"the other accuracies: of all {whole} test points",
     ]
     return [each for each, count in zip(told, (sampled, radii, whole), strict=True) if count]
 

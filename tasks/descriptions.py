@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.comparison_view import COLUMNS, view
-from tasks.core.evidence.sampling import CONFIDENCE, METHOD, interval_text, share_interval
+from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text, share_interval
 from tasks.core.properties.domain import told
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
@@ -241,7 +241,7 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
     """Points by verdict at each radius."""
     said = witnesses(rows)
     return [
-        f"{rows[0]['points']:.0f} sampled points, verified (engine `{engine}`); in brackets "
+        f"{rows[0]['points']:.0f} sampled points, {DRAWN}, verified (engine `{engine}`); in brackets "
         f"{CONFIDENCE:.0%} {METHOD} intervals of the share of all points.",
         "",
         *table(
@@ -323,7 +323,7 @@ def _judged(numbers: Mapping[str, int | float]) -> list[tuple[Any, ...]]:
             f"{numbers['certified_p_value']:.2g}",
         ),
         (
-            f"clean (all {numbers['test_images']:.0f} test images)",
+            f"clean (all {numbers['test_images']:.0f} test points)",
             numbers["clean_accuracy"],
             numbers["clean_accuracy_champion"],
             f"{numbers['clean_p_value']:.2g}",

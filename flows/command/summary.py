@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks.core.evidence.sampling import CONFIDENCE
+from tasks.core.evidence.sampling import CONFIDENCE, DRAWN
 from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.descriptions import of_measures, of_radius, of_share, witnesses
 from tasks.records import Summary
@@ -84,8 +84,8 @@ def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
 
 def _verdicts(verification: list[dict[str, Any]]) -> Table:
     title = (
-        f"Verification, {verification[0]['points']:.0f} sampled points "
-        f"[not bold](in brackets {CONFIDENCE:.0%} intervals)"
+        f"Verification, {verification[0]['points']:.0f} sampled points, {DRAWN} "
+        f"[not bold]({CONFIDENCE:.0%} intervals)"
     )
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False

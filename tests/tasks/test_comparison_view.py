@@ -86,7 +86,7 @@ def test_reading_says_on_which_points_and_when_a_difference_counts(compared: Com
     for words in (
         "of 20 sampled test points, with 95% Clopper-Pearson intervals",
         "median radius: of 20 sampled points",
-        "of all 10,000 test images",
+        "of all 10,000 test points",
         "difference to champion 1",
         "exact McNemar test, p < 0.05",
         "95% paired bootstrap interval",

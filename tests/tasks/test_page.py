@@ -74,7 +74,7 @@ def test_sampled_numbers_say_how_many_and_how_sure(written: page.Page) -> None:
     text = written.path.read_text()
     assert re.search(r"\d+-\d+%, n = 5", text)
     assert "95% Clopper-Pearson" in text
-    assert "of all 360 test images" in text
+    assert "of all 360 test points" in text
 
 
 def test_certified_difference_of_table_and_decision_is_one_on_stated_points(

@@ -80,7 +80,7 @@ def test_decision_tells_intervals_and_points() -> None:
     text = descriptions.of_decision(decision)
     row = "| certified at 0.1 (20 sampled points) | 60.00% [36-81%] | 100.00% [83-100%] | 0.0078 |"
     assert row in text
-    assert "| clean (all 360 test images) | 90.00% | 95.00% | 0.25 |" in text
+    assert "| clean (all 360 test points) | 90.00% | 95.00% | 0.25 |" in text
 
 
 def test_a_servers_page_is_linked_and_a_local_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
