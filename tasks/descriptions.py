@@ -241,8 +241,8 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
     """Points by verdict at each radius."""
     said = witnesses(rows)
     return [
-        f"{rows[0]['points']:.0f} sampled points, {DRAWN}, verified (engine `{engine}`); in brackets "
-        f"{CONFIDENCE:.0%} {METHOD} intervals of the share of all points.",
+        f"{rows[0]['points']:.0f} sampled points, {DRAWN}, verified (engine `{engine}`); in "
+        f"brackets {CONFIDENCE:.0%} {METHOD} intervals of the share of all points.",
         "",
         *table(
             ("epsilon", *VERDICT_COLUMNS, "certified", "deployed"),
