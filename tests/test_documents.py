@@ -19,7 +19,7 @@ from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verdict_columns import STAGES
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.core.verification.critical_radius import Bracket
-from tasks.settings import RadiusSettings, Settings
+from tasks.settings import PropertySettings, RadiusSettings, Settings
 from tests.imports import ROOT
 
 HISTORY = ROOT / "CHANGELOG.md"  # names what is gone, too
@@ -117,6 +117,7 @@ def test_settings_that_are_documented_are_those_that_exist() -> None:
     named = {key for row in rows for key in re.findall(r"`([a-z_.]+)`", row)}
     sections = Settings.model_fields.keys() - {"seed"}
     existing = set(Settings().flat()) | {f"radius.{key}" for key in RadiusSettings.model_fields}
+    existing |= {f"properties.{key}" for key in PropertySettings.model_fields}
     assert {f"training.{key}" for key in TrainingSettings.model_fields} <= existing
     assert named - sections == existing
 
@@ -126,7 +127,7 @@ def test_columns_of_tables_are_documented() -> None:
     result = VerificationResult(0, 0, 0.1, Verdict.UNKNOWN, DecidedBy.CROWN, 0.0)
     bracket = Bracket(0, 0, 0.0, 1.0, None, 0.0, complete=False)
     tables = (
-        metrics.epsilon_grid([0.1], one, one, one[None], each, each),
+        metrics.epsilon_grid([0.1], one, one, one[None], each, each, positive=0),
         metrics.verification_table([result]),
         radius_table([bracket]),
     )
