@@ -10,7 +10,7 @@ from flows.processes import environment
 from flows.robustness import check_questions, judge, obtain_dataset, record_dataset, run_tags
 from tasks import tracking
 from tasks.adopt import adopt
-from tasks.core.models.inspection import KERAS_SUFFIX
+from tasks.core.models.keras_archive import KERAS_SUFFIX
 from tasks.promotion import crown_first
 from tasks.records import Summary
 from tasks.settings import Settings

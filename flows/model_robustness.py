@@ -13,7 +13,7 @@ from flows.processes import environment
 from tasks import descriptions, tracking
 from tasks.core.evidence import metrics
 from tasks.core.files import ArtifactRef
-from tasks.core.models.inspection import KERAS_SUFFIX
+from tasks.core.models.keras_archive import KERAS_SUFFIX
 from tasks.data import download, load
 from tasks.radius import global_robustness, radius
 from tasks.records import ModelSummary

@@ -25,7 +25,7 @@ def look_at_settings(*runs: Settings) -> None:
             cluster that does not answer.
     """
     for settings in runs:
-        extent = _extent(settings.data)
+        extent = extent_of(settings.data)
         settings.training.check_data(extent.input_shape)
         _check_samples(
             "verification.samples", settings.verification.samples, settings.data.name, extent
@@ -50,7 +50,7 @@ def look_at_model(
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
         raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
-    name, extent = settings.data.name, _extent(settings.data)
+    name, extent = settings.data.name, extent_of(settings.data)
     for section in (settings.verification, settings.radius):
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
@@ -69,11 +69,11 @@ def look_at_evaluation(model: str, settings: Settings) -> Path:
     """
     look_at_settings(settings)
     file = model_path(model)
-    check_fit(ends(file), settings.data.name, _extent(settings.data))
+    check_fit(ends(file), settings.data.name, extent_of(settings.data))
     return file.absolute()
 
 
-def _extent(data: DataSettings) -> Extent:
+def extent_of(data: DataSettings) -> Extent:
     """Of a dataset by name without its files, which may not be here yet."""
     if data.dataset in SOURCES:
         data.positive_label(SOURCES[data.dataset].class_names)

@@ -1,4 +1,4 @@
-"""The commands that ask about a given model: verify, radius, global-robustness, reproduce."""
+"""The commands about a given model: verify, radius, global-robustness, doctor, reproduce."""
 
 from __future__ import annotations
 
@@ -158,6 +158,22 @@ def global_robustness(
     _ask(model, data, seed, {"global_robustness": section}, fresh, json)
 
 
+def doctor(
+    model: Annotated[str, typer.Argument(help="ONNX, Keras or .nnet file, or models:/name@alias.")],
+    data: Annotated[
+        str | None, typer.Option(help="A dataset, or an .npz file, that it must fit.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Say what is read of a model, and what keeps it from being verified: then exit code 1."""
+    begin(json=json)
+
+    from flows.command.doctor_command import diagnosed
+
+    if not diagnosed(model, data, json):
+        raise typer.Exit(1)
+
+
 @reproduce.command()
 def reluplex(
     timeout: Seconds = 60.0,
@@ -200,6 +216,6 @@ def _ask(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the program."""
-    for command in (verify, radius, global_robustness):
+    for command in (verify, radius, global_robustness, doctor):
         app.command()(command)
     app.add_typer(reproduce, name="reproduce")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -13,9 +11,7 @@ from typing import Any
 from tasks.core.data.datasets import Extent
 from tasks.core.errors import CertiflowError
 from tasks.core.models import loading
-
-KERAS_SUFFIX = ".keras"
-CONFIG = "config.json"  # in a Keras archive
+from tasks.core.models.keras_archive import KERAS_SUFFIX, kind, read_config
 
 
 @dataclass(frozen=True)
@@ -35,18 +31,13 @@ def ends(path: Path) -> Ends:
     if path.suffix.lower() != KERAS_SUFFIX or not path.is_file():
         network = loading.load(path).network
         return Ends(network.num_inputs, network.num_outputs)
+    config = read_config(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read(CONFIG))
         layers = config["config"]["layers"]
-        shape = layers[0]["config"]["batch_shape"] if _is(layers[0], "InputLayer") else [None]
-        chain = config["class_name"] == "Sequential" and _is(layers[-1], "Dense")
+        shape = layers[0]["config"]["batch_shape"] if kind(layers[0]) == "InputLayer" else [None]
+        chain = config["class_name"] == "Sequential" and kind(layers[-1]) == "Dense"
         outputs = _decisions(layers[-1]["config"]) if chain else None
         return Ends(None if None in shape[1:] or len(shape) < 2 else prod(shape[1:]), outputs)
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise CertiflowError(
-            f"{path}: Keras cannot load this model: it is no archive of Keras 3 ({error})"
-        ) from error
     except (LookupError, TypeError):  # another layout: Keras has the last word on it
         return Ends(None, None)
 
@@ -55,10 +46,6 @@ def _decisions(dense: Mapping[str, Any]) -> int:
     """How many labels a last Dense layer decides between: one sigmoid does so between two."""
     units: int = dense["units"]
     return 2 if (units, dense["activation"]) == (1, "sigmoid") else units
-
-
-def _is(layer: Mapping[str, Any], kind: str) -> bool:
-    return layer["class_name"] == kind
 
 
 def check_fit(model: Ends, name: str, data: Extent) -> None:

@@ -43,6 +43,12 @@ def load(path: Path) -> LoadedModel:
     are kept, with what their runtimes have traced: a file whose content is the same is not read
     again.
     """
+    check_kind(path)
+    return _read(path.absolute(), sha256_of(path.read_bytes()))
+
+
+def check_kind(path: Path) -> None:
+    """Raises `CertiflowError` when there is no file, or one of a kind that is not read."""
     if path.suffix.lower() not in _LOADERS:
         raise CertiflowError(
             f"{path}: unknown kind of model '{path.suffix}'; expected {', '.join(_LOADERS)}"
@@ -50,7 +56,6 @@ def load(path: Path) -> LoadedModel:
         )
     if not path.is_file():
         raise CertiflowError(f"{path}: no such file; give the path of a model")
-    return _read(path.absolute(), sha256_of(path.read_bytes()))
 
 
 def load_artifact(artifact: ArtifactRef) -> LoadedModel:

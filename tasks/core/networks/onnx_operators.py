@@ -21,6 +21,12 @@ from tasks.core.networks.onnx_node import MACHINE_LEARNING, Array, Node, Value
 from tasks.core.networks.tensor import Tensor
 
 
+def is_read(node: onnx.NodeProto) -> bool:
+    """Whether the operator can be read, on constants at least."""
+    domains = {MACHINE_LEARNING} if node.op_type in OF_MACHINE_LEARNING else {"", "ai.onnx"}
+    return node.domain in domains and node.op_type in OPERATORS.keys() | FOLDED
+
+
 def outputs(node: Node) -> list[Value]:
     """The node's outputs, at least those that do not depend on training.
 
@@ -45,8 +51,7 @@ def _refuse_others(node: Node, kind: str) -> None:
         raise CertiflowError(
             "cannot be verified: properties are proved of logits; export the model up to them"
         )
-    domains = {MACHINE_LEARNING} if kind in OF_MACHINE_LEARNING else {"", "ai.onnx"}
-    if node.proto.domain not in domains or kind not in OPERATORS.keys() | FOLDED:
+    if not is_read(node.proto):
         raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
     if kind not in OPERATORS and node.depends_on_input:
         raise CertiflowError("can be verified only on constants, and it depends on the input")
