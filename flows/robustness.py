@@ -13,7 +13,6 @@ from tasks.attack import bounds, fgsm, pgd
 from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, download, load
-from tasks.data_card import write_card
 from tasks.data_check import write_profile
 from tasks.masking import masking
 from tasks.promotion import crown_first
@@ -102,12 +101,11 @@ def run_tags(settings: Settings) -> dict[str, Any]:
 
 
 def record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
-    """The dataset as an input of the run, its card, and the profile that later data meet."""
+    """The dataset as an input of the run, with the profile that later data are compared with."""
     data = load(dataset)
     run.tags({"dataset": dataset.name, "dataset.sha256": dataset.sha256})
     run.dataset(data)
     write_profile(data, run)
-    write_card(data, run)
 
 
 def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
