@@ -13,7 +13,7 @@ from tasks.attack import bounds, fgsm, pgd
 from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, download, load
-from tasks.data_check import write_profile
+from tasks.data_check import write_card, write_profile
 from tasks.masking import masking
 from tasks.promotion import crown_first
 from tasks.radius import radius
@@ -106,6 +106,7 @@ def record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
     run.tags({"dataset": dataset.name, "dataset.sha256": dataset.sha256})
     run.dataset(data)
     write_profile(data, run)
+    write_card(data, run)
 
 
 def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tasks.core.data.datasets import DataCard, Dataset
 from tasks.core.data.frames import numbers, read_frame, words
 from tasks.core.data.schema import Schema
 from tasks.core.errors import CertiflowError
-from tasks.core.properties.domain import Feature
+from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation, Scale
 
 MOST_LISTED, MOST_SHOWN = 10, 60  # names and characters, in an error
@@ -74,7 +74,7 @@ def dataset_of(
                 f"correct the classes, or {schema.source}"
             )
     train, test, filled = _completed(train, test, schema)
-    inputs = _inputs(train.values, schema), _inputs(test.values, schema)
+    inputs = _inputs(train.values, schema.features), _inputs(test.values, schema.features)
     try:
         perturbation = Perturbation.of_table(schema.domain, inputs[0], scale, most_changes)
     except CertiflowError as error:
@@ -93,14 +93,34 @@ def dataset_of(
     )
 
 
+def read_rows(path: Path, domain: Domain) -> tuple[pd.DataFrame, Float32Array]:
+    """A table without a target, and its rows as a model takes them, (rows, inputs).
+
+    Raises:
+        CertiflowError: a feature that is missing or empty, or the first cell that is not valid.
+    """
+    frame = read_frame(path)
+    values = []
+    for feature in domain.features:
+        _check_column(frame, feature.name, path.name)
+        column = _values(frame[feature.name], feature, path.name)
+        _refuse(np.isnan(column), frame[feature.name], path.name, "a value")
+        values.append(column)
+    return frame, _inputs(np.stack(values, axis=1), domain.features)
+
+
+def _check_column(frame: pd.DataFrame, name: str, source: str) -> None:
+    if name not in frame:
+        close = difflib.get_close_matches(name, frame.columns, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise CertiflowError(
+            f"{source}: has no column '{name}': {hint}it has {_listed(frame.columns)}"
+        )
+
+
 def _rows(frame: pd.DataFrame, source: str, schema: Schema) -> Rows:
     for name in schema.used_columns:
-        if name not in frame:
-            close = difflib.get_close_matches(name, frame.columns, n=1)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            raise CertiflowError(
-                f"{source}: has no column '{name}': {hint}it has {_listed(frame.columns)}"
-            )
+        _check_column(frame, name, source)
     values = [_values(frame[feature.name], feature, source) for feature in schema.features]
     return Rows(np.stack(values, axis=1), _labels(frame[schema.target], source, schema))
 
@@ -211,10 +231,10 @@ def _usual(known: FloatArray, feature: Feature) -> tuple[float, str]:
     return value, f"{value:g}"
 
 
-def _inputs(values: FloatArray, schema: Schema) -> Float32Array:
+def _inputs(values: FloatArray, features: Sequence[Feature]) -> Float32Array:
     """What a model takes: float32, categories one-hot."""
     columns = []
-    for feature, column in zip(schema.features, values.T, strict=True):
+    for feature, column in zip(features, values.T, strict=True):
         if feature.kind == "category":
             columns.append(column[:, None] == np.arange(len(feature.categories)))
         else:

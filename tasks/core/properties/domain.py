@@ -140,15 +140,22 @@ class Domain:
         return self.by_column([feature.is_whole for feature in self.features], default=False)
 
     @cached_property
+    def columns(self) -> dict[str, slice]:
+        """Each feature's columns, by its name."""
+        found, start = dict[str, slice](), 0
+        for feature in self.features:
+            found[feature.name] = slice(start, start + len(feature.columns))
+            start = found[feature.name].stop
+        return found
+
+    @cached_property
     def groups(self) -> tuple[tuple[Feature, slice], ...]:
         """The categories, with the columns that are one-hot."""
-        found, start = [], 0
-        for feature in self.features:
-            end = start + len(feature.columns)
-            if feature.kind == "category":
-                found.append((feature, slice(start, end)))
-            start = end
-        return tuple(found)
+        return tuple(
+            (feature, self.columns[feature.name])
+            for feature in self.features
+            if feature.kind == "category"
+        )
 
     @cached_property
     def is_plain(self) -> bool:
@@ -189,17 +196,15 @@ class Domain:
 
         A category that the row has none or several of is told by its columns' numbers.
         """
-        values, start = dict[str, float | str](), 0
+        values = dict[str, float | str]()
         flat = np.asarray(point, dtype=np.float64).ravel()
         for feature in self.features:
-            end = start + len(feature.columns)
-            numbers = flat[start:end].tolist()
+            numbers = flat[self.columns[feature.name]].tolist()
             values[feature.name] = numbers[0]
             if feature.kind == "category":
                 is_one = sorted(numbers) == [0.0] * (len(numbers) - 1) + [1.0]
                 word = feature.categories[numbers.index(1.0)] if is_one else str(numbers)
                 values[feature.name] = word
-            start = end
         return values
 
     def changes(

@@ -63,12 +63,10 @@ class Requirement:
 
 def place_of(domain: Domain, name: str) -> tuple[Feature, IntArray]:
     """A feature and its columns; raises `CertiflowError` when there is none of this name."""
-    start = 0
     for feature in domain.features:
-        end = start + len(feature.columns)
         if feature.name == name:
-            return feature, np.arange(start, end)
-        start = end
+            columns = domain.columns[name]
+            return feature, np.arange(columns.start, columns.stop)
     known = ", ".join(feature.name for feature in domain.features) or "none: these are images"
     raise CertiflowError(f"there is no feature '{name}'; expected one of {known}")
 
