@@ -12,6 +12,7 @@ from flows.processes.environment import OFFLINE
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.settings import (
+    DATASETS,
     GlobalSettings,
     RadiusSettings,
     Settings,
@@ -35,7 +36,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_every_shipped_file_is_valid(path: Path) -> None:
     settings, notes = load_settings(path)
     assert notes == []
-    assert settings.data.dataset in {"mnist", "digits", "fashion_mnist"}
+    assert settings.data.dataset in DATASETS
 
 
 def test_reference_experiment() -> None:
