@@ -16,6 +16,7 @@ from tasks.core.data.own_data import SUFFIXES
 from tasks.core.data.sources import SOURCES, is_table, load
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
+from tasks.core.properties.domain import Word
 from tasks.core.properties.perturbation import Scale
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
@@ -94,7 +95,7 @@ class DataSettings(_Section):
     cache: Path = Path("data")
     scale: Scale = "range"
     category_changes: int = Field(default=0, ge=0)
-    positive: str | None = None
+    positive: Word | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> DataSettings:

@@ -153,6 +153,7 @@ def test_artifacts(summary: Summary, project: Path) -> None:
     names = artifacts(summary.run_id)
     assert {
         "config.yaml",
+        "data_card.md",
         "tables/epsilon_grid.csv",
         "tables/verification.csv",
         "figures/robustness_curve.png",

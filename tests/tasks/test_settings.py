@@ -12,6 +12,7 @@ from flows.processes.environment import OFFLINE
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.settings import (
+    DATASETS,
     GlobalSettings,
     RadiusSettings,
     Settings,
@@ -35,7 +36,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_every_shipped_file_is_valid(path: Path) -> None:
     settings, notes = load_settings(path)
     assert notes == []
-    assert settings.data.dataset in {"mnist", "digits", "fashion_mnist"}
+    assert settings.data.dataset in DATASETS
 
 
 def test_reference_experiment() -> None:
@@ -55,8 +56,9 @@ def test_settings_survive_their_own_yaml(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("dataset", "name"), [("credit", "credit"), ("a/meters.yaml", "meters")])
 def test_how_a_table_moves(dataset: str, name: str, tmp_path: Path) -> None:
-    text = f"data: {{dataset: {dataset}, scale: std, category_changes: 2}}"
+    text = f"data: {{dataset: {dataset}, scale: std, category_changes: 2, positive: 1}}"
     settings, _ = load_settings(written(tmp_path, text))
+    assert settings.data.positive == "1"
     assert (settings.data.scale, settings.data.category_changes) == ("std", 2)
     assert settings.data.name == name
 

@@ -18,6 +18,7 @@ from tasks.core.data.datasets import DataCard, Dataset, Extent, stratified_sampl
 from tasks.core.data.download import MIRROR_VARIABLE, DatasetUnavailableError, fetch
 from tasks.core.data.idx import IdxFile, IdxFiles
 from tasks.core.data.image_source import ImageSource, in_folders
+from tasks.core.data.pinned_files import PinnedText
 from tasks.core.errors import CertiflowError
 
 SHAPES = {"a": (30, 4, 4), "b": (30,), "c": (10, 4, 4), "d": (10,)}
@@ -195,6 +196,20 @@ def test_interrupted_download_goes_on(http_mirror: type[Handler], tmp_path: Path
     sources.load("tiny", tmp_path / "cache")
     assert len(http_mirror.ranges) == 1
     assert http_mirror.ranges[0] != "bytes=0-"
+
+
+def test_what_one_source_has_begun_is_not_the_beginning_of_anothers(
+    http_mirror: type[Handler], mirror: Path, tmp_path: Path
+) -> None:
+    """The first source breaks off in a gzipped file, the second one has it plain."""
+    content = gzip.decompress((mirror / "a.gz").read_bytes())
+    (mirror / "a").write_bytes(content)
+    file = PinnedText("a", len(content), hashlib.sha256(content).hexdigest())
+    addresses = [f"{download.mirror_url()}/tiny/{name}" for name in ("a.gz", "a")]
+    path = download.fetch_file(file, tmp_path / "cache", addresses, remedy="")
+    assert file.read(path) == content
+    assert http_mirror.broken
+    assert http_mirror.ranges == []
 
 
 def test_missing_file_is_not_retried(

@@ -162,6 +162,8 @@ def test_truth_values_are_binary(tmp_path: Path) -> None:
         ({"age": {3: "old"}}, r"row 4: age is 'old': expected a number \(kind: integer\)"),
         ({"age": {3: "30.5"}}, "row 4: age is '30.5': expected a whole number"),
         ({"age": {7: "17", 9: "3"}}, r"row 8: age is '17': expected 18 to 99 \(and 1 more rows\)"),
+        ({"age": {7: "100"}}, "row 8: age is '100': expected 18 to 99;"),
+        ({"balance": {0: "-0.1"}}, "row 1: balance is '-0.1': expected 0 to 1000"),
         ({"balance": {0: "inf"}}, "row 1: balance is 'inf': expected 0 to 1000"),
         ({"balance": {0: "1e999"}}, "row 1: balance is '1e999'"),
         ({"region": {19: "west"}}, "row 20: region is 'west': expected one of north, south"),
@@ -261,6 +263,22 @@ def test_a_category_may_be_called_as_an_empty_cell(tmp_path: Path) -> None:
     region = {"name": "region", "kind": "category", "categories": ["NA", "north", "south"]}
     data = read(tmp_path, csv_of(cells(region={0: "NA"})), features=[*features[:2], region])
     assert data.train_inputs[:, 2].sum() + data.test_inputs[:, 2].sum() == 1
+
+
+def test_limits_are_values_too(tmp_path: Path) -> None:
+    data = read(tmp_path, csv_of(cells(age={0: "18", 1: "99"}, balance={0: "0", 1: "1000"})))
+    inputs = np.concatenate([data.train_inputs, data.test_inputs])
+    assert inputs[:, :2].min(axis=0).tolist() == [18, 0]
+    assert inputs[:, :2].max(axis=0).tolist() == [99, 1000]
+
+
+def test_the_median_of_whole_numbers_is_a_whole_number(tmp_path: Path) -> None:
+    """Of 50 and 61, in the middle: 55.5, rounded down."""
+    train = {name: column[:6] for name, column in CELLS.items()}
+    train |= {"age": ["50", "50", "61", "61", "", ""]}
+    (tmp_path / "test.csv").write_bytes(csv_of(CELLS))
+    data = read(tmp_path, csv_of(train), test_source="test.csv", missing="impute")
+    assert data.train_inputs[4:, 0].tolist() == [55, 55]
 
 
 def test_relations_that_the_data_break_are_told(tmp_path: Path) -> None:
