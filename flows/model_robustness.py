@@ -46,7 +46,7 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
     slug = f"{name}-{settings.data.name}"
     with tracking.tracked_run(slug, settings.tracking, tags) as run:
         run.settings(settings)
-        dataset = download(settings.data.dataset, settings.data.cache.absolute())
+        dataset = download(settings.data)
         model = ArtifactRef.to(file)
         run.tags({"dataset.sha256": dataset.sha256, "model.sha256": model.sha256})
         run.dataset(load(dataset))

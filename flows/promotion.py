@@ -35,7 +35,7 @@ def promote_flow(version: str, reason: str | None = None) -> Decision:
     source = settings.data.dataset if settings.data.name == trained_on else trained_on
     if source not in DATASETS and settings.data.name != trained_on:
         raise CertiflowError(f"{found}: its run was not made for {trained_on}; use --force")
-    dataset = download(source, settings.data.cache.absolute())
+    dataset = download(settings.data.model_copy(update={"dataset": source}))
     if RegisteredModel(found.model).champion_number() is not None:
         environment.load_keras()
     return gate(found.number, dataset, settings)

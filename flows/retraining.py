@@ -66,7 +66,7 @@ def retrain_flow(settings: Settings, force: bool = False) -> RetrainSummary:
     """
     served.check_run(settings)
     logger = get_run_logger()
-    dataset = download(settings.data.dataset, settings.data.cache.absolute())
+    dataset = download(settings.data)
     check = check_data(dataset, settings)
     logger.info(check.sentence)
     if check.judged is not None and not force:

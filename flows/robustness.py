@@ -13,15 +13,16 @@ from tasks.attack import bounds, fgsm, pgd
 from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, download, load
-from tasks.data_check import write_profile
+from tasks.data_check import write_card, write_profile
 from tasks.masking import masking
 from tasks.promotion import crown_first
 from tasks.radius import radius
 from tasks.records import Summary
 from tasks.report import report
+from tasks.requirements import properties, requirements
 from tasks.settings import Settings, decimal
 from tasks.tracking import model_name
-from tasks.train import train
+from tasks.train import ModelRef, train
 from tasks.verify import verify
 
 
@@ -53,11 +54,18 @@ def robustness_flow(settings: Settings, fresh: bool = False, parent: str | None 
 
 def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bool) -> Summary:
     """Trains a model and finds out what holds of it: the way from the data to the version."""
-    _check_samples(settings, dataset)
-    _record_dataset(dataset, run)
+    check_questions(settings, dataset)
+    record_dataset(dataset, run)
     environment.load_keras()
+    model = train(dataset, settings.training, settings.seed, run.ref, fresh)
+    return judge(settings, dataset, model, run, fresh)
+
+
+def judge(
+    settings: Settings, dataset: DatasetRef, model: ModelRef, run: tracking.Run, fresh: bool
+) -> Summary:
+    """Finds out what holds of a model: the way from there to the version."""
     seed, ref = settings.seed, run.ref
-    model = train(dataset, settings.training, seed, ref, fresh)
     fgsm_file = fgsm(dataset, model, settings.attack, ref)
     pgd_file = pgd(dataset, model, fgsm_file, settings.attack, seed, ref)
     masking(dataset, model, settings.attacked_epsilon, seed, ref)
@@ -68,8 +76,12 @@ def assess(settings: Settings, dataset: DatasetRef, run: tracking.Run, fresh: bo
     radius_file = None
     if settings.radius is not None:
         radius_file = radius(dataset, model.file, settings.radius, seed, ref, fresh)
+    properties_file = None
+    if settings.properties is not None:
+        properties_file = properties(dataset, model.file, settings.properties, seed, ref, fresh)
     attack_files = (fgsm_file, pgd_file, bounds_file)
-    return report(dataset, model, attack_files, verified_file, radius_file, settings, ref)
+    questions = (verified_file, radius_file, properties_file)
+    return report(dataset, model, attack_files, questions, settings, ref)
 
 
 def run_tags(settings: Settings) -> dict[str, Any]:
@@ -88,36 +100,38 @@ def run_tags(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
+def record_dataset(dataset: DatasetRef, run: tracking.Run) -> None:
     """The dataset as an input of the run, with the profile that later data are compared with."""
     data = load(dataset)
     run.tags({"dataset": dataset.name, "dataset.sha256": dataset.sha256})
     run.dataset(data)
     write_profile(data, run)
+    write_card(data, run)
 
 
 def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
     """The dataset asked for, or the fallback, loudly, when no source of it answers."""
-    cache = settings.data.cache.absolute()
     requested, fallback = settings.data.dataset, settings.data.fallback
     try:
-        dataset = download(requested, cache)
+        dataset = download(settings.data)
     except DatasetUnavailableError as error:
         if fallback is None or fallback == requested:
             raise
         console.warn(f"{error}. Using {fallback} INSTEAD OF {requested}.")
-        dataset = download(fallback, cache)
         used = settings.model_copy(
             update={"data": settings.data.model_copy(update={"dataset": fallback})}
         )
+        dataset = download(used.data)
         run.rename(settings.slug, used.slug)
         _rename_flow_run(used.title)
     return dataset
 
 
-def _check_samples(settings: Settings, dataset: DatasetRef) -> None:
+def check_questions(settings: Settings, dataset: DatasetRef) -> None:
     """Before the training, not after it."""
-    for key in ("verification", "radius"):
+    if settings.properties is not None:
+        requirements(settings.properties, load(dataset))
+    for key in ("verification", "radius", "properties"):
         section = getattr(settings, key)
         if section is not None and section.samples > dataset.test_size:
             raise CertiflowError(

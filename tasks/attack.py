@@ -22,7 +22,7 @@ from tasks.train import ModelRef, load_classifier
 if TYPE_CHECKING:
     from tasks.core.data.datasets import Dataset
     from tasks.core.evidence.figures import AdversarialExamples
-    from tasks.core.models.runtimes import Classifier
+    from tasks.core.models.runtimes import Attackable
 
 EXAMPLE_COUNT = 6
 EXAMPLE_RADII = 5
@@ -34,10 +34,10 @@ def fgsm(
 ) -> ArtifactRef:
     """FGSM at every radius on every test image: `predictions` (epsilons, n) and `clean` (n,)."""
     from tasks.core.attacks import gradient
-    from tasks.core.evidence import figures
+    from tasks.core.evidence import figures, row_figures
 
     data, log, started = load(dataset), Run(run), monotonic()
-    classifier = load_classifier(model, settings.batch_size)
+    classifier = load_classifier(model.file, settings.batch_size)
     clean = classifier.predictions(data.test_inputs)
     with console.stage("fgsm", len(data.test_labels)) as progress:
         predictions, vanished = gradient.fgsm(
@@ -64,11 +64,15 @@ def fgsm(
     if vanished.any():
         log.alert(
             "vanished_gradients",
-            f"the gradient is zero on {int(vanished.sum())} of {len(vanished)} images: FGSM says "
+            f"the gradient is zero on {int(vanished.sum())} of {len(vanished)} inputs: FGSM says "
             "nothing about them (gradient masking)",
         )
     figure = run.folder / "figures" / "adversarial_examples.png"
-    figures.adversarial_examples(_examples(classifier, data, settings), figure)
+    examples = _examples(classifier, data, settings)
+    if data.domain.is_table:
+        row_figures.adversarial_rows(examples, data.domain, data.class_names, figure)
+    else:
+        figures.adversarial_examples(examples, figure)
     log.files("figures", figure)
     return _save(run.folder / "attacks" / "fgsm.npz", predictions=predictions, clean=clean)
 
@@ -86,7 +90,7 @@ def pgd(
     from tasks.core.attacks import gradient
 
     data, log, started = load(dataset), Run(run), monotonic()
-    classifier = load_classifier(model, settings.batch_size)
+    classifier = load_classifier(model.file, settings.batch_size)
     found = _load(fgsm_file)
     wrong = found["predictions"] != data.test_labels
     right = found["clean"] == data.test_labels
@@ -163,14 +167,15 @@ def epsilon_grid(
     settings: AttackSettings,
 ) -> Any:
     """`metrics.epsilon_grid` of the three stages' files."""
-    found = _load(fgsm_file)
+    found, data = _load(fgsm_file), load(dataset)
     return metrics.epsilon_grid(
         settings.epsilons,
-        load(dataset).test_labels,
+        data.test_labels,
         found["clean"],
         found["predictions"],
         _load(pgd_file)["broken"],
         _load(bounds_file)["certified"],
+        data.positive,
     )
 
 
@@ -213,7 +218,7 @@ def _load(ref: ArtifactRef) -> dict[str, NDArray[Any]]:
 
 
 def _examples(
-    classifier: Classifier, data: Dataset, settings: AttackSettings
+    classifier: Attackable, data: Dataset, settings: AttackSettings
 ) -> AdversarialExamples:
     """The first test image of each of the first classes, clean and at radii across the grid."""
     import tensorflow as tf

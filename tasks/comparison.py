@@ -221,13 +221,16 @@ def _evidence(run: RunRecord) -> Evidence:
             points=dict(arrays),
             verification=verification,
             radii=_table(run, "critical_radius"),
-            costs={
-                "parameters": run.metrics["train/parameters"],
-                "train_seconds": run.metrics["train/seconds"],
-                # the verdicts' own seconds, which those taken from the store keep
-                "verification_seconds": float(verification["seconds"].sum()),
-            },
+            costs=_costs(run, verification),
         )
+
+
+def _costs(run: RunRecord, verification: pd.DataFrame) -> dict[str, float]:
+    """Without a training's seconds where the model was trained elsewhere."""
+    known = {"parameters": "train/parameters", "train_seconds": "train/seconds"}
+    costs = {name: run.metrics[key] for name, key in known.items() if key in run.metrics}
+    # the verdicts' own seconds, which those taken from the store keep
+    return costs | {"verification_seconds": float(verification["seconds"].sum())}
 
 
 def _table(run: RunRecord, name: str) -> pd.DataFrame | None:

@@ -147,7 +147,7 @@ def _line(row: Row, name: str, aliases: tuple[str, ...]) -> Line:
 
 def _cell(row: Row, column: Figure) -> Cell:
     values = {**row.measures, DEPLOYED: row.certified_deployed_accuracy, **row.costs}
-    value, measure = values[column.measure], column.measure
+    value, measure = values.get(column.measure), column.measure
     if value is None:
         return Cell()
     difference, interval = row.differences.get(measure), row.intervals.get(measure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -12,22 +11,26 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
-from tasks.core.data import datasets, own_data
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.download import DatasetUnavailableError, fetch
 from tasks.core.errors import CertiflowError
+from tasks.settings import DataSettings
 
 
 class DatasetRef(BaseModel):
-    """A downloaded dataset by name, where it comes from, cache folder and content."""
+    """A downloaded dataset by name, what was asked for, and its content."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    source: str  # what `data.dataset` said: the name, or a file
-    cache: Path
+    settings: DataSettings
     sha256: str
     test_size: int
+
+    @property
+    def source(self) -> str:
+        """What `data.dataset` said: the name, or a file."""
+        return self.settings.dataset
 
 
 def _may_help(task: Any, task_run: Any, state: Any) -> bool:
@@ -38,46 +41,41 @@ def _may_help(task: Any, task_run: Any, state: Any) -> bool:
 
 @task(
     name="download",
-    task_run_name="download {source}",
+    task_run_name="download {settings.dataset}",
     retries=2,
     retry_delay_seconds=exponential_backoff(backoff_factor=1),
     retry_condition_fn=_may_help,
     cache_policy=NO_CACHE,
 )
-def download(source: str, cache_folder: Path) -> DatasetRef:
+def download(settings: DataSettings) -> DatasetRef:
     """Brings a dataset into the cache and checks its content; see `fetch` for the errors."""
+    settings = settings.model_copy(update={"cache": settings.cache.absolute()})
     with console.stage("download", None) as progress:
 
         def on_progress(file: str, done: int, total: int | None) -> None:
             progress.update(done, total, file)
 
-        fetch(source, cache_folder, on_progress=on_progress, on_warning=console.warn)
-        data = load_checked(source, cache_folder)
+        fetch(settings.dataset, settings.cache, on_progress=on_progress, on_warning=console.warn)
+        data = load_checked(settings)
         count = len(data.train_labels) + len(data.test_labels)
         progress.update(count, count, f"{data.name}, {len(data.test_labels)} of them for testing")
     return DatasetRef(
-        name=data.name,
-        source=source,
-        cache=cache_folder,
-        sha256=data.sha256,
-        test_size=len(data.test_labels),
+        name=data.name, settings=settings, sha256=data.sha256, test_size=len(data.test_labels)
     )
 
 
 def load(ref: DatasetRef) -> Dataset:
     """The dataset; raises `CertiflowError` when its content is no longer what was downloaded."""
-    data = load_checked(ref.source, ref.cache)
+    data = load_checked(ref.settings)
     if data.sha256 != ref.sha256:
         raise CertiflowError(
-            f"{ref.name} in {ref.cache}: expected content {ref.sha256}, found {data.sha256}; "
-            "run the flow again"
+            f"{ref.name} in {ref.settings.cache}: expected content {ref.sha256}, found "
+            f"{data.sha256}; run the flow again"
         )
     return data
 
 
 @cache
-def load_checked(source: str, cache_folder: Path) -> Dataset:
+def load_checked(settings: DataSettings) -> Dataset:
     """Files are read and hashed once in a process, not once a stage."""
-    if source.endswith(own_data.SUFFIX):
-        return own_data.load_own(Path(source))
-    return datasets.load(source, cache_folder)
+    return settings.load()

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
-from tasks import console
+from tasks import console, descriptions
 from tasks.core.data import drift
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.drift import DataProfile
@@ -19,6 +19,7 @@ from tasks.settings import Settings
 from tasks.tracking import DECISION, RegisteredModel, Run, Version, model_name, read_run
 
 PROFILE = "data_profile.json"
+CARD = "data_card.md"
 
 
 @task(name="check data", cache_policy=NO_CACHE)
@@ -26,13 +27,13 @@ def check_data(dataset: DatasetRef, settings: Settings) -> DataCheck:
     """Compares the data with the champion's training data and with what was judged before.
 
     Raises:
-        CertiflowError: the images' shape or the set of labels is another than the champion's: such
-            models cannot be compared.
+        CertiflowError: the inputs' shape, a table's columns or the set of labels is another than
+            the champion's: such models cannot be compared.
     """
     model = RegisteredModel(model_name(dataset.name))
     champion = model.champion()
-    new = _profile(load(dataset))
     old = None if champion is None else _recorded_profile(champion)
+    new = _profile(load(dataset), old)
     if champion is not None and old is not None:
         _check_comparable(dataset, new, old, champion)
     check = DataCheck(
@@ -50,6 +51,16 @@ def check_data(dataset: DatasetRef, settings: Settings) -> DataCheck:
     return check
 
 
+def write_card(data: Dataset, run: Run) -> None:
+    """Logs the data card: what the data are, whose, on what terms, and what an attacker may do."""
+    path = run.ref.folder / CARD
+    with written_atomically(path) as temporary:
+        temporary.write_text(descriptions.of_data(data))
+    run.files("", path)
+    if data.card.licence:
+        run.tags({"dataset.licence": data.card.licence})
+
+
 def write_profile(data: Dataset, run: Run) -> None:
     """Logs the profile of the training data, which later data are compared with."""
     path = run.ref.folder / "tables" / PROFILE
@@ -58,8 +69,10 @@ def write_profile(data: Dataset, run: Run) -> None:
     run.files("tables", path)
 
 
-def _profile(data: Dataset) -> DataProfile:
-    return drift.profile(data.train_inputs, data.train_labels)
+def _profile(data: Dataset, like: DataProfile | None = None) -> DataProfile:
+    if like is not None and like.shape != data.input_shape:
+        like = None  # they cannot be compared, which is said
+    return drift.profile(data.train_inputs, data.train_labels, data.domain, like)
 
 
 def _recorded_profile(version: Version) -> DataProfile | None:
@@ -79,8 +92,9 @@ def _check_comparable(
     dataset: DatasetRef, new: DataProfile, old: DataProfile, champion: Version
 ) -> None:
     for what, ours, theirs in (
-        ("images of shape", new.shape, old.shape),
+        ("inputs of shape", new.shape, old.shape),
         ("labels from 0 to", len(new.labels) - 1, len(old.labels) - 1),
+        ("columns", ", ".join(new.features), ", ".join(old.features)),
     ):
         if ours != theirs:
             raise CertiflowError(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from tasks import descriptions
 from tasks.core.errors import CertiflowError
 from tasks.records import Decision, Word
-from tasks.tracking import RegisteredModel, Version, local_store_locked
+from tasks.tracking import NEVER_PREDICTED, RegisteredModel, Version, local_store_locked
 
 DECIDING_SECONDS = 120
 NO_CHAMPION = "no champion to compare with"
@@ -51,13 +51,17 @@ def roll_back(name: str, reason: str) -> tuple[Decision, Decision]:
 def crown_first(name: str, version: int) -> Decision | None:
     """Makes the version champion if it is the model's only one; None when it is not.
 
-    A later version is never crowned without the gate or a person's word, champion or not.
+    A later version is never crowned without the gate or a person's word, champion or not; nor is
+    one that never predicts some class.
     """
     model = RegisteredModel(name)
     with deciding(model):
         if model.champion_number() is not None or len(model.versions()) != 1:
             return None
-        model.crown(model.version(version))
+        first = model.version(version)
+        if NEVER_PREDICTED in first.tags:
+            return None
+        model.crown(first)
         return recorded(model, said(name, version, "promoted", NO_CHAMPION, None))
 
 

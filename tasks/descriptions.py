@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.comparison_view import COLUMNS, view
 from tasks.core.evidence.sampling import CONFIDENCE, METHOD, interval_text, share_interval
+from tasks.core.properties.domain import told
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.settings import ModelSettings, Settings, decimal
@@ -15,7 +16,75 @@ from tasks.tracking import way_to
 
 if TYPE_CHECKING:
     from tasks.comparison_view import Cell, ComparisonView
+    from tasks.core.data.datasets import Dataset
     from tasks.records import Comparison, Decision, Summary
+
+
+GRID = {"fgsm_accuracy": "FGSM", "pgd_accuracy": "PGD", "certified_accuracy": "certified"}
+GRID_RECALLS = {
+    "fgsm_recall": "recall under FGSM",
+    "pgd_recall": "recall under PGD",
+    "certified_recall": "certified recall",
+}
+MEASURES = {"balanced_accuracy": "balanced accuracy {:.2%}", "auc": "AUC {:.4f}"}
+
+
+def of_measures(summary: Summary) -> str:
+    """What accuracy hides where classes are of unequal size, in words."""
+    found = summary.measures
+    parts = [text.format(found[name]) for name, text in MEASURES.items() if name in found]
+    if "recall" in found:
+        parts.append(f"recall of {summary.positive} {found['recall']:.2%}")
+    return ", ".join(parts)
+
+
+def of_data(data: Dataset) -> str:
+    """A dataset's card: what it holds, whose it is, and what an attacker may do to it."""
+    counts = [int((data.train_labels == label).sum()) for label in range(data.num_classes)]
+    tests = [int((data.test_labels == label).sum()) for label in range(data.num_classes)]
+    card, domain, moves = data.card, data.domain, data.perturbation
+    lines = [
+        f"# {data.name}",
+        "",
+        f"{len(data.train_labels):,} {domain.noun}s to train on, {len(data.test_labels):,} to test "
+        f"on. Content: `{data.sha256}`.",
+        "",
+        f"- Licence: {card.licence or 'not stated'}",
+        f"- Source: {card.citation or 'not stated'}",
+        *(f"- {note}" for note in card.notes),
+        "",
+        *table(("class", "train", "test"), zip(data.class_names, counts, tests, strict=True)),
+        "",
+        f"Epsilon is told in: {moves.unit}.",
+    ]
+    if not domain.is_table:
+        return "\n".join([*lines, ""])
+    reach = {name: (down, up) for name, down, up in _reaches(data)}
+    rows = [
+        (
+            feature.name,
+            feature.kind,
+            ", ".join(feature.categories) or f"{told(feature.lower)} to {told(feature.upper)}",
+            feature.unit,
+            *reach[feature.name],
+        )
+        for feature in domain.features
+    ]
+    header = ("feature", "kind", "values", "unit", "down at epsilon 1", "up at epsilon 1")
+    relations = [f"- `{relation.text}`" for relation in domain.relations]
+    related = ["", "Valid rows satisfy:", "", *relations] if relations else []
+    return "\n".join([*lines, "", *table(header, rows), *related, ""])
+
+
+def _reaches(data: Dataset) -> Iterable[tuple[str, str, str]]:
+    """How far an attacker can move each feature, in its unit."""
+    for feature in data.domain.features:
+        start = data.domain.columns[feature.name].start
+        down, up = data.perturbation.down[start], data.perturbation.up[start]
+        changes = data.perturbation.most_changes if feature.mutable else 0
+        word = f"one of {changes} changes" if changes else "stays"
+        numbers = (told(float(down)), told(float(up)))
+        yield feature.name, *((word, word) if feature.kind == "category" else numbers)
 
 
 def of_run(summary: Summary, settings: Settings) -> str:
@@ -29,26 +98,52 @@ def of_run(summary: Summary, settings: Settings) -> str:
             f"\n**{summary.dataset_requested} could not be had: this is {summary.dataset}.**"
         )
     lines += [f"\n**Warning**: {warning}" for warning in summary.warnings]
+    if summary.positive is not None:
+        lines.append(f"\n{of_measures(summary)}.")
     for name, (theirs, ours) in summary.reference.items():
         lines.append(f"\n{name}: {ours:.2%} (reference: {theirs:.2%})")
-    whole = f"All {summary.test_images:,} test images"
+    whole = f"All {summary.test_images:,} test {summary.noun}s"
     lines += ["", f"{whole}: what attacks leave, and what linear bounds prove.", ""]
+    shown = GRID | (GRID_RECALLS if summary.positive is not None else {})
     lines += table(
-        ("epsilon", "FGSM", "PGD", "certified"),
+        ("epsilon", *shown.values()),
         (
-            (
-                decimal(row["epsilon"]),
-                row["fgsm_accuracy"],
-                row["pgd_accuracy"],
-                row["certified_accuracy"],
-            )
+            (decimal(row["epsilon"]), *(row[column] for column in shown))
             for row in summary.epsilon_grid
         ),
     )
     lines += ["", *_verdicts(summary.verification, settings.verification.engine)]
     if summary.median_radius is not None:
         lines += ["", f"{of_radius(summary.radius_points, *summary.median_radius)}."]
+    if summary.properties:
+        lines += ["", *_of_properties(summary.properties)]
     return "\n".join([*lines, "", of_place(summary.run_name, summary.url)])
+
+
+def _of_properties(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is required of features: shares of the sampled points, and a counterexample each."""
+    shown = table(
+        ("requirement", "epsilon", "points", "certified", "falsified", "open"),
+        (
+            (
+                row["requirement"],
+                decimal(row["epsilon"]),
+                row["points"],
+                of_share(row, "certified"),
+                float(row["falsified"]),
+                row["open"],
+            )
+            for row in rows
+        ),
+    )
+    examples = [row for row in rows if row["counterexample"]]
+    return [
+        f"Required of features, around {rows[0]['points']} sampled points.",
+        "",
+        *shown,
+        "",
+        *(f"- {row['requirement']}: {row['counterexample']}" for row in examples),
+    ]
 
 
 def of_study(

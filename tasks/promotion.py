@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import console, decisions, descriptions
 from tasks.core.errors import CertiflowError
+from tasks.core.evidence.by_class import never_predicted
 from tasks.core.evidence.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.verdicts import Verdict
 from tasks.data import DatasetRef, load
@@ -108,9 +109,12 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
             "nothing was decided; judge it again with `certiflow promote`"
         )
     logits = model.runtime.logits(data.test_inputs.reshape(-1, *model.input_shape))
+    predictions = logits.argmax(axis=1)
+    missed = never_predicted(predictions, data.num_classes)
     return GateEvidence(
-        clean=logits.argmax(axis=1) == data.test_labels,
+        clean=predictions == data.test_labels,
         certified=proved(found, deployed=settings.promotion.deployed),
+        never_predicted=tuple(data.class_names[label] for label in missed),
     )
 
 

@@ -67,7 +67,11 @@ def radius(
     table = radii.radius_table(brackets)
     figure = run.folder / "figures" / "critical_radius.png"
     radius_figures.radius_curves(
-        table, settings.max_epsilon, f"Critical radius, {settings.samples} points", figure
+        table,
+        settings.max_epsilon,
+        f"Critical radius, {settings.samples} points",
+        sample.perturbation.unit,
+        figure,
     )
     log.files("figures", figure)
     _log_brackets(log, brackets, table)

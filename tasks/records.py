@@ -16,9 +16,12 @@ SIGNIFICANCE = 0.05
 class Summary(BaseModel):
     """What a run found; `--json` writes it, the last screen shows it.
 
-    `clean_accuracy` and `epsilon_grid` are of all `test_images`, `verification` of a sample.
+    `clean_accuracy`, `measures` and `epsilon_grid` are of all `test_images` (rows, of a table: see
+    `noun`), `verification` of a sample with equal numbers of each class; recalls of class
+    `positive`.
     `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
-    points; None where it was not asked. `url` is `RunRef.url`. `champion` says that the run made
+    points; None where it was not asked. `properties` has a row for each requirement and radius.
+    `url` is `RunRef.url`. `champion` says that the run made
     its version, the model's first, the champion.
     """
 
@@ -34,10 +37,14 @@ class Summary(BaseModel):
     champion: bool = False
     test_images: int
     clean_accuracy: float
+    measures: dict[str, float] = {}
+    positive: str | None = None
+    noun: str = "image"
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]
     median_radius: tuple[float, float] | None
     radius_points: int
+    properties: list[dict[str, Any]] = []
     warnings: list[str]
     reference: dict[str, tuple[float, float]]  # name: (theirs, ours)
     figure: str
@@ -144,6 +151,8 @@ class DataCheck(BaseModel):
         if self.drift is None:
             return f"{self.dataset}: new data; champion {self.champion} has no profile of its own"
         parts = ", ".join(f"{name} {value:.3f}" for name, value in self.drift.parts().items())
+        if self.drift.feature:
+            parts += f", most {self.drift.feature}"
         return (
             f"{self.dataset}: new data, drift from champion {self.champion}'s: {self.drift.word} "
             f"(stability index: {parts})"

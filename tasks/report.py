@@ -15,10 +15,11 @@ from tasks.attack import epsilon_grid, test_points
 from tasks.core.evidence import figures, metrics
 from tasks.core.evidence.radii import radius_summary
 from tasks.core.files import ArtifactRef, written_atomically
-from tasks.data import DatasetRef
+from tasks.data import DatasetRef, load
 from tasks.records import Summary
+from tasks.requirements import records
 from tasks.settings import Settings, decimal
-from tasks.tracking import VERSION_TAG, Run, RunRef, model_name
+from tasks.tracking import NEVER_PREDICTED, VERSION_TAG, Run, RunRef, model_name
 from tasks.train import ModelRef
 
 REFERENCE_EPSILON = 0.1
@@ -32,22 +33,27 @@ def report(
     dataset: DatasetRef,
     model: ModelRef,
     attack_files: tuple[ArtifactRef, ArtifactRef, ArtifactRef],
-    verified_file: ArtifactRef,
-    radius_file: ArtifactRef | None,
+    questions: tuple[ArtifactRef, ArtifactRef | None, ArtifactRef | None],
     settings: Settings,
     run: RunRef,
 ) -> Summary:
-    """Checks certified <= attacked <= clean, writes tables and figures, registers the model."""
-    log = Run(run)
+    """Checks certified <= attacked <= clean, writes tables and figures, registers the model.
+
+    `questions` are the files of verdicts, and of critical radii and required properties if asked.
+    """
+    log, (verified_file, radius_file, properties_file) = Run(run), questions
+    data = load(dataset)
     with console.stage("report", 3) as progress:
         grid = epsilon_grid(dataset, *attack_files, settings.attack)
         table = pd.read_csv(verified_file.verified_path())
         radii = None if radius_file is None else pd.read_csv(radius_file.verified_path())
         if radii is not None:
             metrics.check_radii(table, radii)
-        verified = metrics.verification_summary(table)
-        title = f"{dataset.name} {model.architecture}, {dataset.test_size:,} test images"
-        figure = _write(log, grid, verified, title)
+        verified = metrics.verification_summary(table, data.positive)
+        title = (
+            f"{dataset.name} {model.architecture}, {dataset.test_size:,} test {data.domain.noun}s"
+        )
+        figure = _write(log, grid, verified, title, data.perturbation.unit)
         points = test_points(dataset, *attack_files, settings.attack)
         _write_points(log, points)
         progress.advance()
@@ -60,11 +66,15 @@ def report(
             architecture=model.architecture,
             model_version="",
             test_images=dataset.test_size,
-            clean_accuracy=model.clean_accuracy,
+            clean_accuracy=model.clean.accuracy,
+            measures=model.clean.others,
+            positive=None if data.positive is None else data.class_names[data.positive],
+            noun=data.domain.noun,
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
             radius_points=0 if radii is None else len(radii),
+            properties=[] if properties_file is None else records(properties_file),
             warnings=log.alerts(),
             reference=_beside_reference(dataset, model, grid),
             figure=figure,
@@ -75,7 +85,7 @@ def report(
         version = log.register(
             model.model_id,
             model_name(dataset.name),
-            _key_numbers(dataset, summary, settings),
+            _key_numbers(dataset, model, summary, settings),
             markdown,
         )
         log.tags({VERSION_TAG: version})
@@ -85,12 +95,12 @@ def report(
     return summary.model_copy(update={"model_version": version})
 
 
-def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str) -> str:
+def _write(log: Run, grid: pd.DataFrame, verified: pd.DataFrame, title: str, unit: str) -> str:
     folder = log.ref.folder
     table, figure = folder / "tables/epsilon_grid.csv", folder / "figures/robustness_curve.png"
     with written_atomically(table) as temporary:
         grid.to_csv(temporary, index=False)
-    figures.robustness_curve(grid, verified, title, figure)
+    figures.robustness_curve(grid, verified, title, unit, figure)
     log.files("tables", table)
     log.files("figures", figure)
     return str(figure)
@@ -120,13 +130,15 @@ def _beside_reference(
     return dict(
         zip(
             REFERENCE,
-            zip(REFERENCE.values(), (model.clean_accuracy, first), strict=True),
+            zip(REFERENCE.values(), (model.clean.accuracy, first), strict=True),
             strict=True,
         )
     )
 
 
-def _key_numbers(dataset: DatasetRef, summary: Summary, settings: Settings) -> dict[str, Any]:
+def _key_numbers(
+    dataset: DatasetRef, model: ModelRef, summary: Summary, settings: Settings
+) -> dict[str, Any]:
     """Tags of the registered version: what versions are compared by."""
     tags: dict[str, Any] = {
         "architecture": summary.architecture,
@@ -145,6 +157,8 @@ def _key_numbers(dataset: DatasetRef, summary: Summary, settings: Settings) -> d
         for share in ("certified_accuracy", "certified_deployed_accuracy"):
             key = f"verification/{share}/eps_{decimal(row['epsilon'])}"
             tags[key] = round(row[share], 4)
+    if model.clean.never_predicted:
+        tags[NEVER_PREDICTED] = ", ".join(model.clean.never_predicted)
     if summary.median_radius is not None:
         tags["radius/proved_q0.5"] = round(summary.median_radius[0], 4)
     return tags

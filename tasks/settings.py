@@ -5,29 +5,35 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tasks.core.data import own_data
-from tasks.core.data.sources import SOURCES
+from tasks.core.data.own_data import SUFFIXES
+from tasks.core.data.sources import SOURCES, is_table, load
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
+from tasks.core.properties.perturbation import Scale
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
 from tasks.core.verdicts import Engine
 
 if TYPE_CHECKING:
+    from tasks.core.data.datasets import Dataset
     from tasks.core.execution.asking import Resources
 
-DATASETS = (*SOURCES, "digits")
+DATASETS = tuple(SOURCES)
 
 
 def _known_dataset(name: str) -> str:
-    if name not in DATASETS and Path(name).suffix != own_data.SUFFIX:
-        raise ValueError(f"expected {', '.join(DATASETS)}, or the path of an .npz file of your own")
+    if name not in DATASETS and Path(name).suffix not in SUFFIXES:
+        raise ValueError(
+            f"expected {', '.join(DATASETS)}, or a path of your own: an .npz file of images, or "
+            "the .yaml schema of a table (`certiflow schema DATA.csv` proposes one)"
+        )
     return name
 
 
@@ -53,6 +59,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "data": {"cache", "fallback"},
     "verification": {"workers", "cluster"},
     "radius": {"workers", "cluster"},
+    "properties": {"workers", "cluster"},
 }
 
 
@@ -73,16 +80,58 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which data, and what instead when no source answers."""
+    """Which data, what instead when no source answers, and what an attacker may do to a table.
+
+    Attributes:
+        scale: of a table, what a feature moves by at epsilon 1: its range or its standard
+            deviation among the training rows, or 1 in its own unit.
+        category_changes: of a table, how many categories an attacker may change.
+        positive: the name of the class whose recall counts; None: as the data themselves say.
+    """
 
     dataset: DatasetName = "mnist"
     fallback: DatasetName | None = None
     cache: Path = Path("data")
+    scale: Scale = "range"
+    category_changes: int = Field(default=0, ge=0)
+    positive: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataSettings:
+        moves = (self.scale, self.category_changes)
+        if moves != ("range", 0) and not is_table(self.dataset):
+            raise ValueError(
+                f"scale is '{self.scale}' and category_changes is "
+                f"{self.category_changes}, but {self.dataset} is images, whose pixels move alike: "
+                "leave both out, or choose a table"
+            )
+        return self
 
     @property
     def name(self) -> str:
         """The dataset's name: that of the file, for one of the user's own."""
         return self.dataset if self.dataset in DATASETS else Path(self.dataset).stem
+
+    def load(self) -> Dataset:
+        """The dataset, from the cache or the user's own file.
+
+        Raises:
+            CertiflowError: a file is missing or is not what it must be; there is no such class.
+        """
+        data = load(self.dataset, self.cache, scale=self.scale, most_changes=self.category_changes)
+        if self.positive is None:
+            return data
+        return replace(data, positive=self.positive_label(data.class_names))
+
+    def positive_label(self, class_names: Sequence[str]) -> int | None:
+        """The label of `positive`; raises `CertiflowError` when no class has that name."""
+        if self.positive is None:
+            return None
+        if self.positive not in class_names:
+            raise CertiflowError(
+                f"data.positive is '{self.positive}': expected one of {', '.join(class_names)}"
+            )
+        return class_names.index(self.positive)
 
 
 class AttackSettings(_Section):
@@ -169,6 +218,26 @@ class GlobalSettings(Effort):
     tolerance: float = Field(default=0.05, gt=0, allow_inf_nan=False)
 
 
+class PropertySettings(Effort):
+    """What is required of a table's features, around a stratified sample of test points.
+
+    Attributes:
+        monotone: features with which the score of `data.positive` must go `up` or `down`.
+        fair: features on which the decision must not depend.
+    """
+
+    monotone: dict[str, Literal["up", "down"]] = {}
+    fair: tuple[str, ...] = ()
+    samples: int = Field(default=20, ge=1)
+    epsilons: PositiveGrid = (0.01,)
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> PropertySettings:
+        if not (self.monotone or self.fair):
+            raise ValueError("properties asks for nothing: set monotone or fair, or leave it out")
+        return self
+
+
 class PromotionSettings(_Section):
     """When a challenger takes the champion's place; see `tasks.promotion`.
 
@@ -228,6 +297,7 @@ class Settings(_Command):
     attack: AttackSettings = AttackSettings()
     verification: VerificationSettings = VerificationSettings()
     radius: RadiusSettings | None = RadiusSettings()
+    properties: PropertySettings | None = None
     promotion: PromotionSettings = PromotionSettings()
     tracking: TrackingSettings = TrackingSettings()
 

@@ -10,28 +10,44 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
+from tasks.core.evidence import by_class
 from tasks.core.files import ArtifactRef, sha256_of, written_atomically
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.data import DatasetRef, load
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
-    from tasks.core.models.runtimes import Classifier
+    from tasks.core.arrays import Float32Array
+    from tasks.core.data.datasets import Dataset
+    from tasks.core.models.runtimes import Attackable
     from tasks.core.training.loop import EpochMetrics
 
 CHECKPOINTS = Path("checkpoints")  # of this project folder
 CHECKPOINT_VERSION = "2"  # changes whenever a training's weights could: old states are not used
 
 
+class CleanMeasures(BaseModel):
+    """On the whole test set, undisturbed: accuracy, and what it hides where classes are unequal.
+
+    `others` are `by_class.measures`; `never_predicted` the names of classes that no point is given.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    accuracy: float
+    others: dict[str, float]
+    never_predicted: tuple[str, ...]
+
+
 class ModelRef(BaseModel):
-    """A trained model's file, its MLflow id and its accuracy on the whole test set."""
+    """A trained model's file, its MLflow id, and what it is worth undisturbed."""
 
     model_config = ConfigDict(frozen=True)
 
     file: ArtifactRef
     model_id: str
     architecture: str
-    clean_accuracy: float
+    clean: CleanMeasures
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -61,11 +77,10 @@ def train(
         trained = loop.train(data, settings, seed, checkpoint=checkpoint, on_epoch=on_epoch)
     if trained.warning:
         log.alert("training", trained.warning)
-    predictions = Classifier(trained.model).predictions(data.test_inputs)
-    clean_accuracy = float((predictions == data.test_labels).mean())
+    logits = Classifier(trained.model).logits(data.test_inputs)
+    clean = measured(data, logits, log)
     log.metrics(
         {
-            "clean_accuracy": clean_accuracy,
             "train/seconds": sum(epoch["epoch_seconds"] for epoch in trained.history),
             "train/best_epoch": trained.best_epoch,
             "train/parameters": trained.model.count_params(),
@@ -82,7 +97,23 @@ def train(
         file=file,
         model_id=model_id,
         architecture=settings.name,
-        clean_accuracy=clean_accuracy,
+        clean=clean,
+    )
+
+
+def measured(data: Dataset, logits: Float32Array, log: Run) -> CleanMeasures:
+    """What a model does with the whole test set undisturbed, logged."""
+    predictions = logits.argmax(axis=1)
+    missed = by_class.never_predicted(predictions, data.num_classes)
+    if missed:
+        log.alert("classes", by_class.warning_of_never_predicted(missed, data.class_names))
+    accuracy = float((predictions == data.test_labels).mean())
+    others = by_class.measures(data.test_labels, logits, data.positive)
+    log.metrics({"clean_accuracy": accuracy} | others)
+    return CleanMeasures(
+        accuracy=accuracy,
+        others=others,
+        never_predicted=tuple(data.class_names[label] for label in missed),
     )
 
 
@@ -102,11 +133,13 @@ def _note(metrics: EpochMetrics) -> str:
     return " · ".join(text.format(metrics[name]) for name, text in names.items() if name in metrics)
 
 
-def load_classifier(model: ModelRef, batch_size: int = 1000) -> Classifier:
+def load_classifier(model: ArtifactRef, batch_size: int = 1000) -> Attackable:
     """The model from its file, checked by digest, without compiled training state or lambdas."""
     from tasks.core.models import loading
+    from tasks.core.models.network_classifier import NetworkClassifier
     from tasks.core.models.runtimes import Classifier
 
-    classifier = loading.load_artifact(model.file).runtime
-    assert isinstance(classifier, Classifier)
-    return classifier.batched(batch_size)
+    loaded = loading.load_artifact(model)
+    if isinstance(loaded.runtime, Classifier):
+        return loaded.runtime.batched(batch_size)
+    return NetworkClassifier(loaded.runtime, loaded.network, batch_size)

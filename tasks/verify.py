@@ -55,7 +55,7 @@ def verify(
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": loaded.network.sha256})
-    return _log_results(log, results, sample, run.folder)
+    return _log_results(log, results, sample, load(dataset).positive, run.folder)
 
 
 def verify_sample(
@@ -169,7 +169,11 @@ def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Samp
 
 
 def _log_results(
-    log: Run, results: list[VerificationResult], sample: Sample, folder: Path
+    log: Run,
+    results: list[VerificationResult],
+    sample: Sample,
+    positive: int | None,
+    folder: Path,
 ) -> ArtifactRef:
     path, table = folder / "tables" / "verification.csv", metrics.verification_table(results)
     with written_atomically(path) as temporary:
@@ -178,7 +182,8 @@ def _log_results(
     figure = folder / "figures" / "decided_by.png"
     points = table["sample_index"].nunique()
     title = f"Which stage decided what, {points} sampled points"
-    figures.decided_by(metrics.decided_by_counts(table), points, title, figure)
+    unit = sample.perturbation.unit
+    figures.decided_by(metrics.decided_by_counts(table), points, title, unit, figure)
     log.files("figures", figure)
     log.metrics(
         {
@@ -193,10 +198,12 @@ def _log_results(
         }
     )
     log.files("counterexamples", *_save_counterexamples(results, sample, folder))
-    summary = metrics.verification_summary(table).set_index("epsilon")
+    summary = metrics.verification_summary(table, positive).set_index("epsilon")
     for name in metrics.COUNTS:
         log.per_epsilon(f"verification/{name}", summary[name].to_dict())
-    for name in metrics.SHARES:
+    for name in (*metrics.SHARES, "certified_recall"):
+        if name not in summary:
+            continue
         log.per_epsilon(f"verification/{name}", summary[name].to_dict(), curve=True)
     return ArtifactRef.to(path)
 

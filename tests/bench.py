@@ -23,7 +23,7 @@ environment.prepare(verbose=False)
 import keras  # noqa: E402
 
 from tasks.core.attacks import gradient  # noqa: E402
-from tasks.core.data import datasets  # noqa: E402
+from tasks.core.data import sources  # noqa: E402
 from tasks.core.data.datasets import Dataset  # noqa: E402
 from tasks.core.data.download import DatasetUnavailableError, fetch  # noqa: E402
 from tasks.core.models.runtimes import Classifier  # noqa: E402
@@ -125,10 +125,10 @@ def bench_data() -> Dataset:
     """MNIST, or the digits where it cannot be had."""
     try:
         fetch("mnist", CACHE)
-        return datasets.load("mnist", CACHE)
+        return sources.load("mnist", CACHE)
     except DatasetUnavailableError as error:
         print(f"{error}; measuring on digits")
-        return datasets.load("digits", CACHE)
+        return sources.load("digits", CACHE)
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ from flows.processes import environment  # noqa: E402
 
 environment.prepare(verbose=False)
 
-from tasks.core.data import datasets  # noqa: E402
+from tasks.core.data import sources  # noqa: E402
 from tasks.core.data.datasets import Dataset  # noqa: E402
 from tasks.core.data.download import MIRROR_VARIABLE  # noqa: E402
 from tasks.core.models.runtimes import Classifier  # noqa: E402
@@ -119,7 +119,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StorySchedul
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return datasets.load("digits", Path("unused"))
+    return sources.load("digits", Path("unused"))
 
 
 @pytest.fixture(scope="session")

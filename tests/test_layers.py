@@ -16,8 +16,8 @@ CORE = ROOT / "tasks/core"
 # folder itself.
 FLOORS = (
     {"."},
-    {"data", "properties", "execution"},
-    {"networks"},
+    {"properties", "execution"},
+    {"data", "networks"},
     {"bounds"},
     {"models"},
     {"attacks"},

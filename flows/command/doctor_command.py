@@ -12,6 +12,7 @@ from flows.command.looking import extent_of
 from flows.command.verify_command import model_path
 from tasks.core.models.doctor import examine
 from tasks.core.models.examination import Examination
+from tasks.settings import DataSettings
 
 ENDINGS = {
     "logits": "logits",
@@ -25,7 +26,7 @@ def diagnosed(model: str, data: str | None, json: Path | None) -> bool:
     """Whether the model can be verified, on the dataset if one is given; says why not."""
     found = examine(model_path(model))
     if data is not None:
-        found = found.against(Path(data).stem, extent_of(data))
+        found = found.against(Path(data).stem, extent_of(DataSettings(dataset=data)))
     write_json(json, {**asdict(found), "verifiable": found.is_verifiable})
     _show(found)
     return found.is_verifiable

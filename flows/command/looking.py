@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from flows.command.verify_command import model_path
 from flows.configuration import describe
-from tasks.core.data import own_data
-from tasks.core.data.datasets import Extent, known_extent
+from tasks.core.data.datasets import Extent
+from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
-from tasks.settings import DATASETS, Effort, ModelSettings, Settings
+from tasks.settings import DataSettings, Effort, ModelSettings, Settings
 
 
 def look_at_settings(*runs: Settings) -> None:
@@ -25,7 +25,7 @@ def look_at_settings(*runs: Settings) -> None:
             cluster that does not answer.
     """
     for settings in runs:
-        extent = extent_of(settings.data.dataset)
+        extent = extent_of(settings.data)
         settings.training.check_data(extent.input_shape)
         _check_samples(
             "verification.samples", settings.verification.samples, settings.data.name, extent
@@ -50,7 +50,7 @@ def look_at_model(
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
         raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
-    name, extent = settings.data.name, extent_of(settings.data.dataset)
+    name, extent = settings.data.name, extent_of(settings.data)
     for section in (settings.verification, settings.radius):
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
@@ -61,11 +61,24 @@ def look_at_model(
     return settings, file.absolute()
 
 
-def extent_of(dataset: str) -> Extent:
-    """Of a dataset by name, or in a file of the user's own, which is read."""
-    if dataset in DATASETS:
-        return known_extent(dataset)
-    return own_data.load_own(Path(dataset)).extent
+def look_at_evaluation(model: str, settings: Settings) -> Path:
+    """The file of a model that is to be evaluated as the settings ask.
+
+    Raises:
+        CertiflowError: as `look_at_settings` and `look_at_model`.
+    """
+    look_at_settings(settings)
+    file = model_path(model)
+    check_fit(ends(file), settings.data.name, extent_of(settings.data))
+    return file.absolute()
+
+
+def extent_of(data: DataSettings) -> Extent:
+    """Of a dataset by name without its files, which may not be here yet."""
+    if data.dataset in SOURCES:
+        data.positive_label(SOURCES[data.dataset].class_names)
+        return SOURCES[data.dataset].extent
+    return data.load().extent
 
 
 def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:

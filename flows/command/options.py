@@ -39,5 +39,6 @@ Cluster = Annotated[
     ),
 ]
 Data = Annotated[
-    str, typer.Option(help="mnist, fashion_mnist, digits, or an .npz file of your own.")
+    str,
+    typer.Option(help="mnist, digits, credit, … or an .npz or schema .yaml file of your own."),
 ]

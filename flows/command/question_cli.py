@@ -94,6 +94,44 @@ def verify(
         verify_command.verify_csv(csv, results, effort, json)
 
 
+def predict(
+    model: Annotated[str, typer.Argument(help="Model file, or models:/… in MLflow.")],
+    rows: Annotated[Path, typer.Argument(help="CSV or Parquet file with the features.")],
+    data: Annotated[str, typer.Option(help="Table or schema that the model was trained on.")],
+    output: Annotated[
+        Path, typer.Option(help="Where the rows go, with what is said of them.", metavar="FILE")
+    ] = Path("predicted.csv"),
+    max_epsilon: Annotated[float, typer.Option(help="The greatest radius looked at.")] = 0.3,
+    tolerance: Annotated[float, typer.Option(help="How narrow a bracket is to be.")] = 0.005,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds for each row.", min=0.001, max=1e6)
+    ] = 2.0,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    fresh: Fresh = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label rows of a table; say how far each label is proved, and what change would flip it."""
+    begin(verbose=verbose, json=json, output=output)
+
+    from flows.command import predict_command
+    from tasks.core.verification.radius_search import RadiusGoal
+    from tasks.settings import DataSettings, Effort
+
+    effort = Effort(workers=workers, cluster=cluster)
+    predict_command.predict(
+        model,
+        rows,
+        DataSettings(dataset=data),
+        RadiusGoal(max_epsilon, tolerance, timeout),
+        effort.resources,
+        output,
+        json,
+        fresh=fresh,
+    )
+
+
 def radius(
     model: Model,
     data: Data,
@@ -216,6 +254,6 @@ def _ask(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the program."""
-    for command in (verify, radius, global_robustness, doctor):
+    for command in (verify, radius, predict, global_robustness, doctor):
         app.command()(command)
     app.add_typer(reproduce, name="reproduce")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.verdicts import VERDICT_COLUMNS
-from tasks.descriptions import of_radius, of_share, witnesses
+from tasks.descriptions import of_measures, of_radius, of_share, witnesses
 from tasks.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import way_to
@@ -29,6 +29,8 @@ def show(summary: Summary) -> None:
         f"[bold]{summary.dataset} {summary.architecture}[/]  clean accuracy "
         f"[bold]{summary.clean_accuracy:.2%}[/]"
     )
+    if summary.positive is not None:
+        console.print(of_measures(summary), markup=False)
     if summary.dataset != summary.dataset_requested:
         console.print(
             f"[bold yellow]{summary.dataset_requested} could not be had: "
@@ -40,6 +42,8 @@ def show(summary: Summary) -> None:
     show_verdicts(console, summary.verification)
     if summary.median_radius is not None:
         console.print(of_radius(summary.radius_points, *summary.median_radius))
+    if summary.properties:
+        _show_properties(console, summary.properties)
     if summary.reference:
         console.print(_reference(summary))
     where = {
@@ -55,13 +59,20 @@ def show(summary: Summary) -> None:
 
 
 def _attacks(summary: Summary) -> Table:
-    table = Table(title=f"Accuracy, all {summary.test_images:,} test images", title_justify="left")
-    for column in ("epsilon", "under FGSM", "under PGD", "proved by bounds"):
+    whose = "" if summary.positive is None else f"; recall of {summary.positive}"
+    title = f"Accuracy, all {summary.test_images:,} test {summary.noun}s{whose}"
+    table = Table(title=title, title_justify="left")
+    names = {"fgsm": "under FGSM", "pgd": "under PGD", "certified": "proved by bounds"}
+    for column in ("epsilon", *names.values()):
         table.add_column(column, justify="right")
     for row in summary.epsilon_grid:
-        cells = (row[key] for key in ("fgsm_accuracy", "pgd_accuracy", "certified_accuracy"))
-        table.add_row(decimal(row["epsilon"]), *(f"{cell:.2%}" for cell in cells))
+        table.add_row(decimal(row["epsilon"]), *(_of_attack(row, name) for name in names))
     return table
+
+
+def _of_attack(row: dict[str, float], name: str) -> str:
+    recall = row.get(f"{name}_recall")
+    return f"{row[f'{name}_accuracy']:.2%}" + ("" if recall is None else f"; {recall:.2%}")
 
 
 def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
@@ -89,6 +100,22 @@ def _verdicts(verification: list[dict[str, Any]]) -> Table:
         shares = (Text(of_share(row, name)) for name in names)
         table.add_row(decimal(row["epsilon"]), *counts, *shares)
     return table
+
+
+def _show_properties(console: Console, rows: list[dict[str, Any]]) -> None:
+    title = f"Required of features, {rows[0]['points']} sampled points"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for column in ("requirement", "epsilon", "proved", "broken", "open"):
+        table.add_column(column, justify="left" if column == "requirement" else "right")
+    for row in rows:
+        proved = Text(of_share(row, "certified"))
+        broken, left = f"{row['falsified']:.2%}", str(row["open"])
+        table.add_row(row["requirement"], decimal(row["epsilon"]), proved, broken, left)
+    console.print(table)
+    for requirement in dict.fromkeys(row["requirement"] for row in rows):
+        examples = [r["counterexample"] for r in rows if r["requirement"] == requirement]
+        for example in list(filter(None, examples))[:1]:
+            console.print(f"{requirement}: {example}", markup=False)
 
 
 def _reference(summary: Summary) -> Table:

@@ -1,4 +1,4 @@
-"""The commands about model versions: compare, study, report, promote, rollback, retrain, serve."""
+"""The commands about model versions: evaluate, compare, study, report, promote and the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command.head import begin
+from flows.command.head import begin, end
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
 
 Runs = Annotated[
@@ -41,6 +41,42 @@ def compare(
     from flows.command import version_commands
 
     version_commands.compare(runs or [], experiment, epsilon, json, csv)
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="Keras or ONNX file, or models:/… in MLflow.", metavar="MODEL")
+    ],
+    data: Annotated[str, typer.Option(help="Dataset, schema (.yaml) or .npz file.")],
+    conf: Annotated[
+        Path, typer.Option(help="Settings; what they say of training is not looked at.")
+    ] = Path("conf/default.yaml"),
+    overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option(help="What tables call the model; the file's name by default.")
+    ] = None,
+    fresh: Fresh = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Attack, verify and register a model that was trained elsewhere: a version like any other."""
+    begin(verbose=verbose, json=json)
+
+    from flows.command.looking import look_at_evaluation
+    from flows.configuration import load_settings_aloud
+    from flows.processes.session import prefect_api
+
+    replaced = [f"data.dataset={data}", "data.fallback=null"]
+    settings = load_settings_aloud(conf, [*replaced, *(overrides or [])])
+    file = look_at_evaluation(model, settings)
+    with prefect_api("flows.evaluation"):
+        from flows.evaluation import evaluation_flow
+
+        summary = evaluation_flow(settings, file, name or Path(model).stem, fresh)
+
+    from flows.command.summary import show
+
+    end(summary, json, show)
 
 
 def study(
@@ -167,5 +203,5 @@ def serve(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the program."""
-    for command in (compare, study, report, promote, rollback, retrain, serve):
+    for command in (evaluate, compare, study, report, promote, rollback, retrain, serve):
         app.command()(command)

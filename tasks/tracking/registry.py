@@ -29,6 +29,7 @@ PREFIX = "certiflow-"  # a registered model is named after its dataset
 CHAMPION, CHALLENGER = "champion", "challenger"
 DECISION_PREFIX = "promotion."  # of a version's tags about the last decision on it
 DECISION = f"{DECISION_PREFIX}decision"  # what was decided
+NEVER_PREDICTED = "never_predicted"  # names of classes that no test point is given
 MODEL_SUFFIXES = (".keras", ".onnx")
 HISTORY = "champions"  # tag of the registered model: the versions that were champion, oldest first
 HISTORY_LENGTH = 100

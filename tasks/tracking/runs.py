@@ -157,6 +157,25 @@ class Run:
         )
         return str(info.model_id)
 
+    def model_file(self, path: Path, example: Any, logits: Any) -> str:
+        """The model in a Keras or ONNX file, as `model` logs one; returns its MLflow id."""
+        if path.suffix == ".keras":
+            import keras
+
+            loaded = keras.models.load_model(path, compile=False, safe_mode=True)
+            return self.model(loaded, example)
+        import mlflow.onnx
+        import onnx
+        from mlflow.models import infer_signature
+
+        info = mlflow.onnx.log_model(
+            onnx.load(path),
+            name="model",
+            signature=infer_signature(example, logits),
+            pip_requirements=[f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")],
+        )
+        return str(info.model_id)
+
     def register(self, model_id: str, name: str, tags: Mapping[str, Any], description: str) -> str:
         """A new version of the registered model `name` with its key numbers as tags."""
         try:

@@ -122,7 +122,7 @@ def test_images_of_another_shape_are_refused_before_training(
 ) -> None:
     write(digits.train_inputs[:, :6], digits.train_labels)
     count = len(RegisteredModel(MODEL).versions())
-    with pytest.raises(CertiflowError, match=r"images of shape \(6, 8\).*give the new data a name"):
+    with pytest.raises(CertiflowError, match=r"inputs of shape \(6, 8\).*give the new data a name"):
         retrain_flow(settings())
     assert len(RegisteredModel(MODEL).versions()) == count
 

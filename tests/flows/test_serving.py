@@ -255,6 +255,6 @@ def test_worker_keeps_to_prefect_yaml(
             served = Served(folder, first.port, worker, deployment)
             state = served.run(verification={"cluster": "tcp://evil.example:8786"})
         finally:
-            worker.terminate()
+            worker.kill()  # Prefect's own graceful end can take for ever
     assert state["type"] == "FAILED"
     assert "verification.cluster is 'tcp://evil.example:8786', but this" in state["message"]

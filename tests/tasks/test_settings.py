@@ -53,6 +53,14 @@ def test_settings_survive_their_own_yaml(tmp_path: Path) -> None:
     assert load_settings(written(tmp_path, text))[0] == settings
 
 
+@pytest.mark.parametrize(("dataset", "name"), [("credit", "credit"), ("a/meters.yaml", "meters")])
+def test_how_a_table_moves(dataset: str, name: str, tmp_path: Path) -> None:
+    text = f"data: {{dataset: {dataset}, scale: std, category_changes: 2}}"
+    settings, _ = load_settings(written(tmp_path, text))
+    assert (settings.data.scale, settings.data.category_changes) == ("std", 2)
+    assert settings.data.name == name
+
+
 def test_override(tmp_path: Path) -> None:
     overrides = ["verification.samples=50", "training.hidden=[64, 32]", "seed=3"]
     settings, _ = load_settings(written(tmp_path, ""), overrides)
@@ -73,6 +81,10 @@ def test_override(tmp_path: Path) -> None:
         ("attack: {epsilons: []}", r"attack.epsilons is \[\]"),
         ("verification: {epsilons: [0]}", r"verification.epsilons.0 is 0: .*greater than 0"),
         ("data: {dataset: cifar}", r"data.dataset is 'cifar': expected mnist, fashion_mnist"),
+        ("data: {scale: log}", r"data.scale is 'log': .*'range'"),
+        ("data: {scale: std}", r"data: scale is 'std' .*, but mnist is images"),
+        ("data: {dataset: x.npz, category_changes: 1}", r"category_changes is 1, but x.npz is im"),
+        ("data: {dataset: credit, category_changes: -1}", r"data.category_changes is -1"),
         ("verification: {engine: magic}", r"verification.engine is 'magic': .*'ladder'"),
         ("training: {defence: pgd}", r"defence 'pgd' needs an epsilon"),
         ("training: {epsilon: 0.1}", r"training: defence 'none' takes no epsilon: leave it out"),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import Inputs, IntArray, Mask
-from tasks.core.models.runtimes import Classifier
+from tasks.core.models.runtimes import Attackable
 from tasks.core.properties.perturbation import Perturbation
 
 PGD_STEP = 2.5  # times epsilon, over all steps together (Madry et al. 2018)
@@ -40,7 +40,7 @@ class Attacked:
 
 
 def fgsm(
-    classifier: Classifier,
+    classifier: Attackable,
     inputs: Inputs,
     labels: IntArray,
     perturbation: Perturbation,
@@ -73,7 +73,7 @@ def fgsm(
 
 
 def fgsm_points(
-    classifier: Classifier,
+    classifier: Attackable,
     inputs: Inputs,
     labels: IntArray,
     perturbation: Perturbation,
@@ -88,7 +88,7 @@ def fgsm_points(
     return Attacked.joined(parts)
 
 
-def gradient_sign(classifier: Classifier, inputs: Inputs, labels: IntArray) -> Inputs:
+def gradient_sign(classifier: Attackable, inputs: Inputs, labels: IntArray) -> Inputs:
     """The sign of the cross-entropy's gradient by the inputs; zero where it vanishes."""
     return np.sign(np.asarray(classifier.loss_gradient(inputs, labels)))
 
@@ -102,7 +102,7 @@ def corners(
 
 
 def pgd(
-    classifier: Classifier,
+    classifier: Attackable,
     inputs: Inputs,
     labels: IntArray,
     perturbation: Perturbation,
@@ -151,7 +151,7 @@ class _Choices:
     place of each input among the centers.
     """
 
-    classifier: Classifier
+    classifier: Attackable
     perturbation: Perturbation
     centers: Inputs
     labels: IntArray
@@ -161,7 +161,7 @@ class _Choices:
     @classmethod
     def of(
         cls,
-        classifier: Classifier,
+        classifier: Attackable,
         inputs: Inputs,
         labels: IntArray,
         perturbation: Perturbation,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import Inputs, IntArray
 from tasks.core.attacks import gradient
-from tasks.core.models.runtimes import Classifier
+from tasks.core.models.runtimes import Attackable
 from tasks.core.properties.perturbation import Perturbation
 
 STEPS, RESTARTS = 40, 2
@@ -48,7 +48,7 @@ class MaskingEvidence:
 
 
 def measure(
-    classifier: Classifier,
+    classifier: Attackable,
     inputs: Inputs,
     labels: IntArray,
     perturbation: Perturbation,
@@ -128,7 +128,7 @@ def _failed_checks(evidence: MaskingEvidence) -> Iterator[str]:
 
 
 def _losses_along(
-    classifier: Classifier,
+    classifier: Attackable,
     inputs: Inputs,
     labels: IntArray,
     perturbation: Perturbation,

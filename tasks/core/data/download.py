@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 from filelock import FileLock
 
+from tasks.core.data.pinned_files import CheckedFile, RemoteFile
 from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
-from tasks.core.files import sha256_of
 
 MIRROR_VARIABLE = "CERTIFLOW_DATASET_MIRROR"
 CONNECT_SECONDS = 5.0
@@ -22,33 +20,6 @@ READ_SECONDS = 30.0
 LOCK_SECONDS = 600.0
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
-
-
-class CheckedFile(Protocol):
-    """A file whose content is known beforehand."""
-
-    @property
-    def name(self) -> str:
-        """The file's name, in the cache and on every source."""
-
-    def read(self, path: Path, /) -> object:
-        """The content of the file at `path`; raises `CertiflowError` when it is another."""
-
-
-@dataclass(frozen=True)
-class PinnedFile:
-    """A file and the SHA-256 of its bytes."""
-
-    name: str
-    sha256: str
-
-    def read(self, path: Path) -> bytes:
-        """The bytes; raises `CertiflowError` when they are others."""
-        content = path.read_bytes()
-        found = sha256_of(content)
-        if found != self.sha256:
-            raise CertiflowError(f"{path}: expected SHA-256 {self.sha256}, found {found}")
-        return content
 
 
 class DatasetUnavailableError(CertiflowError):
@@ -74,34 +45,38 @@ def fetch(
 ) -> None:
     """Brings the files of a dataset into `cache / name`; files that are there and whole stay.
 
-    Sources in order: the mirror in `CERTIFLOW_DATASET_MIRROR`, then the public ones. A file whose
-    content is wrong is moved aside to `<file>.corrupt` and never used. One process downloads at a
-    time; an interrupted download goes on where it was.
+    Sources in order: the mirror in `CERTIFLOW_DATASET_MIRROR`, then the public addresses. A file
+    whose content is wrong is moved aside to `<file>.corrupt` and never used. One process downloads
+    at a time; an interrupted download goes on where it was.
 
     Raises:
         DatasetUnavailableError: names every source tried and why it failed.
         CertiflowError: the cache cannot be written.
     """
-    if name not in SOURCES:  # digits come with scikit-learn
+    files = SOURCES[name].files if name in SOURCES else ()
+    if not files:  # they come with scikit-learn, or are the user's own
         return
-    mirror = mirror_url()
-    sources = [f"{mirror}/{name}"] if mirror else []
-    sources += SOURCES[name].mirrors
     folder = cache / name
     with _locked(folder, "choose another folder with data.cache"):
-        for file in SOURCES[name].files:
-            remedy = f"that holds {name}/{file.name}, or choose another data.dataset"
-            _fetch_file(file, folder, sources, remedy, on_progress, on_warning)
+        for remote in files:
+            remedy = f"that holds {remote.mirror_path}, or choose another data.dataset"
+            _fetch_file(remote.file, folder, _addresses(remote), remedy, on_progress, on_warning)
 
 
-def fetch_file(file: CheckedFile, folder: Path, sources: Sequence[str], *, remedy: str) -> Path:
-    """The file in `folder`, brought there from the first of `sources` that has it, as `fetch` does.
+def fetch_file(file: CheckedFile, folder: Path, addresses: Sequence[str], *, remedy: str) -> Path:
+    """The file in `folder`, brought there from the first address that has it, as `fetch` does.
 
     `remedy` says what a folder named by the mirror variable must be like. Raises the same errors.
     """
     with _locked(folder, "run the command in another folder"):
-        _fetch_file(file, folder, sources, remedy)
+        _fetch_file(file, folder, addresses, remedy)
     return folder / file.name
+
+
+def _addresses(remote: RemoteFile) -> tuple[str, ...]:
+    mirror = mirror_url()
+    first = (f"{mirror}/{remote.mirror_path}",) if mirror else ()
+    return first + remote.addresses
 
 
 def mirror_url() -> str | None:
@@ -130,7 +105,7 @@ def _locked(folder: Path, remedy: str) -> Iterator[None]:
 def _fetch_file(
     file: CheckedFile,
     folder: Path,
-    sources: Sequence[str],
+    addresses: Sequence[str],
     remedy: str,
     on_progress: Progress = lambda file, done, total: None,
     on_warning: Callable[[str], None] = lambda text: None,
@@ -145,10 +120,12 @@ def _fetch_file(
             on_warning(f"{error}; moved to {aside.name}, fetching it again")
             failures.append(f"cache: {error}")
     transient = False
-    for source in sources:
-        part = folder / f".{file.name}.part"
+    for address in addresses:
+        # Sources that name it otherwise pack it otherwise: one's part is not the other's beginning.
+        source, _, last = address.partition("?")[0].rpartition("/")
+        part = folder / f".{last}.part"
         try:
-            _fetch_from(f"{source}/{file.name}", part, file.name, on_progress)
+            _fetch_from(address, part, file.name, on_progress)
             file.read(part)
         except _SourceError as error:
             failures.append(f"{source}: {error}")

@@ -23,9 +23,9 @@ SCALE_HEIGHT = 0.06  # of a scale of colours, in panels
 
 
 def robustness_curve(
-    grid: pd.DataFrame, verification: pd.DataFrame, title: str, path: Path
+    grid: pd.DataFrame, verification: pd.DataFrame, title: str, unit: str, path: Path
 ) -> None:
-    """Accuracy against epsilon: what attacks leave (upper) and what is proved (lower)."""
+    """Accuracy against epsilon, in `unit`: what attacks leave (upper), what is proved (lower)."""
     figure = blank(7.5, 4.8)
     axes = figure.subplots()
     axes.axhline(grid["clean_accuracy"].iloc[0], color="0.6", linestyle=":", label="clean accuracy")
@@ -57,7 +57,7 @@ def robustness_curve(
         label="sampled, proved of the float32 model too",
     )
     axes.set(
-        xlabel="epsilon (L∞ radius, pixels in [0, 1])",
+        xlabel=f"epsilon (L∞ radius, {unit})",
         ylabel="accuracy",
         ylim=(-0.02, 1.02),
         title=title,
@@ -164,6 +164,8 @@ def _changes(
     panels[0].set_title(f"change, ε = {epsilon:g}", fontsize=9)
     for row, panel in enumerate(panels):
         change = examples.points[index, row] - examples.points[0, row]
+        if change.ndim == 3:
+            change = change.mean(axis=2)  # over the colours
         drawn = panel.imshow(change, cmap="RdBu", vmin=-epsilon, vmax=epsilon)
     ticks = [-epsilon, 0, epsilon]
     figure.colorbar(drawn, cax=scale, orientation="horizontal", ticks=ticks, format="%.3g")
@@ -189,7 +191,7 @@ def decided_label(name: str) -> str:
     return words.replace(" robust", ": proved").replace(" falsified", ": broken")
 
 
-def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) -> None:
+def decided_by(counts: pd.DataFrame, num_points: int, title: str, unit: str, path: Path) -> None:
     """A bar per radius: which stage decided how many points, proofs below, the undecided on top."""
     from matplotlib.ticker import MaxNLocator
 
@@ -206,7 +208,7 @@ def decided_by(counts: pd.DataFrame, num_points: int, title: str, path: Path) ->
     axes.set(
         xticks=places,
         xticklabels=[f"{epsilon:g}" for epsilon in counts.index],
-        xlabel="epsilon (L∞ radius, pixels in [0, 1])",
+        xlabel=f"epsilon (L∞ radius, {unit})",
         ylabel="points",
         title=title,
     )

@@ -17,13 +17,15 @@ class GateEvidence:
     """What holds of one model at the gate.
 
     Attributes:
-        clean: right on each image of the whole test set, (n,).
+        clean: right on each point of the whole test set, (n,).
         certified: right, and proved robust at the reference radius, on each sampled point, (m,);
             see `proved`.
+        never_predicted: names of the classes that no point of the test set is given.
     """
 
     clean: Mask
     certified: Mask
+    never_predicted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def proved(results: Sequence[VerificationResult], *, deployed: bool) -> Mask:
 def judge(
     challenger: GateEvidence, champion: GateEvidence, *, clean_margin: float, significance: float
 ) -> Judgement:
-    """Accepts unless clean accuracy falls by more than the margin, or certified accuracy falls.
+    """Accepts unless clean accuracy falls by more than the margin, certified accuracy falls, or a
+    class is predicted no more.
 
     A fall of certified accuracy counts when it is beyond sampling error: exact McNemar on the same
     points. Both models must have been evaluated on the same test set and points.
@@ -70,6 +73,9 @@ def judge(
             f"certified accuracy falls by {-certified.value:.2%} on the same {certified.points} "
             f"points, beyond sampling error ({certified.method}, p = {certified.p_value:.2g})"
         )
+    lost_classes = sorted({*challenger.never_predicted} - {*champion.never_predicted})
+    if lost_classes:
+        faults.append(f"class {', '.join(lost_classes)} is never predicted")
     return Judgement(
         accepted=not faults,
         reason="; ".join(faults) or _why_accepted(clean, certified),

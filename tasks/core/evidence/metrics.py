@@ -25,12 +25,14 @@ def epsilon_grid(
     fgsm_predictions: IntArray,
     pgd_broken: Mask,
     certified: Mask,
+    positive: int | None = None,
 ) -> pd.DataFrame:
     """One row per radius, over the whole test set; accuracies count clean mistakes as broken.
 
     Args:
         fgsm_predictions, pgd_broken, certified: shape (epsilons, n). `pgd_broken` includes what
             FGSM breaks.
+        positive: a class; recalls are the same shares of its points alone.
 
     Raises:
         ContradictionError: unless certified <= PGD <= FGSM <= clean accuracy holds point by point.
@@ -41,7 +43,7 @@ def epsilon_grid(
     if (certified & ~pgd_right).any():
         index, point = np.argwhere(certified & ~pgd_right)[0]
         raise ContradictionError(
-            f"test image {point}: certified at epsilon {epsilons[index]:g}, yet an attack breaks "
+            f"test point {point}: certified at epsilon {epsilons[index]:g}, yet an attack breaks "
             "it: this is a defect of certiflow; please report it with the run's artifacts"
         )
     return pd.DataFrame(
@@ -54,8 +56,23 @@ def epsilon_grid(
             "pgd_accuracy": pgd_right.mean(axis=1),
             "pgd_success_rate": success_rate(right, pgd_right),
             "certified_accuracy": certified.mean(axis=1),
+            **_recalls(labels == positive, right, fgsm_right, pgd_right, certified),
         }
     )
+
+
+def _recalls(
+    positive: Mask, right: Mask, fgsm_right: Mask, pgd_right: Mask, certified: Mask
+) -> dict[str, FloatArray]:
+    """Of the points of one class, if there are any."""
+    if not positive.any():
+        return {}
+    return {
+        "clean_recall": np.full(len(certified), right[positive].mean()),
+        "fgsm_recall": fgsm_right[:, positive].mean(axis=1),
+        "pgd_recall": pgd_right[:, positive].mean(axis=1),
+        "certified_recall": certified[:, positive].mean(axis=1),
+    }
 
 
 def success_rate(right: Mask, right_under_attack: Mask) -> FloatArray:
@@ -110,7 +127,7 @@ SHARES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 SECONDS = ("seconds", "witness_seconds")
 
 
-def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
+def verification_summary(table: pd.DataFrame, positive: int | None = None) -> pd.DataFrame:
     """One row per radius of a `verification_table`: points per verdict, and what they prove.
 
     `certified_accuracy` is the share proved (a lower estimate of the robust accuracy),
@@ -118,13 +135,18 @@ def verification_summary(table: pd.DataFrame) -> pd.DataFrame:
     `unbroken_accuracy` the share not falsified (an upper one); over all `points` of the sample. The
     first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
     counts those of the unknown points that Marabou alone found robust, `witness_confirmed` and
-    `witness_undecided` the proofs that it was asked about.
+    `witness_undecided` the proofs that it was asked about. `certified_recall` is the share proved
+    of the points of class `positive`.
     """
     epsilon = table["epsilon"]
     counted = COUNTS | WITNESSES
     counts = {name: marked(table).groupby(epsilon).sum() for name, marked in counted.items()}
     shares = {name: marked(table).groupby(epsilon).mean() for name, marked in SHARES.items()}
     seconds = {name: table.groupby("epsilon")[name].sum() for name in SECONDS if name in table}
+    if positive is not None:
+        of_class = table[table["label"] == positive]
+        proved = SHARES["certified_accuracy"](of_class).groupby(of_class["epsilon"]).mean()
+        shares["certified_recall"] = proved
     return with_intervals(pd.DataFrame(counts | shares | seconds).reset_index())
 
 

@@ -13,7 +13,9 @@ from tasks.core.evidence.figures import blank, save
 CLASS_POINTS = 10  # a curve of fewer says nothing of its class
 
 
-def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Path) -> None:
+def radius_curves(
+    table: pd.DataFrame, max_epsilon: float, title: str, unit: str, path: Path
+) -> None:
     """Share of points proved at least up to each epsilon: over all, and by class where it has many.
 
     The band over all points ends at the share that nothing falsifies below epsilon. `table` is a
@@ -53,7 +55,7 @@ def radius_curves(table: pd.DataFrame, max_epsilon: float, title: str, path: Pat
         label=f"{everything}: not falsified",
     )
     axes.set(
-        xlabel="epsilon (L∞ radius, pixels in [0, 1])",
+        xlabel=f"epsilon (L∞ radius, {unit})",
         ylabel="share of points",
         xlim=(0, max_epsilon),
         ylim=(-0.02, 1.02),

@@ -20,7 +20,7 @@ from tasks.core.evidence.radius_figures import radius_shares
 SIZE = (6.0, 4.2)  # inches: its text can still be read at a phone's width
 BESIDE = 0.015  # of the axis, between the versions' diamonds at one radius
 LEGEND_ROW = 0.2  # inches
-EPSILON = "epsilon (L∞ radius, pixels in [0, 1])"
+EPSILON = "epsilon (L∞ radius)"
 
 
 def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:

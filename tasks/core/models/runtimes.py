@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +98,27 @@ class Runtime(Protocol):
 
     def logits(self, points: Float32Array, /) -> Float32Array:
         """Outputs, shape (n, outputs), of points of shape (n, *input_shape)."""
+
+
+class Attackable(Runtime, Protocol):
+    """A model with what gradient attacks need."""
+
+    def predictions(self, inputs: Inputs, /) -> IntArray:
+        """The label with the greatest logit, shape (n,)."""
+
+    def batches(self, count: int, /) -> list[slice]:
+        """Slices that cover `count` rows, as many as are computed at a time."""
+
+    @property
+    def loss_gradient(self) -> Callable[..., Any]:
+        """Gradient of the cross-entropy: (inputs, labels) -> the inputs' shape."""
+
+    @property
+    def margin_descent(self) -> Callable[..., Any]:
+        """One PGD run on the least margin: (points, labels, lower, upper, step, num_steps).
+
+        The step is that of each input alone, of one point's shape.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.core.arrays import BoolArray, FloatArray, Mask
 from tasks.core.properties.box import Box
@@ -19,6 +19,16 @@ from tasks.core.properties.relations import Relation, parse
 Kind = Literal["real", "integer", "binary", "category"]
 Direction = Literal["both", "up", "down"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def word(value: Any) -> Any:
+    """A number as it is written; truth values are refused."""
+    if isinstance(value, bool):
+        raise ValueError("put it in quotes: YAML reads yes, no, on and off as true or false")
+    return str(value) if isinstance(value, int | float) else value
+
+
+Word = Annotated[str, BeforeValidator(word)]  # of a category or a class, which may be a number
 
 
 class Feature(BaseModel):
@@ -42,7 +52,7 @@ class Feature(BaseModel):
     direction: Direction = "both"
     unit: str = ""
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    categories: tuple[str, ...] = ()
+    categories: tuple[Word, ...] = ()
 
     @model_validator(mode="after")
     def _is_one(self) -> Feature:
@@ -70,6 +80,11 @@ class Feature(BaseModel):
     def columns(self) -> tuple[str, ...]:
         """Names of its columns in the model's input."""
         return tuple(f"{self.name}[{word}]" for word in self.categories) or (self.name,)
+
+
+def told(value: float | str) -> str:
+    """A number or category as people read it: 1,200 and 0.25."""
+    return value if isinstance(value, str) else f"{value + 0.0:,.7g}"  # never -0
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,15 +140,22 @@ class Domain:
         return self.by_column([feature.is_whole for feature in self.features], default=False)
 
     @cached_property
+    def columns(self) -> dict[str, slice]:
+        """Each feature's columns, by its name."""
+        found, start = dict[str, slice](), 0
+        for feature in self.features:
+            found[feature.name] = slice(start, start + len(feature.columns))
+            start = found[feature.name].stop
+        return found
+
+    @cached_property
     def groups(self) -> tuple[tuple[Feature, slice], ...]:
         """The categories, with the columns that are one-hot."""
-        found, start = [], 0
-        for feature in self.features:
-            end = start + len(feature.columns)
-            if feature.kind == "category":
-                found.append((feature, slice(start, end)))
-            start = end
-        return tuple(found)
+        return tuple(
+            (feature, self.columns[feature.name])
+            for feature in self.features
+            if feature.kind == "category"
+        )
 
     @cached_property
     def is_plain(self) -> bool:
@@ -174,17 +196,15 @@ class Domain:
 
         A category that the row has none or several of is told by its columns' numbers.
         """
-        values, start = dict[str, float | str](), 0
+        values = dict[str, float | str]()
         flat = np.asarray(point, dtype=np.float64).ravel()
         for feature in self.features:
-            end = start + len(feature.columns)
-            numbers = flat[start:end].tolist()
+            numbers = flat[self.columns[feature.name]].tolist()
             values[feature.name] = numbers[0]
             if feature.kind == "category":
                 is_one = sorted(numbers) == [0.0] * (len(numbers) - 1) + [1.0]
                 word = feature.categories[numbers.index(1.0)] if is_one else str(numbers)
                 values[feature.name] = word
-            start = end
         return values
 
     def changes(

@@ -18,6 +18,12 @@ from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain
 
 Scale = Literal["range", "std", "absolute"]
+PIXELS = "pixels in [0, 1]"
+UNITS: dict[Scale, str] = {
+    "range": "share of each feature's range",
+    "std": "standard deviations of each feature",
+    "absolute": "each feature's own units",
+}
 ROUNDING = 2.0**-40  # of a reach: 0.29 times 100 is a little less than 29 in float64
 
 
@@ -30,12 +36,14 @@ class Perturbation:
 
     Attributes:
         down, up: in the inputs' own units, (inputs,), or one for all pixels; 0: it stays.
+        unit: what epsilon is told in.
     """
 
     domain: Domain
     down: FloatArray
     up: FloatArray
     most_changes: int = 0
+    unit: str = PIXELS
 
     @classmethod
     def of_images(cls, shape: tuple[int, ...]) -> Perturbation:
@@ -71,7 +79,7 @@ class Perturbation:
         )
         only = domain.by_column([each.direction for each in domain.features], default="both")
         down, up = moves * (only != "up"), moves * (only != "down")
-        perturbation = cls(domain, down, up, most_changes)
+        perturbation = cls(domain, down, up, most_changes, UNITS[scale])
         if not (down.any() or up.any() or perturbation.changeable):
             raise CertiflowError(
                 "no feature can change: an attacker has nothing to do; set mutable: true for those "

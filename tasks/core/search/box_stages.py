@@ -130,7 +130,8 @@ class BoxStages:
         """In a domain, where a search on phases ended at a point that is no input."""
         from tasks.core.search.phases import PhaseSearch
 
-        if self.domain is None or not isinstance(self.search, PhaseSearch):
+        search = self.search
+        if not isinstance(search, PhaseSearch) or search.candidate is None or self.domain is None:
             return None
         self.search = None
         return self._searched(self.deadline)

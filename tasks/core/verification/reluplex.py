@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core.data.download import DatasetUnavailableError, PinnedFile, fetch_file, mirror_url
+from tasks.core.data.download import DatasetUnavailableError, fetch_file, mirror_url
+from tasks.core.data.pinned_files import PinnedFile
 from tasks.core.models import loading
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import NumpyRuntime
@@ -108,12 +109,12 @@ def load_network(cache: Path) -> LoadedModel:
     failure = ""
     if mirror is not None:
         try:
-            sources = [f"{mirror}/{ONNX_FOLDER}"]
-            return loading.load(fetch_file(ONNX_FILE, folder, sources, remedy=remedy))
+            addresses = [f"{mirror}/{ONNX_FOLDER}/{ONNX_FILE.name}"]
+            return loading.load(fetch_file(ONNX_FILE, folder, addresses, remedy=remedy))
         except DatasetUnavailableError as error:
             failure = f"{error}; nor from elsewhere: "
     try:
-        path = fetch_file(NNET_FILE, folder, [NNET_SOURCE], remedy=remedy)
+        path = fetch_file(NNET_FILE, folder, [f"{NNET_SOURCE}/{NNET_FILE.name}"], remedy=remedy)
     except DatasetUnavailableError as error:
         raise DatasetUnavailableError(f"{failure}{error}", transient=error.transient) from error
     network = read_nnet(path).normalised

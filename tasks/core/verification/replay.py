@@ -19,6 +19,14 @@ def float32_inside(box: Box, points: FloatArray | Float32Array) -> Float32Array:
     return np.where(lower > upper, near, np.minimum(np.maximum(near, lower), upper))
 
 
+def nearest_box(boxes: Box, point: FloatArray | Float32Array) -> Box:
+    """The one that `point`, (inputs,) in any shape, lies in, or is least far from."""
+    flat = point.reshape(1, -1)
+    far = np.maximum(boxes.lower - flat, flat - boxes.upper).clip(0).sum(axis=1)
+    nearest = int(far.argmin())
+    return boxes[nearest : nearest + 1]
+
+
 def replayed(
     runtime: Runtime, boxes: Box, point: FloatArray | Float32Array
 ) -> tuple[Float32Array, Float32Array]:
@@ -26,8 +34,6 @@ def replayed(
 
     The point comes in the model's input shape, the logits as (outputs,).
     """
-    flat = point.reshape(1, -1)
-    far = np.maximum(boxes.lower - flat, flat - boxes.upper).clip(0).sum(axis=1)
-    nearest = int(far.argmin())
-    fed = float32_inside(boxes[nearest : nearest + 1], flat).reshape(1, *runtime.input_shape)
+    fed = float32_inside(nearest_box(boxes, point), point.reshape(1, -1))
+    fed = fed.reshape(1, *runtime.input_shape)
     return fed[0], runtime.logits(fed)[0]

@@ -66,7 +66,9 @@ def test_verified_sample_has_its_interval_and_number(drawn: list[Figure]) -> Non
             "certified_accuracy": [0.9, 0.2],
         }
     )
-    figures.robustness_curve(grid, verification_summary(verification()), "title", Path("unused"))
+    figures.robustness_curve(
+        grid, verification_summary(verification()), "title", "pixels", Path("unused")
+    )
     (figure,) = drawn
     assert "proved of 10 sampled points, 95% interval" in labels(figure)
     assert pytest.approx(share_interval(3, 10)) in bars(figure)
@@ -90,7 +92,7 @@ def test_versions_stand_beside_each_other_with_their_intervals() -> None:
 def test_only_classes_of_ten_points_have_a_curve(drawn: list[Figure]) -> None:
     table = pd.DataFrame({"label": [0] * 10 + [1] * 9, "proved": np.linspace(0.01, 0.1, 19)})
     table["falsified"] = table["proved"] + 0.01
-    radius_figures.radius_curves(table, 0.2, "title", Path("unused"))
+    radius_figures.radius_curves(table, 0.2, "title", "pixels", Path("unused"))
     found = labels(drawn[0])
     assert "class 0, 10 points" in found
     assert not any(label.startswith("class 1") for label in found)

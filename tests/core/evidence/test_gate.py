@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,16 @@ def test_a_fall_hidden_in_points_won_counts_as_error_of_sampling() -> None:
     found = judged(GateEvidence(clean, challenger), GateEvidence(clean, champion))
     assert found.accepted
     assert found.certified.value == pytest.approx(-0.02)
+
+
+def test_a_class_that_is_predicted_no_more_is_a_fault() -> None:
+    """Of 98 and 2 points, say: accuracy rises when the two are given up."""
+    blind = replace(evidence(990, 60), never_predicted=("phishing",))
+    refused = judged(blind, evidence(980, 50))
+    assert not refused.accepted
+    assert "class phishing is never predicted" in refused.reason
+    assert judged(blind, replace(evidence(980, 50), never_predicted=("phishing",))).accepted
+    assert judged(evidence(980, 50), blind).reason.startswith("clean accuracy falls")
 
 
 def test_both_faults_are_named() -> None:

@@ -38,7 +38,7 @@ def test_grid_by_hand() -> None:
 def test_certified_yet_broken_is_a_contradiction(point: int) -> None:
     claimed = CERTIFIED.copy()
     claimed[1, point] = True
-    with pytest.raises(ContradictionError, match=f"test image {point}: certified at epsilon 0.1"):
+    with pytest.raises(ContradictionError, match=f"test point {point}: certified at epsilon 0.1"):
         epsilon_grid([0.0, 0.1], LABELS, CLEAN, FGSM, PGD, claimed)
 
 

@@ -148,7 +148,7 @@ def test_witnesses_are_the_same_balls_on_a_cluster(
 ) -> None:
     sample = take(digits, 10)
     results = results_of(classifier, sample, None)
-    question = witness_question(classifier, relu_network(classifier.model))
+    question = witness_question(classifier, relu_network(classifier.model), digits.perturbation)
     asked = to_be_witnessed(results, 0.3, 0)
     here, there = (
         without_seconds(

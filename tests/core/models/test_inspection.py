@@ -9,8 +9,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from tasks.core.data import datasets
-from tasks.core.data.datasets import Dataset, Extent, known_extent
+from tasks.core.data import sources
+from tasks.core.data.datasets import Dataset, Extent
 from tasks.core.data.download import fetch
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import Ends, check_fit, ends
@@ -73,9 +73,9 @@ def test_one_linear_output_is_no_classifier(digits: Dataset) -> None:
 
 
 def test_extent_of_the_digits_is_what_their_files_hold(digits: Dataset) -> None:
-    assert known_extent("digits") == digits.extent == Extent((8, 8), 10, 360)
+    assert sources.SOURCES["digits"].extent == digits.extent == Extent((8, 8), 10, 360)
 
 
 def test_extent_of_mnist_is_what_its_files_hold(mnist_mirror: str, tmp_path: Path) -> None:
     fetch("mnist", tmp_path)
-    assert known_extent("mnist") == datasets.load("mnist", tmp_path).extent
+    assert sources.SOURCES["mnist"].extent == sources.load("mnist", tmp_path).extent

@@ -18,7 +18,7 @@ from tasks.core.search.ladder import decide
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tests.networks import random_network
 
-CASES = int(os.environ.get("CERTIFLOW_TABLE_CASES", "60"))
+CASES = int(os.environ.get("CERTIFLOW_TABLE_CASES", "300"))
 RELATIONS = [
     "n0 <= n1 + 1",
     "n0 + n1 + n2 <= 4",

@@ -54,7 +54,7 @@ def bracketed(
     return critical_radii(
         runtime or NumpyRuntime(network),
         network,
-        Sample(np.arange(len(points)) + 10, points, found),
+        Sample(np.arange(len(points)) + 10, points, found, pixels(points)),
         goal,
         RESOURCES,
         store=store,
@@ -233,7 +233,7 @@ def test_table_summary_and_figure(tmp_path: Path) -> None:
     assert summary.share_complete == pytest.approx(2 / 3)
     assert summary.proved_quantiles[0.5] == 0.1
     assert summary.falsified_quantiles[0.9] == np.inf
-    radius_curves(table, 0.3, "three points", tmp_path / "radius.png")
+    radius_curves(table, 0.3, "three points", "pixels", tmp_path / "radius.png")
     assert (tmp_path / "radius.png").stat().st_size > 1000
     written = {name: table[name].tolist() for name in ("sample_index", "label", "complete")}
     assert written == {

@@ -180,7 +180,8 @@ def test_margin_is_the_least_over_all_classes(epsilon: float) -> None:
         network = ReluNetwork((*hidden, Affine(weight, bias)))
         images = generator.random((40, 14), dtype=np.float32)
         images = images[network(images).argmax(axis=1) == 0][:8]
-        sample = Sample(np.arange(len(images)), images, np.zeros(len(images), dtype=np.int64))
+        labels = np.zeros(len(images), dtype=np.int64)
+        sample = Sample(np.arange(len(images)), images, labels, pixels(images))
         for result in verify(
             NumpyRuntime(network),
             network,

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core.data.download import MIRROR_VARIABLE, DatasetUnavailableError, PinnedFile
+from tasks.core.data.download import MIRROR_VARIABLE, DatasetUnavailableError
+from tasks.core.data.pinned_files import PinnedFile
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.files import sha256_of

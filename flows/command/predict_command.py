@@ -1,0 +1,148 @@
+"""`certiflow predict`: labels of rows, how far each is proved, and what would change it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from flows.command.head import write_json
+from flows.command.looking import extent_of
+from flows.command.verify_command import model_path
+from tasks import console
+from tasks.core.arrays import Float32Array
+from tasks.core.data.datasets import Dataset
+from tasks.core.data.tables import read_rows
+from tasks.core.errors import CertiflowError
+from tasks.core.execution.asking import Resources
+from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
+from tasks.core.files import output_file
+from tasks.core.models import loading
+from tasks.core.models.inspection import Ends, check_fit
+from tasks.core.models.runtimes import Runtime
+from tasks.core.properties.domain import Domain, told
+from tasks.core.verification.balls import Sample
+from tasks.core.verification.critical_radius import Bracket, critical_radii
+from tasks.core.verification.radius_search import RadiusGoal
+from tasks.settings import DataSettings
+
+PARQUET = ".parquet"
+
+
+def predict(
+    model: str,
+    rows: Path,
+    data: DataSettings,
+    goal: RadiusGoal,
+    resources: Resources,
+    output: Path,
+    json: Path | None,
+    *,
+    fresh: bool,
+) -> None:
+    """Writes the rows of a table with what the model says of each; see `predicted`."""
+    extent_of(data)
+    dataset = data.load()
+    if not dataset.domain.is_table:
+        raise CertiflowError(f"{data.dataset} is images: predict takes the rows of a table")
+    frame, inputs = read_rows(rows, dataset.domain)
+    loaded = loading.load(model_path(model))
+    network = loaded.network
+    check_fit(Ends(network.num_inputs, network.num_outputs), data.name, dataset.extent)
+    shaped = inputs.reshape(len(inputs), *loaded.input_shape)
+    labels = np.asarray(loaded.runtime.logits(shaped).argmax(axis=1))
+    sample = Sample(np.arange(len(inputs)), shaped, labels, dataset.perturbation)
+    counts: Counter[str] = Counter()
+    with console.stage("predict", len(inputs)) as progress, VerdictStore(PROJECT_STORE) as store:
+
+        def on_result(bracket: Bracket) -> None:
+            counts["proved somewhat" if bracket.proved > 0 else "open"] += 1
+            progress.advance(note=" · ".join(f"{n} {word}" for word, n in sorted(counts.items())))
+
+        brackets = critical_radii(
+            loaded.runtime,
+            network,
+            sample,
+            goal,
+            resources,
+            store=store,
+            fresh=fresh,
+            on_result=on_result,
+        )
+    pairs = zip(brackets, inputs, strict=True)
+    found = [predicted(bracket, point, dataset, loaded.runtime) for bracket, point in pairs]
+    table = frame.assign(**pd.DataFrame(found).to_dict("list"))
+    with output_file(output) as temporary:
+        if output.suffix == PARQUET:
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+    write_json(json, found)
+    _show(found, output)
+
+
+def predicted(
+    bracket: Bracket, point: Float32Array, data: Dataset, runtime: Runtime
+) -> dict[str, Any]:
+    """What is said of one row.
+
+    `certified_radius`: no valid row within it gets another label. `flipped_radius`: at this one
+    lies the nearest that was found, and `flipped_by` says which of its changes are enough; empty
+    where none was found.
+    """
+    said: dict[str, Any] = {
+        "label": data.class_names[bracket.label],
+        "certified_radius": bracket.proved,
+        "flipped_radius": bracket.falsified if np.isfinite(bracket.falsified) else None,
+        "flipped_by": "",
+    }
+    if bracket.counterexample is not None:
+        fewest = fewest_changes(runtime, data.domain, point, bracket.counterexample.ravel())
+        changes = data.domain.changes(point, fewest)
+        said["flipped_by"] = "; ".join(
+            f"{name} {told(old)} -> {told(new)}" for name, (old, new) in changes.items()
+        )
+    return said
+
+
+def fewest_changes(
+    runtime: Runtime, domain: Domain, point: Float32Array, flipped: Float32Array
+) -> Float32Array:
+    """The flipped row with every feature put back that need not change, the least moved first.
+
+    What is left is valid and gets the flipped row's label; none of its changes can be taken back
+    alone.
+    """
+
+    def label(row: Float32Array) -> int:
+        return int(runtime.logits(row.reshape(1, *runtime.input_shape))[0].argmax())
+
+    target, found = label(flipped), flipped.copy()
+    spans = domain.upper - domain.lower
+    moved = {
+        columns.start: (float(np.max(np.abs(found - point)[columns] / spans[columns])), columns)
+        for columns in domain.columns.values()
+        if (found[columns] != point[columns]).any()
+    }
+    for _, columns in sorted(moved.values(), key=lambda entry: entry[0]):
+        back = found.copy()
+        back[columns] = point[columns]
+        if domain.contains(back[None])[0] and label(back) == target:
+            found = back
+    return found
+
+
+def _show(found: list[dict[str, Any]], output: Path) -> None:
+    labels = Counter(each["label"] for each in found)
+    radii = np.array([each["certified_radius"] for each in found])
+    screen = Console(highlight=False, soft_wrap=True)
+    screen.print(f"{len(found)} rows: " + ", ".join(f"{n} {word}" for word, n in labels.items()))
+    low, middle, high = np.quantile(radii, [0.1, 0.5, 0.9])
+    screen.print(
+        f"certified radius: median {middle:.4f}, a tenth below {low:.4f}, a tenth above {high:.4f}"
+    )
+    screen.print(f"rows with label, radius and change: {output}", markup=False)

@@ -1,0 +1,168 @@
+"""What the columns of a table mean: read from a YAML file beside it.
+
+source: customers.csv
+target: status
+classes: [kept, {name: left, values: [closed, moved]}]
+positive: left
+features:
+- {name: age, kind: integer, lower: 18, upper: 99, mutable: false}
+- {name: balance, lower: 0, upper: 100000, unit: EUR}
+- {name: region, kind: category, categories: [north, south], mutable: false}
+relations: [age <= 21 -> balance <= 50000]
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.core.errors import CertiflowError
+from tasks.core.properties.domain import Domain, Feature, Word, word
+
+
+class Label(BaseModel):
+    """A class by its name, and the words in the target's column that mean it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Word = Field(min_length=1)
+    values: tuple[Word, ...] = Field(min_length=1)
+
+
+def _label(value: Any) -> Any:
+    if isinstance(value, Mapping | Label):
+        return value
+    return {"name": word(value), "values": [value]}
+
+
+class Schema(BaseModel):
+    """A table's files, its target and its features.
+
+    Attributes:
+        source: CSV (may be gzipped) or Parquet file, relative to the schema's.
+        test_source: another one with the test rows; without, `test_share` of the rows, drawn by
+            class with `split_seed`, are for testing.
+        columns: their names, for a CSV file without a line of them.
+        target: the column with the class.
+        classes: in the order of the model's outputs.
+        positive: the class that must not be missed.
+        missing: what to do where a cell is empty: stop, or take the column's median (the most
+            frequent word, of categories) among the training rows.
+        features: in the order of the model's inputs; other columns are not used.
+        relations: what valid rows satisfy; see `tasks.core.properties.relations`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(min_length=1)
+    test_source: str | None = None
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
+    columns: tuple[str, ...] = ()
+    target: str
+    classes: tuple[Annotated[Label, BeforeValidator(_label)], ...] = Field(min_length=2)
+    positive: Word | None = None
+    missing: Literal["error", "impute"] = "error"
+    features: tuple[Feature, ...] = Field(min_length=1)
+    relations: tuple[str, ...] = ()
+    licence: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Schema:
+        names = [feature.name for feature in self.features]
+        inputs = [column for feature in self.features for column in feature.columns]
+        values = [value for label in self.classes for value in label.values]
+        for what, found in {
+            "feature": names,
+            "input": inputs,
+            "class": self.class_names,
+            "value of a class": values,
+            "column": self.columns,
+        }.items():
+            twice = _twice(found)
+            if twice is not None:
+                raise ValueError(f"{what} '{twice}' stands twice: name each once")
+        if self.target in names:
+            raise ValueError(f"'{self.target}' is the target and a feature: choose one")
+        if self.positive is not None and self.positive not in self.class_names:
+            raise ValueError(
+                f"positive is '{self.positive}': expected one of {', '.join(self.class_names)}"
+            )
+        if self.test_source is not None and self.model_fields_set & {"test_share", "split_seed"}:
+            raise ValueError("test_source has the test rows: leave out test_share and split_seed")
+        try:
+            self.domain  # noqa: B018 - reads the relations
+        except CertiflowError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @cached_property
+    def domain(self) -> Domain:
+        return Domain.of_table(self.features, self.relations)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.classes)
+
+    @property
+    def positive_label(self) -> int | None:
+        return None if self.positive is None else self.class_names.index(self.positive)
+
+    @property
+    def used_columns(self) -> tuple[str, ...]:
+        return (*(feature.name for feature in self.features), self.target)
+
+
+SchemaT = TypeVar("SchemaT", bound=Schema)
+
+
+def read_schema(path: Path, model: type[SchemaT]) -> SchemaT:
+    """The schema in a YAML file.
+
+    Raises:
+        CertiflowError: one line naming the file and key, and what is allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise CertiflowError(
+            f"{path}: no such schema; `certiflow schema DATA.csv --target COLUMN` proposes one"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CertiflowError(f"{path}: cannot be read as YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise CertiflowError(f"{path}: expected keys such as 'target:', found {values!r}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        details = "; ".join(_described(detail, model) for detail in error.errors())
+        raise CertiflowError(f"{path}: {details}") from error
+
+
+def _described(detail: Any, model: type[Schema]) -> str:
+    """One error of pydantic's: the key, what it is, and what is allowed."""
+    *path, last = detail["loc"] or ("schema",)
+    key = ".".join(str(part) for part in (*path, last))
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        inner: dict[str, type[BaseModel]] = {"features": Feature, "classes": Label}
+        owner = next((inner[part] for part in path if part in inner), model)
+        return f"unknown key '{key}': allowed are {', '.join(owner.model_fields)}"
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
+        return message if key == "schema" else f"{key}: {message}"
+    return f"{key} is {reprlib.repr(detail['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _twice(words: Iterable[str]) -> str | None:
+    return next((each for each, count in Counter(words).items() if count > 1), None)

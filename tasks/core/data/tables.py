@@ -1,0 +1,258 @@
+"""Tables as datasets: the rows of a file, as its schema says what they mean."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tasks.core.arrays import Float32Array, FloatArray, IntArray, Mask
+from tasks.core.data.datasets import DataCard, Dataset
+from tasks.core.data.frames import numbers, read_frame, words
+from tasks.core.data.schema import Schema
+from tasks.core.errors import CertiflowError
+from tasks.core.properties.domain import Domain, Feature
+from tasks.core.properties.perturbation import Perturbation, Scale
+
+MOST_LISTED, MOST_SHOWN = 10, 60  # names and characters, in an error
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Values, (n, features), of categories their place, nan where a cell is empty; and labels."""
+
+    values: FloatArray
+    labels: IntArray
+
+    def __getitem__(self, rows: IntArray) -> Rows:
+        return Rows(self.values[rows], self.labels[rows])
+
+
+def read_frames(
+    schema: Schema, folder: Path, contents: Mapping[str, bytes] | None = None
+) -> dict[str, pd.DataFrame]:
+    """The tables in `folder` that the schema names, by their names.
+
+    `contents` are those of the files, where they have been read already. Raises as `read_frame`.
+    """
+    return {
+        source: read_frame(
+            folder / source,
+            columns=schema.columns,
+            content=None if contents is None else contents[source],
+        )
+        for source in (schema.source, schema.test_source)
+        if source is not None
+    }
+
+
+def dataset_of(
+    schema: Schema,
+    path: Path,
+    frames: Mapping[str, pd.DataFrame],
+    scale: Scale = "range",
+    most_changes: int = 0,
+) -> Dataset:
+    """The dataset of a schema, named after its `path`, and of its tables.
+
+    Args:
+        scale, most_changes: what an attacker may do; see `Perturbation`.
+
+    Raises:
+        CertiflowError: the first cell or column that is not as the schema says.
+    """
+    parts = [_rows(frame, source, schema) for source, frame in frames.items()]
+    train, test = parts if len(parts) == 2 else _split(parts[0], schema)
+    for label, name in enumerate(schema.class_names):
+        if label not in train.labels:
+            raise CertiflowError(
+                f"{path}: class '{name}' has no row to train on: expected some of each class; "
+                f"correct the classes, or {schema.source}"
+            )
+    train, test, filled = _completed(train, test, schema)
+    inputs = _inputs(train.values, schema.features), _inputs(test.values, schema.features)
+    try:
+        perturbation = Perturbation.of_table(schema.domain, inputs[0], scale, most_changes)
+    except CertiflowError as error:
+        raise CertiflowError(f"{path}: {error}") from error
+    notes = (*_unused(frames[schema.source], schema), *filled, *_broken(inputs[0], schema))
+    return Dataset(
+        path.stem,
+        inputs[0],
+        train.labels,
+        inputs[1],
+        test.labels,
+        schema.class_names,
+        perturbation,
+        schema.positive_label,
+        DataCard(schema.licence, schema.citation, notes),
+    )
+
+
+def read_rows(path: Path, domain: Domain) -> tuple[pd.DataFrame, Float32Array]:
+    """A table without a target, and its rows as a model takes them, (rows, inputs).
+
+    Raises:
+        CertiflowError: a feature that is missing or empty, or the first cell that is not valid.
+    """
+    frame = read_frame(path)
+    values = []
+    for feature in domain.features:
+        _check_column(frame, feature.name, path.name)
+        column = _values(frame[feature.name], feature, path.name)
+        _refuse(np.isnan(column), frame[feature.name], path.name, "a value")
+        values.append(column)
+    return frame, _inputs(np.stack(values, axis=1), domain.features)
+
+
+def _check_column(frame: pd.DataFrame, name: str, source: str) -> None:
+    if name not in frame:
+        close = difflib.get_close_matches(name, frame.columns, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise CertiflowError(
+            f"{source}: has no column '{name}': {hint}it has {_listed(frame.columns)}"
+        )
+
+
+def _rows(frame: pd.DataFrame, source: str, schema: Schema) -> Rows:
+    for name in schema.used_columns:
+        _check_column(frame, name, source)
+    values = [_values(frame[feature.name], feature, source) for feature in schema.features]
+    return Rows(np.stack(values, axis=1), _labels(frame[schema.target], source, schema))
+
+
+def _labels(column: pd.Series, source: str, schema: Schema) -> IntArray:
+    places = {word: place for place, each in enumerate(schema.classes) for word in each.values}
+    found = words(column, tuple(places))
+    labels = found.map(places).to_numpy(dtype=np.float64, na_value=np.nan)
+    _refuse(np.isnan(labels), column, source, f"a value of a class: {_listed(places)}")
+    if found.nunique() == 1:
+        raise CertiflowError(
+            f"{source}: the target {schema.target} is constant: every row is '{found.iloc[0]}'; "
+            "expected rows of every class"
+        )
+    return labels.astype(np.int64)
+
+
+def _values(column: pd.Series, feature: Feature, source: str) -> FloatArray:
+    """A feature's values, of a category their place; nan where a cell is empty."""
+    if feature.kind == "category":
+        found = words(column, feature.categories)
+        places = {word: place for place, word in enumerate(feature.categories)}
+        values = found.map(places).to_numpy(dtype=np.float64, na_value=np.nan)
+        unseen = np.isnan(values) & found.notna().to_numpy()
+        _refuse(unseen, column, source, f"one of {_listed(feature.categories)}")
+        return values
+    values, bad = numbers(column, truth=feature.kind == "binary")
+    _refuse(bad, column, source, f"a number (kind: {feature.kind})")
+    if feature.is_whole:
+        broken = ~np.isnan(values) & (values != np.round(values))
+        _refuse(broken, column, source, f"a whole number (kind: {feature.kind})")
+    outside = (values < feature.lower) | (values > feature.upper)
+    _refuse(outside, column, source, f"{feature.lower:.17g} to {feature.upper:.17g}")
+    return values
+
+
+def _refuse(wrong: Mask, column: pd.Series, source: str, expected: str) -> None:
+    """Raises `CertiflowError` on the first cell that is wrong."""
+    if not wrong.any():
+        return
+    row = int(np.argmax(wrong))
+    value = column.iloc[row]
+    cell = "empty" if pd.isna(value) or value == "" else repr(str(value)[:MOST_SHOWN])
+    rest = f" (and {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
+    raise CertiflowError(
+        f"{source}: row {row + 1}: {column.name} is {cell}: expected {expected}{rest}; correct the "
+        "file, or the schema"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:MOST_LISTED]) + (", …" if len(first) > MOST_LISTED else "")
+
+
+def _split(rows: Rows, schema: Schema) -> tuple[Rows, Rows]:
+    """Rows to train on and to test on, each class in its share."""
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, test = train_test_split(
+            np.arange(len(rows.labels)),
+            test_size=schema.test_share,
+            random_state=schema.split_seed,
+            stratify=rows.labels,
+        )
+    except ValueError as error:
+        counts = np.bincount(rows.labels, minlength=len(schema.classes)).tolist()
+        listed = ", ".join(
+            f"{count} of '{name}'" for name, count in zip(schema.class_names, counts, strict=True)
+        )
+        raise CertiflowError(
+            f"{schema.source}: {listed}: too few rows to set {schema.test_share:g} of each class "
+            f"aside for testing ({error})"
+        ) from error
+    return rows[train], rows[test]
+
+
+def _completed(train: Rows, test: Rows, schema: Schema) -> tuple[Rows, Rows, tuple[str, ...]]:
+    """Rows without empty cells, and what was put there; raises where that is not wanted."""
+    filled, notes = (train.values.copy(), test.values.copy()), []
+    for place, feature in enumerate(schema.features):
+        known = train.values[:, place]
+        empty = [np.isnan(part.values[:, place]) for part in (train, test)]
+        count = int(empty[0].sum() + empty[1].sum())
+        if count == 0:
+            continue
+        if schema.missing == "error" or empty[0].all():
+            remedy = "" if empty[0].all() else "fill them, set missing: impute in the schema, or "
+            raise CertiflowError(
+                f"{schema.source}: {feature.name} is empty in {count} rows: {remedy}leave it out "
+                "of features"
+            )
+        value, word = _usual(known[~empty[0]], feature)
+        for part, where in zip(filled, empty, strict=True):
+            part[where, place] = value
+        notes.append(f"{feature.name} is empty in {count} rows, taken to be {word}")
+    return Rows(filled[0], train.labels), Rows(filled[1], test.labels), tuple(notes)
+
+
+def _usual(known: FloatArray, feature: Feature) -> tuple[float, str]:
+    """What stands for an empty cell, and its word: a median, rounded down to a whole number."""
+    if feature.kind == "category":
+        place = int(np.bincount(known.astype(np.int64)).argmax())
+        return place, feature.categories[place]
+    median = float(np.median(known))
+    value = float(np.floor(median)) if feature.is_whole else median
+    return value, f"{value:g}"
+
+
+def _inputs(values: FloatArray, features: Sequence[Feature]) -> Float32Array:
+    """What a model takes: float32, categories one-hot."""
+    columns = []
+    for feature, column in zip(features, values.T, strict=True):
+        if feature.kind == "category":
+            columns.append(column[:, None] == np.arange(len(feature.categories)))
+        else:
+            columns.append(column[:, None])
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _unused(frame: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
+    others = [name for name in frame.columns if name not in schema.used_columns]
+    return (f"columns that are not used: {', '.join(others)}",) if others else ()
+
+
+def _broken(inputs: Float32Array, schema: Schema) -> tuple[str, ...]:
+    """Which relations the data themselves break, and how often."""
+    points = inputs.astype(np.float64)
+    counts = {each.text: int((~each.holds(points)).sum()) for each in schema.domain.relations}
+    return tuple(
+        f"{count} of {len(inputs)} training rows break '{text}'"
+        for text, count in counts.items()
+        if count
+    )

@@ -1,0 +1,71 @@
+"""The figure of attacked table rows: what was changed, in the table's own words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tasks.core.evidence.figures import AdversarialExamples, blank, save
+from tasks.core.properties.domain import Domain, told
+
+MOST_CHANGES = 6  # of a row, those that move farthest
+CHARACTERS = 30  # of a feature's name
+
+
+def adversarial_rows(
+    examples: AdversarialExamples, domain: Domain, class_names: tuple[str, ...], path: Path
+) -> None:
+    """A line per row: at the least epsilon that breaks it, else the greatest, what FGSM changes."""
+    count = len(examples.labels)
+    figure = blank(7.5, 0.4 + 0.19 * count * (MOST_CHANGES + 3))
+    axes = figure.subplots(count, 1, squeeze=False)[:, 0]
+    for row, panel in enumerate(axes):
+        index = _shown(examples, row)
+        predicted = int(examples.predictions[index, row])
+        is_right = predicted == examples.labels[row]
+        panel.set_title(
+            f"{class_names[int(examples.labels[row])]}, at ε = {examples.epsilons[index]:g} taken "
+            f"for {class_names[predicted]} ({examples.confidences[index, row]:.0%})",
+            fontsize=10,
+            loc="left",
+            color="tab:green" if is_right else "tab:red",
+        )
+        panel.text(
+            0.01,
+            0.95,
+            "\n".join(_changes(examples, domain, index, row)) or "nothing changes",
+            family="monospace",
+            fontsize=8,
+            verticalalignment="top",
+            transform=panel.transAxes,
+        )
+        panel.set_axis_off()
+    figure.suptitle("FGSM on rows of the table (green: still right, red: wrong)", fontsize=11)
+    save(figure, path)
+
+
+def _shown(examples: AdversarialExamples, row: int) -> int:
+    wrong = np.flatnonzero(examples.predictions[:, row] != examples.labels[row])
+    return int(wrong[0]) if len(wrong) else len(examples.epsilons) - 1
+
+
+def _changes(examples: AdversarialExamples, domain: Domain, index: int, row: int) -> list[str]:
+    before, after = examples.points[0, row], examples.points[index, row]
+    changed = domain.changes(before, after)
+    units = {feature.name: feature.unit for feature in domain.features}
+    spans = {feature.name: feature.upper - feature.lower for feature in domain.features}
+    farthest = sorted(changed, key=lambda name: -_share(*changed[name], spans[name]))
+    lines = [
+        f"{name[:CHARACTERS]:<{CHARACTERS}} {told(old):>14} → {told(new):<14} {units[name]}"
+        for name, (old, new) in ((name, changed[name]) for name in farthest[:MOST_CHANGES])
+    ]
+    more = len(changed) - len(lines)
+    return [*lines, f"and {more} more"] if more else lines
+
+
+def _share(old: float | str, new: float | str, span: float) -> float:
+    """How far a change goes, in the feature's span; categories go farthest."""
+    if isinstance(old, str) or isinstance(new, str):
+        return np.inf
+    return abs(new - old) / span if span else 0.0

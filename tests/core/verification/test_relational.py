@@ -1,0 +1,179 @@
+"""Monotone and fair, held against all pairs of small tables, and on networks made for it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tasks.core.arrays import FloatArray
+from tasks.core.errors import CertiflowError
+from tasks.core.execution import asking
+from tasks.core.execution.asking import Resources
+from tasks.core.models.runtimes import NumpyRuntime
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.domain import Domain, Feature
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.verdicts import Verdict
+from tasks.core.verification.balls import Sample
+from tasks.core.verification.pairs import TOLERANCE, Requirement
+from tasks.core.verification.relational import PairGoal, PairResult, verify_pairs
+from tests.networks import random_network
+from tests.one_process import outcomes_here
+
+CASES = int(os.environ.get("CERTIFLOW_PAIR_CASES", "60"))
+FEATURES = [
+    Feature(name="late", kind="integer", lower=0, upper=2, mutable=False),
+    Feature(name="amount", kind="integer", lower=0, upper=3, scale=1),
+    Feature(name="flag", kind="binary", mutable=False),
+    Feature(name="sex", kind="category", categories=("m", "f", "x"), mutable=False),
+]
+DOMAIN = Domain.of_table(FEATURES)
+TABLE = Perturbation.of_table(DOMAIN, np.zeros((1, 6), np.float32), "absolute")
+GOAL = PairGoal("ladder", 20.0, 0)
+RESOURCES = Resources(num_workers=1, memory_limit_bytes=2**31)
+REQUIREMENTS = [
+    Requirement("late", "up", 1),
+    Requirement("amount", "down", 1),
+    Requirement("sex", "same"),
+    Requirement("flag", "same"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "outcomes", outcomes_here)
+
+
+def asked(network: ReluNetwork, row: FloatArray, *requirements: Requirement) -> list[PairResult]:
+    inputs = row[None].astype(np.float32)
+    sample = Sample(np.array([9]), inputs, np.array([0]), TABLE)
+    return verify_pairs(
+        NumpyRuntime(network), network, sample, [1.0], requirements, GOAL, RESOURCES
+    )
+
+
+def all_pairs(row: FloatArray, requirement: Requirement) -> list[tuple[FloatArray, FloatArray]]:
+    """Every pair: the amount within 1 of the row's, the required feature over all its values."""
+    near = [a for a in range(4) if abs(a - row[1]) <= 1]
+    found = []
+    if requirement.feature == "amount":
+        for value in range(3):
+            first, other = row.copy(), row.copy()
+            first[1], other[1] = value, value + 1
+            found.append((first, other))
+        return found
+    for amount in near:
+        base = row.copy()
+        base[1] = amount
+        if requirement.feature == "late":
+            for one, next_one in itertools.pairwise(range(3)):
+                first, other = base.copy(), base.copy()
+                first[0], other[0] = one, next_one
+                found.append((first, other))
+        elif requirement.feature == "flag":
+            for value in range(2):
+                other = base.copy()
+                other[2] = value
+                found.append((base, other))
+        else:
+            for kind in np.eye(3):
+                found.append((base, np.concatenate([base[:3], kind])))
+    return found
+
+
+def is_broken(network: ReluNetwork, pair: tuple[FloatArray, ...], required: Requirement) -> bool:
+    logits = network(np.stack(pair))
+    if required.demand == "same":
+        one, other = logits.argmax(axis=1)
+        return bool(one != other)
+    change = float(np.diff(logits[:, 1] - logits[:, 0])[0])
+    return (change if required.demand == "up" else -change) <= -TOLERANCE
+
+
+def test_verdicts_are_those_of_all_pairs() -> None:
+    verdicts: dict[str, Counter[Verdict]] = {each.name: Counter() for each in REQUIREMENTS}
+    for case in range(CASES):
+        generator = np.random.default_rng([3, case])
+        network = random_network(generator, (6, 6, 4, 2))
+        row = np.round(generator.uniform(DOMAIN.lower - 0.49, DOMAIN.upper + 0.49))
+        row[3:] = np.eye(3)[generator.integers(0, 3)]
+        for required, result in zip(REQUIREMENTS, asked(network, row, *REQUIREMENTS), strict=True):
+            pairs = all_pairs(row, required)
+            broken = any(is_broken(network, pair, required) for pair in pairs)
+            expected = Verdict.FALSIFIED if broken else Verdict.ROBUST
+            assert result.verdict is expected, (case, required, result)
+            assert (result.sample_index, result.requirement) == (9, required)
+            if result.pair is not None:
+                first, other = (each.astype(float) for each in result.pair)
+                assert any(
+                    np.array_equal(first, one) and np.array_equal(other, two)
+                    for one, two in [*pairs, *((b, a) for a, b in pairs)]
+                )
+                assert is_broken(network, (first, other), required)
+            verdicts[required.name][result.verdict] += 1
+    for name, counted in verdicts.items():
+        assert len(counted) == 2, name
+
+
+def linear(*weights: float) -> ReluNetwork:
+    """The score of class 1 is this sum."""
+    return ReluNetwork((Affine(np.array([[0.0] * 6, weights]), np.zeros(2)),))
+
+
+def test_a_feature_without_effect_is_monotone_and_fair() -> None:
+    row = np.array([1.0, 2, 0, 1, 0, 0])
+    results = asked(linear(0, 0.5, 0, 0, 0, 0), row, *REQUIREMENTS)
+    assert [result.verdict for result in results] == [
+        Verdict.ROBUST,
+        Verdict.FALSIFIED,  # a greater amount is to lower the score
+        Verdict.ROBUST,
+        Verdict.ROBUST,
+    ]
+    assert results[0].deployed
+
+
+def test_real_features_are_compared_in_order() -> None:
+    features = [Feature(name="rate", upper=1, mutable=False), Feature(name="other", upper=1)]
+    table = Perturbation.of_table(Domain.of_table(features), np.eye(2, dtype=np.float32))
+    sample = Sample(np.array([0]), np.full((1, 2), 0.5, np.float32), np.array([0]), table)
+    hump = ReluNetwork(
+        (
+            Affine(np.array([[1.0, 0], [1.0, 0]]), np.array([0.0, -0.5])),
+            Affine(np.array([[0.0, 0.0], [1.0, -2.0]]), np.zeros(2)),
+        )
+    )
+    rising = ReluNetwork((hump.layers[0], Affine(np.array([[0.0, 0.0], [1.0, -0.5]]), np.zeros(2))))
+    for network, verdict in ((hump, Verdict.FALSIFIED), (rising, Verdict.ROBUST)):
+        (result,) = verify_pairs(
+            NumpyRuntime(network),
+            network,
+            sample,
+            [0.1],
+            [Requirement("rate", "up", 1)],
+            GOAL,
+            RESOURCES,
+        )
+        assert result.verdict is verdict, result
+        if result.pair is not None:
+            assert result.pair[0][0] < result.pair[1][0]
+            assert result.pair[0][1] == result.pair[1][1]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "classes", "said"),
+    [
+        (Requirement("age", "same"), 2, "no feature 'age'; expected one of late, amount"),
+        (Requirement("sex", "up", 1), 2, "sex is a category, whose values have no order"),
+        (Requirement("late", "up", 1), 3, "of two classes"),
+        (Requirement("late", "up"), 2, "set data.positive"),
+    ],
+)
+def test_requirements_that_cannot_be_made(
+    requirement: Requirement, classes: int, said: str
+) -> None:
+    with pytest.raises(CertiflowError, match=said):
+        requirement.check(DOMAIN, classes)
