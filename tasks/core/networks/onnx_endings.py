@@ -84,7 +84,7 @@ def _passes(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
 
 
 def _gives_probabilities(node: onnx.NodeProto) -> bool:
-    """Whether its numbers are none below 0: those keep their order when they are divided by a sum."""
+    """Whether none is below 0: then dividing them all by their sum keeps their order."""
     transform = _attribute(node, "post_transform", b"NONE").decode()
     return node.op_type == "Softmax" or (
         node.op_type == "LinearClassifier" and POST_TRANSFORMS.get(transform) == "softmax"
