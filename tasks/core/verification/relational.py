@@ -23,6 +23,7 @@ from tasks.core.search import ladder
 from tasks.core.search.answer import Answer
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
 from tasks.core.verification.balls import Sample
+from tasks.core.verification.fewest import Rows, fewest_changes
 from tasks.core.verification.pairs import Requirement, breaks, pair_property, place_of, second
 from tasks.core.verification.replay import float32_inside, nearest_box
 
@@ -227,7 +228,7 @@ class _PairQuestion:
                     Verdict.FALSIFIED,
                     answer.decided_by,
                     seconds,
-                    pair=self._shaped(first[0], other[0]),
+                    pair=self._shaped(*self._fewest(job, first[0], other[0])),
                     stage_seconds=answer.stage_seconds,
                 )
         is_near = answer.verdict is Verdict.FALSIFIED
@@ -240,6 +241,16 @@ class _PairQuestion:
             deployed=answer.deployed,
             reason=NEAR_BOUNDARY if is_near else answer.reason,
             stage_seconds=answer.stage_seconds,
+        )
+
+    def _fewest(self, job: PairJob, first: Inputs, other: Inputs) -> Rows:
+        """The pair without the changes of other features that it does not need."""
+        return fewest_changes(
+            self.sample.perturbation.domain,
+            job.center.ravel(),
+            (first, other),
+            lambda pair: self._is_broken_by(job, *pair),
+            kept=(job.requirement.feature,),
         )
 
     def _is_broken_by(self, job: PairJob, first: Inputs, other: Inputs) -> bool:
