@@ -3,7 +3,8 @@
 TabularBench attacks phishing pages within an L2 distance of 0.5 after scaling each feature to
 [0, 1]. Here linear bounds over that ball, by the dual norm and within the features' bounds, say
 what of the phishing pages of the test set stays detected, whatever an attacker does. Whole numbers
-and relations are left out: both only help the attacker here.
+move by whole steps, as in every valid row: a binary feature, whose flip is a distance of 1, stays.
+Relations are left out, which only helps the attacker.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from flows.processes import environment
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
 from tasks.core.data.download import fetch
 from tasks.core.networks.keras_network import relu_network
-from tasks.core.properties.box import Box, Ellipsoid
+from tasks.core.properties.box import Ellipsoid
+from tasks.core.properties.perturbation import Perturbation
 from tasks.core.training import loop
 
 CONFIGURATIONS = ("phishing", "phishing_defended", "phishing_defended_0.2")
@@ -49,11 +51,8 @@ def main() -> None:
             proved = np.zeros(len(rows), dtype=bool)
             for start in range(0, len(rows), BATCH):
                 centers = rows[start : start + BATCH]
-                whole = Box(
-                    np.broadcast_to(data.domain.lower, centers.shape),
-                    np.broadcast_to(data.domain.upper, centers.shape),
-                )
-                ball = Ellipsoid.within(whole, centers, scales, radius)
+                box = Perturbation(data.domain, scales, scales).box(centers, radius)
+                ball = Ellipsoid.within(box, centers, scales, radius)
                 hidden = preactivation_bounds(network, ball, "crown")
                 labels = [data.positive] * len(centers)
                 lower = margin_lower_bounds(network, ball, labels, hidden)
