@@ -142,3 +142,13 @@ def test_what_breaks_only_outside_the_domain_is_proved_where_inputs_can_be_split
     free = Property.robustness(box, 1, 2)
     assert decide(network, free, timeout_seconds=5).verdict is Verdict.FALSIFIED
     assert prop.sha256 != free.sha256
+
+
+def test_a_row_that_a_relation_allows_by_its_decimals_is_not_left_out() -> None:
+    """0.1 * 3 is more than 0.3 in float64; the logits n and 5.5 - n break the label 1 at 3."""
+    network = ReluNetwork((Affine(np.array([[1.0], [-1.0]]), np.array([0.0, 5.5])),))
+    domain = Domain.of_table([Feature(name="n", kind="integer", upper=4)], ["0.1 * n <= 0.3"])
+    perturbation = Perturbation.of_table(domain, np.array([[0], [4]], np.float32))
+    box = perturbation.box(np.array([[2]], np.float32), 0.5)
+    answer = decide(network, Property.robustness(box, 1, 2, domain), timeout_seconds=5)
+    assert (answer.verdict, answer.candidates.tolist()) == (Verdict.FALSIFIED, [[3.0]])
