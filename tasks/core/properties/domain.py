@@ -235,8 +235,9 @@ class Domain:
         """What of the domain a verdict depends on besides the boxes."""
         if self.is_plain:
             return ""
-        relations = "; ".join(relation.text for relation in self.relations)
-        return f"whole {np.flatnonzero(self.whole).tolist()} relations {relations}"
+        columns = [column for feature in self.features for column in feature.columns]
+        relations = [relation.text for relation in self.relations]
+        return f"whole {np.flatnonzero(self.whole).tolist()} of {columns} relations {relations}"
 
     def _bounds(self, name: str, default: float) -> FloatArray:
         values = self.by_column([getattr(each, name) for each in self.features], default=default)

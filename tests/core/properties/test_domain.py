@@ -97,3 +97,11 @@ def test_features_that_cannot_be(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Feature.model_validate({"name": "f"} | fields)
     assert said in str(caught.value)
+
+
+def test_the_same_words_about_other_columns_are_another_domain() -> None:
+    one, two = (
+        Domain.of_table([Feature(name=name) for name in names], ["a <= b"])
+        for names in (("a", "b"), ("b", "a"))
+    )
+    assert one.words() != two.words()
