@@ -12,6 +12,7 @@ from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
 from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
+from tasks.core.verification.pairs import required
 from tasks.data import DatasetRef, download, load
 from tasks.data_check import write_card, write_profile
 from tasks.masking import masking
@@ -19,7 +20,7 @@ from tasks.promotion import crown_first
 from tasks.radius import radius
 from tasks.records import Summary
 from tasks.report import report
-from tasks.requirements import properties, requirements
+from tasks.requirements import properties
 from tasks.settings import Settings, decimal
 from tasks.tracking import model_name
 from tasks.train import ModelRef, train
@@ -130,7 +131,7 @@ def obtain_dataset(settings: Settings, run: tracking.Run) -> DatasetRef:
 def check_questions(settings: Settings, dataset: DatasetRef) -> None:
     """Before the training, not after it."""
     if settings.properties is not None:
-        requirements(settings.properties, load(dataset))
+        required(settings.properties.monotone, settings.properties.fair, load(dataset))
     for key in ("verification", "radius", "properties"):
         section = getattr(settings, key)
         if section is not None and section.samples > dataset.test_size:

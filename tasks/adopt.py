@@ -44,9 +44,11 @@ def adopt(dataset: DatasetRef, file: Path, name: str, run: RunRef) -> ModelRef:
         log.metrics({"train/parameters": num_weights(network)})
         log.tags({"model.sha256": artifact.sha256})
         shaped = data.test_inputs[:1].reshape(1, *loaded.input_shape)
-        model_id = log.model_file(path, shaped, logits[:1])
+        model_id = log.model_file(path, shaped)
         progress.advance(note=f"{name}, clean accuracy {clean.accuracy:.2%}")
-    return ModelRef(file=artifact, model_id=model_id, architecture=name, clean=clean)
+    return ModelRef(
+        file=artifact, model_id=model_id, architecture=name, clean=clean, trained_here=False
+    )
 
 
 def num_weights(network: ReluNetwork) -> int:

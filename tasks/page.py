@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks import audit, comparison
 from tasks.comparison import Contender
 from tasks.comparison_view import COLUMNS, UNKNOWN, view
+from tasks.core.data import sources
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence import version_figures
 from tasks.core.evidence.version_figures import svg
@@ -31,6 +32,7 @@ from tasks.tracking import DECISION, log_text
 NAME = "report.html"
 AGAINST = "promotion.against"
 HARDEST = 6
+MOST_CHANGES = 6  # of a row
 
 
 class Page(BaseModel):
@@ -90,11 +92,16 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
         curves=svg(version_figures.curves(evidence, compared.epsilon)),
         stages=svg(version_figures.stages(evidence, compared.epsilon)),
         radii=None if radii is None else svg(radii),
+        is_table=_is_table(contenders[0]),
         points=_hardest(contenders[0], ranked),
         decisions=_decisions(ranked),
         settings=_differing_settings(ranked),
         audits=[audit.of(each) for each in ranked],
     )
+
+
+def _is_table(contender: Contender) -> bool:
+    return sources.is_table(contender.run.params.get("data.dataset", contender.dataset))
 
 
 def _hardest(newest: Contender, ranked: Sequence[Contender]) -> list[dict[str, Any]]:
@@ -104,17 +111,20 @@ def _hardest(newest: Contender, ranked: Sequence[Contender]) -> list[dict[str, A
     least = broken.sort_values(["epsilon", "margin"]).drop_duplicates("sample_index")
     points = []
     for row in least.head(HARDEST).to_dict("records"):
-        pictures = _pictures(int(row["sample_index"]), ranked)
-        points.append(
-            {"index": int(row["sample_index"]), "label": int(row["label"]), "pictures": pictures}
-        )
+        index, label = int(row["sample_index"]), str(row["label"])
+        found = _counterexample(newest, index, float(row["epsilon"])) or {}
+        label = str(found.get("classes", [label])[0])
+        points.append({"index": index, "label": label, "shown": _shown(index, ranked)})
     return points
 
 
-def _pictures(sample: int, ranked: Sequence[Contender]) -> list[dict[str, str]]:
-    """The image itself, and for each version the counterexample of the smallest radius."""
-    clean: list[dict[str, str]] = []
-    pictures = []
+def _shown(sample: int, ranked: Sequence[Contender]) -> list[dict[str, Any]]:
+    """The image itself, and for each version the counterexample of the smallest radius.
+
+    An image's is a picture, a row's what was changed of it.
+    """
+    clean: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     for contender in ranked:
         table = contender.evidence.verification
         rows = table[table["sample_index"] == sample].sort_values("epsilon")
@@ -127,17 +137,29 @@ def _pictures(sample: int, ranked: Sequence[Contender]) -> list[dict[str, str]]:
         elif broken["decided_by"].iloc[0] == "clean":
             said, arrays = "wrong undisturbed", None
         else:
-            epsilon = decimal(float(broken["epsilon"].iloc[0]))
-            arrays = _counterexample(contender, f"sample_{sample}_eps_{epsilon}.npz")
-            said = f"{int(broken['target'].iloc[0])} at ε {epsilon}"
-        if arrays is not None and "clean" in arrays and not clean:
-            clean = [{"caption": "undisturbed", "source": _png(arrays["clean"])}]
-        source = "" if arrays is None else _png(arrays["image"])
-        pictures.append({"caption": f"{contender.label}: {said}", "source": source})
-    return clean + pictures
+            epsilon = float(broken["epsilon"].iloc[0])
+            arrays = _counterexample(contender, sample, epsilon)
+            names = {} if arrays is None else arrays
+            taken_for = names.get("classes", ["", int(broken["target"].iloc[0])])[1]
+            said = f"{taken_for} at ε {decimal(epsilon)}"
+        caption = f"{contender.label}: {said}"
+        changes = [] if arrays is None else arrays.get("changes", np.array([])).tolist()
+        if arrays is None or changes:
+            shown.append({"caption": caption, "source": "", "changes": _fewer(changes)})
+            continue
+        if "clean" in arrays and not clean:
+            clean = [{"caption": "undisturbed", "source": _png(arrays["clean"]), "changes": []}]
+        shown.append({"caption": caption, "source": _png(arrays["image"]), "changes": []})
+    return clean + shown
 
 
-def _counterexample(contender: Contender, name: str) -> dict[str, Any] | None:
+def _fewer(changes: list[str]) -> list[str]:
+    more = len(changes) - MOST_CHANGES
+    return changes if more <= 0 else [*changes[:MOST_CHANGES], f"and {more} more"]
+
+
+def _counterexample(contender: Contender, sample: int, epsilon: float) -> dict[str, Any] | None:
+    name = f"sample_{sample}_eps_{decimal(epsilon)}.npz"
     path = contender.run.artifact(f"counterexamples/{name}")
     if path is None:
         return None

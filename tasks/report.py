@@ -146,9 +146,10 @@ def _key_numbers(
         "dataset.sha256": dataset.sha256,
         "reference_epsilon": decimal(settings.reference_epsilon),
         "seed": settings.seed,
-        "settings.sha256": settings.fingerprint,
         "verification.samples": settings.verification.samples,
     }
+    if model.trained_here:  # else a retraining would take it for what these settings make
+        tags["settings.sha256"] = settings.fingerprint
     for row in summary.epsilon_grid:
         for attack in ("fgsm", "pgd"):
             key = f"{attack}/robust_accuracy/eps_{decimal(row['epsilon'])}"

@@ -15,9 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from tasks import console
 from tasks.core.evidence.sampling import share_interval
 from tasks.core.files import ArtifactRef, written_atomically
-from tasks.core.properties.domain import told
 from tasks.core.verdicts import VERDICT_COLUMNS, Verdict
-from tasks.core.verification.pairs import Requirement
+from tasks.core.verification.pairs import required
 from tasks.data import DatasetRef, load
 from tasks.settings import PropertySettings, decimal
 from tasks.tracking import Run, RunRef
@@ -47,7 +46,7 @@ def properties(
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = loading.load_artifact(model)
     sample = sample_for(loaded, data, settings.samples, seed)
-    asked = requirements(settings, data)
+    asked = required(settings.monotone, settings.fair, data)
     counts: Counter[Verdict] = Counter()
     total = len(asked) * settings.samples * len(settings.epsilons)
     with console.stage("properties", total) as progress, VerdictStore(PROJECT_STORE) as store:
@@ -70,20 +69,6 @@ def properties(
         )
     log.metrics({"properties/seconds": monotonic() - started})
     return _log_results(log, results, data, run.folder)
-
-
-def requirements(settings: PropertySettings, data: Dataset) -> list[Requirement]:
-    """What the settings require of features, checked against the data.
-
-    Raises:
-        CertiflowError: a feature that there is not, or that cannot be required of.
-    """
-    positive = data.positive
-    asked = [Requirement(name, way, positive) for name, way in settings.monotone.items()]
-    asked += [Requirement(name, "same") for name in settings.fair]
-    for requirement in asked:
-        requirement.check(data.domain, data.num_classes)
-    return asked
 
 
 def _log_results(log: Run, results: list[PairResult], data: Dataset, folder: Path) -> ArtifactRef:
@@ -147,15 +132,13 @@ def example(result: PairResult, data: Dataset) -> str:
     assert result.pair is not None
     first, other = result.pair
     center = data.test_inputs[result.sample_index]
-    moved = data.domain.changes(center, first)
-    (feature, (one, two)), *_ = data.domain.changes(first, other).items()
-    so = ", ".join(f"{name} {told(old)} → {told(new)}" for name, (old, new) in moved.items())
+    so, (change, *_) = ", ".join(data.domain.moves(center, first)), data.domain.moves(first, other)
     where = f"test row {result.sample_index}" + (f" with {so}" if so else "")
     effect = "changes the decision"
     if result.requirement.demand != "same":
         lowers = result.requirement.demand == "up"
         effect = f"{'lowers' if lowers else 'raises'} the score of {_positive(data)}"
-    return f"{where}: {feature} {told(one)} → {told(two)} {effect}"
+    return f"{where}: {change} {effect}"
 
 
 def _positive(data: Dataset) -> str:

@@ -40,7 +40,10 @@ class CleanMeasures(BaseModel):
 
 
 class ModelRef(BaseModel):
-    """A trained model's file, its MLflow id, and what it is worth undisturbed."""
+    """A trained model's file, its MLflow id, and what it is worth undisturbed.
+
+    `trained_here` says that the settings, data and seed made it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,6 +51,7 @@ class ModelRef(BaseModel):
     model_id: str
     architecture: str
     clean: CleanMeasures
+    trained_here: bool = True
 
 
 @task(name="train", cache_policy=NO_CACHE)

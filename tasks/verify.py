@@ -55,7 +55,7 @@ def verify(
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": loaded.network.sha256})
-    return _log_results(log, results, sample, load(dataset).positive, run.folder)
+    return _log_results(log, results, sample, load(dataset), run.folder)
 
 
 def verify_sample(
@@ -172,7 +172,7 @@ def _log_results(
     log: Run,
     results: list[VerificationResult],
     sample: Sample,
-    positive: int | None,
+    data: Dataset,
     folder: Path,
 ) -> ArtifactRef:
     path, table = folder / "tables" / "verification.csv", metrics.verification_table(results)
@@ -197,8 +197,8 @@ def _log_results(
             for name in (f"verification/witness/{word}", f"verification/witness_{word}")
         }
     )
-    log.files("counterexamples", *_save_counterexamples(results, sample, folder))
-    summary = metrics.verification_summary(table, positive).set_index("epsilon")
+    log.files("counterexamples", *_save_counterexamples(results, sample, data, folder))
+    summary = metrics.verification_summary(table, data.positive).set_index("epsilon")
     for name in metrics.COUNTS:
         log.per_epsilon(f"verification/{name}", summary[name].to_dict())
     for name in (*metrics.SHARES, "certified_recall"):
@@ -209,9 +209,12 @@ def _log_results(
 
 
 def _save_counterexamples(
-    results: list[VerificationResult], sample: Sample, folder: Path
+    results: list[VerificationResult], sample: Sample, data: Dataset, folder: Path
 ) -> list[Path]:
-    """One file per broken ball; misclassified samples once, not for every radius."""
+    """One file per broken ball; misclassified samples once, not for every radius.
+
+    `classes` are the names of label and prediction, `changes` what of a table's row was changed.
+    """
     clean = dict(zip(sample.indices.tolist(), sample.inputs, strict=True))
     paths = []
     seen = set()
@@ -225,12 +228,15 @@ def _save_counterexamples(
             continue
         seen.add(name)
         path = folder / "counterexamples" / name
+        before, labels = clean[result.sample_index], (result.label, result.target)
         with written_atomically(path) as temporary:
             np.savez_compressed(
                 temporary,
                 allow_pickle=False,
                 image=result.counterexample,
-                clean=clean[result.sample_index],
+                clean=before,
+                classes=["" if label is None else data.class_names[label] for label in labels],
+                changes=np.array(data.domain.moves(before, result.counterexample), dtype=np.str_),
                 sample_index=result.sample_index,
                 label=result.label,
                 predicted=-1 if result.target is None else result.target,

@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from flows.command.head import write_json
-from flows.command.looking import extent_of
+from flows.command.looking import data_named, extent_of
 from flows.command.verify_command import model_path
-from flows.configuration import describe
-from tasks.core.errors import CertiflowError
 from tasks.core.models.doctor import examine
 from tasks.core.models.examination import Examination
-from tasks.settings import DataSettings
 
 ENDINGS = {
     "logits": "logits",
@@ -29,18 +25,11 @@ def diagnosed(model: str, data: str | None, json: Path | None) -> bool:
     """Whether the model can be verified, on the dataset if one is given; says why not."""
     found = examine(model_path(model))
     if data is not None:
-        settings = _data_settings(data)
+        settings = data_named(data)
         found = found.against(settings.name, extent_of(settings))
     write_json(json, {**asdict(found), "verifiable": found.is_verifiable})
     _show(found)
     return found.is_verifiable
-
-
-def _data_settings(data: str) -> DataSettings:
-    try:
-        return DataSettings(dataset=data)
-    except ValidationError as error:
-        raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
 
 
 def _show(found: Examination) -> None:

@@ -13,7 +13,10 @@ from tasks.core.data.datasets import Extent
 from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
+from tasks.core.verification.pairs import required
 from tasks.settings import DataSettings, Effort, ModelSettings, Settings
+
+NNET_SUFFIX = ".nnet"
 
 
 def look_at_settings(*runs: Settings) -> None:
@@ -25,15 +28,8 @@ def look_at_settings(*runs: Settings) -> None:
             cluster that does not answer.
     """
     for settings in runs:
-        extent = extent_of(settings.data)
-        settings.training.check_data(extent.input_shape)
-        _check_samples(
-            "verification.samples", settings.verification.samples, settings.data.name, extent
-        )
-        if settings.radius is not None:
-            _check_samples("radius.samples", settings.radius.samples, settings.data.name, extent)
-        _check_folder(settings.tracking.output)
-        _check_clusters(settings.verification, settings.radius)
+        settings.training.check_data(extent_of(settings.data).input_shape)
+        _look_at_questions(settings)
 
 
 def look_at_model(
@@ -65,12 +61,26 @@ def look_at_evaluation(model: str, settings: Settings) -> Path:
     """The file of a model that is to be evaluated as the settings ask.
 
     Raises:
-        CertiflowError: as `look_at_settings` and `look_at_model`.
+        CertiflowError: as `look_at_settings`, but for the training, and `look_at_model`; a model
+            that MLflow has no form for.
     """
-    look_at_settings(settings)
+    _look_at_questions(settings)
     file = model_path(model)
+    if file.suffix.lower() == NNET_SUFFIX:
+        raise CertiflowError(
+            f"{file}: MLflow keeps Keras and ONNX models only: convert it to ONNX, or ask about it "
+            "with `certiflow verify`"
+        )
     check_fit(ends(file), settings.data.name, extent_of(settings.data))
     return file.absolute()
+
+
+def data_named(dataset: str) -> DataSettings:
+    """Of a dataset, schema or file by its name; raises `CertiflowError` when it is none."""
+    try:
+        return DataSettings(dataset=dataset)
+    except ValidationError as error:
+        raise CertiflowError("; ".join(f"--data: {describe(e)}" for e in error.errors())) from error
 
 
 def extent_of(data: DataSettings) -> Extent:
@@ -79,6 +89,19 @@ def extent_of(data: DataSettings) -> Extent:
         data.positive_label(SOURCES[data.dataset].class_names)
         return SOURCES[data.dataset].extent
     return data.load().extent
+
+
+def _look_at_questions(settings: Settings) -> None:
+    name, extent = settings.data.name, extent_of(settings.data)
+    for key in ("verification", "radius", "properties"):
+        section = getattr(settings, key)
+        if section is not None:
+            _check_samples(f"{key}.samples", section.samples, name, extent)
+    if settings.properties is not None and settings.data.dataset not in SOURCES:
+        asked = settings.properties
+        required(asked.monotone, asked.fair, settings.data.load())
+    _check_folder(settings.tracking.output)
+    _check_clusters(settings.verification, settings.radius, settings.properties)
 
 
 def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:

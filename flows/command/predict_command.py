@@ -11,18 +11,18 @@ import pandas as pd
 from rich.console import Console
 
 from flows.command.head import write_json
-from flows.command.looking import extent_of
 from flows.command.verify_command import model_path
 from tasks import console
 from tasks.core.arrays import Float32Array
 from tasks.core.data.datasets import Dataset
+from tasks.core.data.sources import is_table
 from tasks.core.data.tables import read_rows
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.files import output_file
 from tasks.core.models import loading
-from tasks.core.models.inspection import Ends, check_fit
+from tasks.core.models.inspection import Ends, check_fit, ends
 from tasks.core.models.runtimes import Runtime
 from tasks.core.properties.domain import Domain, told
 from tasks.core.verification.balls import Sample
@@ -31,7 +31,8 @@ from tasks.core.verification.fewest import Rows, fewest_changes
 from tasks.core.verification.radius_search import RadiusGoal
 from tasks.settings import DataSettings
 
-PARQUET = ".parquet"
+CSV, PARQUET = ".csv", ".parquet"
+COLUMNS = ("label", "certified_radius", "flipped_radius", "flipped_by")
 
 
 def predict(
@@ -46,12 +47,17 @@ def predict(
     fresh: bool,
 ) -> None:
     """Writes the rows of a table with what the model says of each; see `predicted`."""
-    extent_of(data)
+    _check_kinds(data, output)
     dataset = data.load()
-    if not dataset.domain.is_table:
-        raise CertiflowError(f"{data.dataset} is images: predict takes the rows of a table")
     frame, inputs = read_rows(rows, dataset.domain)
-    loaded = loading.load(model_path(model))
+    taken = [name for name in COLUMNS if name in frame]
+    if taken:
+        raise CertiflowError(
+            f"{rows}: has a column '{taken[0]}', which predict writes: rename or remove it"
+        )
+    file = model_path(model)
+    check_fit(ends(file), data.name, dataset.extent)
+    loaded = loading.load(file)
     network = loaded.network
     check_fit(Ends(network.num_inputs, network.num_outputs), data.name, dataset.extent)
     shaped = inputs.reshape(len(inputs), *loaded.input_shape)
@@ -76,7 +82,7 @@ def predict(
         )
     pairs = zip(brackets, inputs, strict=True)
     found = [predicted(bracket, point, dataset, loaded.runtime) for bracket, point in pairs]
-    table = frame.assign(**pd.DataFrame(found).to_dict("list"))
+    table = frame.assign(**pd.DataFrame(found, columns=COLUMNS).to_dict("list"))
     with output_file(output) as temporary:
         if output.suffix == PARQUET:
             table.to_parquet(temporary, index=False)
@@ -84,6 +90,13 @@ def predict(
             table.to_csv(temporary, index=False)
     write_json(json, found)
     _show(found, output)
+
+
+def _check_kinds(data: DataSettings, output: Path) -> None:
+    if not is_table(data.dataset):
+        raise CertiflowError(f"{data.dataset} is images: predict takes the rows of a table")
+    if output.suffix not in {CSV, PARQUET}:
+        raise CertiflowError(f"--output {output}: expected a {CSV} or a {PARQUET} file")
 
 
 def predicted(

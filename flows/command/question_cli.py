@@ -116,14 +116,15 @@ def predict(
     begin(verbose=verbose, json=json, output=output)
 
     from flows.command import predict_command
+    from flows.command.looking import data_named
     from tasks.core.verification.radius_search import RadiusGoal
-    from tasks.settings import DataSettings, Effort
+    from tasks.settings import Effort
 
     effort = Effort(workers=workers, cluster=cluster)
     predict_command.predict(
         model,
         rows,
-        DataSettings(dataset=data),
+        data_named(data),
         RadiusGoal(max_epsilon, tolerance, timeout),
         effort.resources,
         output,

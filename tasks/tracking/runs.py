@@ -157,8 +157,12 @@ class Run:
         )
         return str(info.model_id)
 
-    def model_file(self, path: Path, example: Any, logits: Any) -> str:
-        """The model in a Keras or ONNX file, as `model` logs one; returns its MLflow id."""
+    def model_file(self, path: Path, example: Any) -> str:
+        """The model in a Keras or ONNX file, as `model` logs one; returns its MLflow id.
+
+        The signature of an ONNX model says its inputs: its outputs, such as a map by label, may be
+        nothing that MLflow has a word for.
+        """
         if path.suffix == ".keras":
             import keras
 
@@ -171,7 +175,8 @@ class Run:
         info = mlflow.onnx.log_model(
             onnx.load(path),
             name="model",
-            signature=infer_signature(example, logits),
+            signature=infer_signature(example),
+            input_example=example,
             pip_requirements=[f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")],
         )
         return str(info.model_id)

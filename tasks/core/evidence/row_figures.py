@@ -54,18 +54,9 @@ def _changes(examples: AdversarialExamples, domain: Domain, index: int, row: int
     before, after = examples.points[0, row], examples.points[index, row]
     changed = domain.changes(before, after)
     units = {feature.name: feature.unit for feature in domain.features}
-    spans = {feature.name: feature.upper - feature.lower for feature in domain.features}
-    farthest = sorted(changed, key=lambda name: -_share(*changed[name], spans[name]))
     lines = [
         f"{name[:CHARACTERS]:<{CHARACTERS}} {told(old):>14} → {told(new):<14} {units[name]}"
-        for name, (old, new) in ((name, changed[name]) for name in farthest[:MOST_CHANGES])
+        for name, (old, new) in list(changed.items())[:MOST_CHANGES]
     ]
     more = len(changed) - len(lines)
     return [*lines, f"and {more} more"] if more else lines
-
-
-def _share(old: float | str, new: float | str, span: float) -> float:
-    """How far a change goes, in the feature's span; categories go farthest."""
-    if isinstance(old, str) or isinstance(new, str):
-        return np.inf
-    return abs(new - old) / span if span else 0.0

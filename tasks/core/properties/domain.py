@@ -227,9 +227,17 @@ class Domain:
     def changes(
         self, before: NDArray[np.floating], after: NDArray[np.floating]
     ) -> dict[str, tuple[float | str, float | str]]:
-        """What of a row has changed, by feature: before and after."""
+        """What of a row has changed, by feature: before and after, the farthest moved first."""
         old, new = self.decoded(before), self.decoded(after)
-        return {name: (old[name], new[name]) for name in old if old[name] != new[name]}
+        spans = {feature.name: feature.upper - feature.lower for feature in self.features}
+        changed = [name for name in old if old[name] != new[name]]
+        changed.sort(key=lambda name: -_share(old[name], new[name], spans[name]))
+        return {name: (old[name], new[name]) for name in changed}
+
+    def moves(self, before: NDArray[np.floating], after: NDArray[np.floating]) -> tuple[str, ...]:
+        """`changes` in words, such as `amount 1,200 → 1,350`."""
+        changed = self.changes(before, after).items()
+        return tuple(f"{name} {told(old)} → {told(new)}" for name, (old, new) in changed)
 
     def words(self) -> str:
         """What of the domain a verdict depends on besides the boxes."""
@@ -242,3 +250,10 @@ class Domain:
     def _bounds(self, name: str, default: float) -> FloatArray:
         values = self.by_column([getattr(each, name) for each in self.features], default=default)
         return values.astype(np.float32).astype(np.float64)
+
+
+def _share(old: float | str, new: float | str, span: float) -> float:
+    """How far a change goes, in the feature's span; categories go farthest."""
+    if isinstance(old, str) or isinstance(new, str):
+        return np.inf
+    return abs(new - old) / span if span else 0.0

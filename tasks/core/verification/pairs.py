@@ -9,7 +9,7 @@ The feature itself takes all values of its domain, whatever epsilon is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from tasks.core.arrays import Float32Array, FloatArray, Inputs, IntArray
+from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain, Feature
@@ -60,6 +61,17 @@ class Requirement:
                 f"properties.monotone: {self.feature} needs a class whose score is to grow, of two "
                 "classes: set data.positive"
             )
+
+
+def required(
+    monotone: Mapping[str, Demand], fair: Sequence[str], data: Dataset
+) -> list[Requirement]:
+    """Requirements of features by name; raises `CertiflowError` as `Requirement.check`."""
+    asked = [Requirement(name, way, data.positive) for name, way in monotone.items()]
+    asked += [Requirement(name, "same") for name in fair]
+    for requirement in asked:
+        requirement.check(data.domain, data.num_classes)
+    return asked
 
 
 def place_of(domain: Domain, name: str) -> tuple[Feature, IntArray]:
