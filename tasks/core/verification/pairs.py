@@ -135,7 +135,10 @@ def breaks(requirement: Requirement, first: Float32Array, other: Float32Array) -
 
 
 def _is_by_steps(feature: Feature) -> bool:
-    """Whether its values are few whole numbers: longer steps are several by one."""
+    """Whether its values are few whole numbers: then each step by one is within the tolerance.
+
+    A longer one is several of them, and so within as many times the tolerance.
+    """
     return feature.is_whole and feature.upper - feature.lower <= MOST_STEPS
 
 
