@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.image import imsave
 from prefect import task
@@ -25,7 +26,9 @@ from tasks.core.evidence import version_figures
 from tasks.core.evidence.version_figures import svg
 from tasks.core.files import output_file
 from tasks.core.verdicts import Verdict
+from tasks.descriptions import of_share
 from tasks.records import Comparison
+from tasks.requirements import SUMMARY
 from tasks.settings import TrackingSettings, decimal
 from tasks.tracking import DECISION, log_text
 
@@ -94,6 +97,7 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
         radii=None if radii is None else svg(radii),
         is_table=_is_table(contenders[0]),
         points=_hardest(contenders[0], ranked),
+        requirements=_requirements(ranked),
         decisions=_decisions(ranked),
         settings=_differing_settings(ranked),
         audits=[audit.of(each) for each in ranked],
@@ -173,6 +177,20 @@ def _png(image: Any) -> str:
     pixels = np.atleast_2d(np.squeeze(image))
     imsave(buffer, pixels, cmap="gray", vmin=0, vmax=1, format="png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _requirements(ranked: Sequence[Contender]) -> list[tuple[str, ...]]:
+    """Version, requirement, radius, points, shares proved and broken, and a counterexample."""
+    found: list[tuple[str, ...]] = []
+    for contender in ranked:
+        path = contender.run.artifact(SUMMARY)
+        table = pd.DataFrame() if path is None else pd.read_csv(path, keep_default_na=False)
+        for row in table.to_dict("records"):
+            radius, points = decimal(float(row["epsilon"])), str(row["points"])
+            shares = (of_share(row, "certified"), f"{row['falsified']:.2%}")
+            requirement, example = str(row["requirement"]), str(row["counterexample"])
+            found.append((contender.label, requirement, radius, points, *shares, example))
+    return found
 
 
 def _decisions(ranked: Sequence[Contender]) -> list[tuple[str, str, str, str]]:

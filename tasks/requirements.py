@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tasks.core.data.datasets import Dataset
     from tasks.core.verification.relational import PairResult
 
+SUMMARY = "tables/properties_summary.csv"
+
 
 @task(name="properties", cache_policy=NO_CACHE)
 def properties(
@@ -86,7 +88,7 @@ def _log_results(log: Run, results: list[PairResult], data: Dataset, folder: Pat
         for result in results
     )
     path, summary = folder / "tables/properties.csv", summarised(table, results, data)
-    for file, frame in ((path, table), (folder / "tables/properties_summary.csv", summary)):
+    for file, frame in ((path, table), (folder / SUMMARY, summary)):
         with written_atomically(file) as temporary:
             frame.to_csv(temporary, index=False)
         log.files("tables", file)
@@ -96,7 +98,7 @@ def _log_results(log: Run, results: list[PairResult], data: Dataset, folder: Pat
             shares = at[measure].to_dict()
             log.per_epsilon(f"properties/{name}/{measure}", shares, curve=measure == "certified")
     log.files("counterexamples", *_save_pairs(results, folder))
-    return ArtifactRef.to(folder / "tables/properties_summary.csv")
+    return ArtifactRef.to(folder / SUMMARY)
 
 
 def summarised(table: pd.DataFrame, results: list[PairResult], data: Dataset) -> pd.DataFrame:

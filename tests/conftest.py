@@ -66,7 +66,10 @@ STORIES = (
     "test_passwords",
     "test_cli",
     "test_study",
+    "test_evaluation",
     "test_page",
+    "test_colour",
+    "test_predict",
 )
 LONG = ("test_soundness", "test_ladder")
 
