@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
-from tasks import console, descriptions
+from tasks import console
 from tasks.core.data import drift
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.drift import DataProfile
@@ -19,7 +19,6 @@ from tasks.settings import Settings
 from tasks.tracking import DECISION, RegisteredModel, Run, Version, model_name, read_run
 
 PROFILE = "data_profile.json"
-CARD = "data_card.md"
 
 
 @task(name="check data", cache_policy=NO_CACHE)
@@ -49,16 +48,6 @@ def check_data(dataset: DatasetRef, settings: Settings) -> DataCheck:
         console.warn(f"{check.sentence}: the champion may no longer fit what it meets")
     create_markdown_artifact(check.sentence, key="certiflow-data-check")
     return check
-
-
-def write_card(data: Dataset, run: Run) -> None:
-    """Logs the data card: what the data are, whose, on what terms, and what an attacker may do."""
-    path = run.ref.folder / CARD
-    with written_atomically(path) as temporary:
-        temporary.write_text(descriptions.of_data(data))
-    run.files("", path)
-    if data.card.licence:
-        run.tags({"dataset.licence": data.card.licence})
 
 
 def write_profile(data: Dataset, run: Run) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.comparison_view import COLUMNS, view
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text, share_interval
-from tasks.core.properties.domain import told
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.settings import ModelSettings, Settings, decimal
@@ -16,7 +15,6 @@ from tasks.tracking import way_to
 
 if TYPE_CHECKING:
     from tasks.comparison_view import Cell, ComparisonView
-    from tasks.core.data.datasets import Dataset
     from tasks.records import Comparison, Decision, Summary
 
 
@@ -36,55 +34,6 @@ def of_measures(summary: Summary) -> str:
     if "recall" in found:
         parts.append(f"recall of {summary.positive} {found['recall']:.2%}")
     return ", ".join(parts)
-
-
-def of_data(data: Dataset) -> str:
-    """A dataset's card: what it holds, whose it is, and what an attacker may do to it."""
-    counts = [int((data.train_labels == label).sum()) for label in range(data.num_classes)]
-    tests = [int((data.test_labels == label).sum()) for label in range(data.num_classes)]
-    card, domain, moves = data.card, data.domain, data.perturbation
-    lines = [
-        f"# {data.name}",
-        "",
-        f"{len(data.train_labels):,} {domain.noun}s to train on, {len(data.test_labels):,} to test "
-        f"on. Content: `{data.sha256}`.",
-        "",
-        f"- Licence: {card.licence or 'not stated'}",
-        f"- Source: {card.citation or 'not stated'}",
-        *(f"- {note}" for note in card.notes),
-        "",
-        *table(("class", "train", "test"), zip(data.class_names, counts, tests, strict=True)),
-        "",
-        f"Epsilon is told in: {moves.unit}.",
-    ]
-    if not domain.is_table:
-        return "\n".join([*lines, ""])
-    reach = {name: (down, up) for name, down, up in _reaches(data)}
-    rows = [
-        (
-            feature.name,
-            feature.kind,
-            ", ".join(feature.categories) or f"{told(feature.lower)} to {told(feature.upper)}",
-            feature.unit,
-            *reach[feature.name],
-        )
-        for feature in domain.features
-    ]
-    header = ("feature", "kind", "values", "unit", "down at epsilon 1", "up at epsilon 1")
-    relations = [f"- `{relation.text}`" for relation in domain.relations]
-    related = ["", "Valid rows satisfy:", "", *relations] if relations else []
-    return "\n".join([*lines, "", *table(header, rows), *related, ""])
-
-
-def _reaches(data: Dataset) -> Iterable[tuple[str, str, str]]:
-    """How far an attacker can move each feature, in its unit."""
-    for feature in data.domain.features:
-        start = data.domain.columns[feature.name].start
-        down, up = data.perturbation.down[start], data.perturbation.up[start]
-        changes = data.perturbation.most_changes if feature.mutable else 0
-        word = f"one of {changes} changes" if changes else "stays"
-        numbers = (told(float(down)), told(float(up)))
-        yield feature.name, *((word, word) if feature.kind == "category" else numbers)
 
 
 def of_run(summary: Summary, settings: Settings) -> str:

@@ -25,7 +25,8 @@ def diagnosed(model: str, data: str | None, json: Path | None) -> bool:
     """Whether the model can be verified, on the dataset if one is given; says why not."""
     found = examine(model_path(model))
     if data is not None:
-        found = found.against(Path(data).stem, extent_of(data_named(data)))
+        settings = data_named(data)
+        found = found.against(settings.name, extent_of(settings))
     write_json(json, {**asdict(found), "verifiable": found.is_verifiable})
     _show(found)
     return found.is_verifiable

@@ -27,6 +27,7 @@ from tasks.core.models.runtimes import Runtime
 from tasks.core.properties.domain import Domain, told
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
+from tasks.core.verification.fewest import Rows, fewest_changes
 from tasks.core.verification.radius_search import RadiusGoal
 from tasks.settings import DataSettings
 
@@ -114,39 +115,24 @@ def predicted(
         "flipped_by": "",
     }
     if bracket.counterexample is not None:
-        fewest = fewest_changes(runtime, data.domain, point, bracket.counterexample.ravel())
-        changes = data.domain.changes(point, fewest)
+        changes = data.domain.changes(point, _fewest(runtime, data.domain, point, bracket))
         said["flipped_by"] = "; ".join(
             f"{name} {told(old)} -> {told(new)}" for name, (old, new) in changes.items()
         )
     return said
 
 
-def fewest_changes(
-    runtime: Runtime, domain: Domain, point: Float32Array, flipped: Float32Array
+def _fewest(
+    runtime: Runtime, domain: Domain, point: Float32Array, bracket: Bracket
 ) -> Float32Array:
-    """The flipped row with every feature put back that need not change, the least moved first.
+    """The counterexample with the fewest changes that still flip the label."""
 
-    What is left is valid and gets the flipped row's label; none of its changes can be taken back
-    alone.
-    """
+    def flips(rows: Rows) -> bool:
+        logits = runtime.logits(rows[0].reshape(1, *runtime.input_shape))[0]
+        return bool(domain.contains(rows[0][None])[0]) and int(logits.argmax()) != bracket.label
 
-    def label(row: Float32Array) -> int:
-        return int(runtime.logits(row.reshape(1, *runtime.input_shape))[0].argmax())
-
-    target, found = label(flipped), flipped.copy()
-    spans = domain.upper - domain.lower
-    moved = {
-        columns.start: (float(np.max(np.abs(found - point)[columns] / spans[columns])), columns)
-        for columns in domain.columns.values()
-        if (found[columns] != point[columns]).any()
-    }
-    for _, columns in sorted(moved.values(), key=lambda entry: entry[0]):
-        back = found.copy()
-        back[columns] = point[columns]
-        if domain.contains(back[None])[0] and label(back) == target:
-            found = back
-    return found
+    assert bracket.counterexample is not None
+    return fewest_changes(domain, point, [bracket.counterexample.ravel()], flips)[0]
 
 
 def _show(found: list[dict[str, Any]], output: Path) -> None:

@@ -78,14 +78,15 @@ def _of_attack(row: dict[str, float], name: str) -> str:
 def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
     """One row per radius: how many points got which verdict, and what is proved."""
     console.print(_verdicts(verification))
+    console.print(f"The sample has its {DRAWN}.")
     for line in witnesses(verification):
         console.print(line)
 
 
 def _verdicts(verification: list[dict[str, Any]]) -> Table:
     title = (
-        f"Verification, {verification[0]['points']:.0f} sampled points, {DRAWN} "
-        f"[not bold]({CONFIDENCE:.0%} intervals)"
+        f"Verification, {verification[0]['points']:.0f} sampled points "
+        f"[not bold](in brackets {CONFIDENCE:.0%} intervals)"
     )
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False

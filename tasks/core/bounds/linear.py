@@ -17,7 +17,7 @@ from tasks.core.bounds.relaxations import Bounds, ReluRelaxation, activation_box
 from tasks.core.bounds.rounding import HUGE, UNDERFLOW, Magnitudes, RoundingScales, gamma
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.box import Box
+from tasks.core.properties.box import Box, Ellipsoid
 from tasks.core.properties.specification import margin_rows
 
 Method = Literal["interval", "crown"]
@@ -231,7 +231,11 @@ def _dot(coefficients: FloatArray, values: FloatArray) -> FloatArray:
 def _concrete(coefficients: FloatArray, box: Box, scale: FloatArray) -> FloatArray:
     """Minimum of `coefficients @ x` over the box, less rounding: (batch, m, n) to (batch, m)."""
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
-    return _dot(coefficients, center) - _dot(np.abs(coefficients), radius + scale)
+    least = _dot(coefficients, center) - _dot(np.abs(coefficients), radius + scale)
+    if isinstance(box, Ellipsoid):
+        within = _dot(coefficients, box.center) - _dot(np.abs(coefficients), scale)
+        least = np.maximum(least, within + box.least(coefficients))
+    return least
 
 
 @np.errstate(over="ignore", invalid="ignore")

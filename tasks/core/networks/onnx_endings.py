@@ -60,7 +60,7 @@ def opened(model: onnx.ModelProto) -> OpenGraph:
         return OpenGraph(model, "logits")
     if node.op_type in SOFTMAX and _attribute(node, "axis", _default_axis(model)) in {-1, 1}:
         return OpenGraph(_cut(model, node.input[0]), SOFTMAX[node.op_type])
-    probability = _probability_of_one(node, makers)
+    probability = _probability_of_one(node, makers, graph)
     if probability is not None:
         logit = makers[probability].input[0]
         return OpenGraph(_cut(model, logit, probability), "sigmoid")
@@ -79,8 +79,16 @@ def _passes(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
     """Whether the node names or scales probabilities, or does nothing."""
     if node.op_type == "Normalizer":  # to a sum of 1
         before = makers.get(node.input[0])
-        return before is not None and before.op_type in {"LinearClassifier", *SOFTMAX}
+        return before is not None and _gives_probabilities(before)
     return node.op_type in {"ZipMap", "Identity"}
+
+
+def _gives_probabilities(node: onnx.NodeProto) -> bool:
+    """Whether none is below 0: then dividing them all by their sum keeps their order."""
+    transform = _attribute(node, "post_transform", b"NONE").decode()
+    return node.op_type == "Softmax" or (
+        node.op_type == "LinearClassifier" and POST_TRANSFORMS.get(transform) == "softmax"
+    )
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -93,8 +101,10 @@ def _default_axis(model: onnx.ModelProto) -> int:
     return -1 if max(versions, default=0) >= 13 else 1
 
 
-def _probability_of_one(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> str | None:
-    """The sigmoid p that the node gives, or gives as (1 - p, p)."""
+def _probability_of_one(
+    node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], graph: onnx.GraphProto
+) -> str | None:
+    """The sigmoid p that the node gives, or gives as (1 - p, p): p > 1/2 where p > 1 - p."""
     if node.op_type == "Sigmoid":
         return str(node.output[0])
     if (
@@ -109,26 +119,36 @@ def _probability_of_one(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProt
         and probability is not None
         and (complement.op_type, probability.op_type) == ("Sub", "Sigmoid")
         and complement.input[1] == probability.output[0]
-        and complement.input[0] not in makers
+        and _is_one(complement.input[0], graph)
     )
     return str(node.input[1]) if is_pair else None
+
+
+def _is_one(name: str, graph: onnx.GraphProto) -> bool:
+    """Whether an initializer holds nothing but 1."""
+    found = [onnx.numpy_helper.to_array(each) for each in graph.initializer if each.name == name]
+    return len(found) == 1 and bool((found[0] == 1).all())
 
 
 def _of_linear_classifier(model: onnx.ModelProto, node: onnx.NodeProto) -> OpenGraph:
     """Its scores before the transform, by the operator that computes nothing else."""
     transform = _attribute(node, "post_transform", b"NONE").decode()
-    intercepts = _attribute(node, "intercepts", [])
-    rows = len(intercepts)
-    if transform not in POST_TRANSFORMS or rows < 2 or (transform == "LOGISTIC" and rows != 2):
+    offsets = np.asarray(_attribute(node, "intercepts", []), dtype=np.float32)
+    rows = len(offsets)
+    weights = np.asarray(_attribute(node, "coefficients", []), dtype=np.float32)
+    weights = weights.reshape(rows, -1) if rows else weights
+    # Only z and -z through a logistic are never both 1: others tie where their logits do not.
+    is_mirrored = rows == 2 and not (weights.sum(axis=0).any() or offsets.sum())
+    is_known = transform in POST_TRANSFORMS and (transform != "LOGISTIC" or is_mirrored)
+    if rows < 2 or not is_known:
         raise CertiflowError(
             f"LinearClassifier with post_transform = {transform} over {rows} scores cannot be "
-            "verified; expected a softmax, or a logistic of two scores"
+            "verified; expected a softmax, or a logistic of a score and its negative"
         )
     cut = _cut(model, node.output[1])
-    weights = np.asarray(_attribute(node, "coefficients", []), dtype=np.float32)
     constants = {
-        "linear_classifier.coefficients": weights.reshape(rows, -1),
-        "linear_classifier.intercepts": np.asarray(intercepts, dtype=np.float32),
+        "linear_classifier.coefficients": weights,
+        "linear_classifier.intercepts": offsets,
     }
     scores = make_node("Gemm", [node.input[0], *constants], [node.output[1]], node.name, transB=1)
     (place,) = [place for place, each in enumerate(cut.graph.node) if node.output[1] in each.output]

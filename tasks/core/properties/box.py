@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tasks.core.arrays import FloatArray, IntArray
 
+NORM_ROUNDING = 2.0**-40  # relative, of a norm over fewer than thousands of inputs
+
 
 @dataclass(frozen=True, eq=False)
 class Box:
@@ -38,3 +40,41 @@ class Box:
         """Whether each point, shape (batch, …), lies in its ball, compared in float64."""
         flat = np.asarray(points, dtype=np.float64).reshape(self.lower.shape)
         return np.all((flat >= self.lower) & (flat <= self.upper), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Ellipsoid(Box):
+    """The points of each box within an L2 distance: `|(x - center) / scales|_2 <= radius`.
+
+    Linear bounds take the better of the box and the dual norm; all else sees the box around it.
+
+    Attributes:
+        center: (batch, inputs), inside the boxes.
+        scales: (inputs,); an input of scale 0 stays where the center has it.
+    """
+
+    center: FloatArray
+    scales: FloatArray
+    radius: float
+
+    @classmethod
+    def within(cls, box: Box, center: FloatArray, scales: FloatArray, radius: float) -> Ellipsoid:
+        """What of boxes lies within the distance."""
+        reach = np.nextafter(radius * scales, np.inf) * (scales > 0)
+        lower = np.maximum(box.lower, np.nextafter(center - reach, -np.inf))
+        upper = np.minimum(box.upper, np.nextafter(center + reach, np.inf))
+        still = scales == 0
+        lower, upper = np.where(still, center, lower), np.where(still, center, upper)
+        return cls(lower, upper, center, scales, radius)
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | IntArray) -> Ellipsoid:
+        center = self.center[rows]
+        return Ellipsoid(self.lower[rows], self.upper[rows], center, self.scales, self.radius)
+
+    def least(self, coefficients: FloatArray) -> FloatArray:
+        """A lower bound on `coefficients @ (x - center)`, (batch, m, inputs) to (batch, m).
+
+        -radius |coefficients * scales|_2, by Cauchy and Schwarz, less rounding.
+        """
+        norm = np.linalg.norm(coefficients * self.scales, axis=2)
+        return -self.radius * norm * (1 + NORM_ROUNDING)

@@ -19,6 +19,7 @@ from tasks.core.properties.relations import Relation, parse
 Kind = Literal["real", "integer", "binary", "category"]
 Direction = Literal["both", "up", "down"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+GREATEST = 1e37  # of a bound: far enough from float32's end for a sum of several
 
 
 def word(value: Any) -> Any:
@@ -67,8 +68,21 @@ class Feature(BaseModel):
             raise ValueError(
                 f"{self.name} has lower {self.lower:g} above upper {self.upper:g}: exchange them"
             )
-        if self.kind == "binary" and (self.lower, self.upper) != (0, 1):
-            raise ValueError(f"{self.name} is binary: leave out lower and upper, which are 0 and 1")
+        if self.kind in {"binary", "category"} and (self.lower, self.upper) != (0, 1):
+            of_what = "binary" if self.kind == "binary" else "a category"
+            raise ValueError(
+                f"{self.name} is {of_what}: leave out lower and upper, which are 0 and 1"
+            )
+        if self.is_whole and not (self.lower.is_integer() and self.upper.is_integer()):
+            raise ValueError(
+                f"{self.name} is an integer from {self.lower:.9g} to {self.upper:.9g}: expected "
+                "whole numbers, its least and its greatest value"
+            )
+        if max(-self.lower, self.upper) > GREATEST:
+            raise ValueError(
+                f"{self.name} is from {self.lower:g} to {self.upper:g}: expected bounds of at most "
+                f"{GREATEST:.0g}, since models take float32 numbers; choose a greater unit"
+            )
         return self
 
     @property
@@ -185,7 +199,10 @@ class Domain:
         return valid
 
     def excludes(self, boxes: Box) -> Mask:
-        """Whether each box holds no valid point: sound, not complete."""
+        """Whether each box holds no valid point: sound, not complete.
+
+        A point that breaks a relation by float32's rounding alone may be a row of the data.
+        """
         empty = np.zeros(len(boxes), dtype=bool)
         for relation in self.relations:
             empty |= relation.is_excluded(boxes)
@@ -226,8 +243,9 @@ class Domain:
         """What of the domain a verdict depends on besides the boxes."""
         if self.is_plain:
             return ""
-        relations = "; ".join(relation.text for relation in self.relations)
-        return f"whole {np.flatnonzero(self.whole).tolist()} relations {relations}"
+        columns = [column for feature in self.features for column in feature.columns]
+        relations = [relation.text for relation in self.relations]
+        return f"whole {np.flatnonzero(self.whole).tolist()} of {columns} relations {relations}"
 
     def _bounds(self, name: str, default: float) -> FloatArray:
         values = self.by_column([getattr(each, name) for each in self.features], default=default)

@@ -110,14 +110,29 @@ class Perturbation:
         return tuple(columns for feature, columns in groups if feature.mutable)
 
     def box(self, centers: Inputs | FloatArray, epsilon: float) -> Box:
-        """The boxes around centers, (n, …), of the domain; categories stay as they are there."""
+        """The boxes around centers, (n, …), of the domain; categories stay as they are there.
+
+        Raises:
+            CertiflowError: a center is out of bounds, or not whole: of an empty box all is true.
+        """
         points = np.asarray(centers, dtype=np.float64).reshape(len(centers), -1)
         domain, down, up = self.domain, epsilon * self.down, epsilon * self.up
-        lower = np.maximum(points - down, domain.lower)
-        upper = np.minimum(points + up, domain.upper)
+        lower, upper = points - down, points + up
         if domain.whole.any():
             lower = np.where(domain.whole, np.ceil(lower - ROUNDING * down), lower)
             upper = np.where(domain.whole, np.floor(upper + ROUNDING * up), upper)
+        lower, upper = np.maximum(lower, domain.lower), np.minimum(upper, domain.upper)
+        if not (lower <= upper).all():
+            row, place = np.argwhere(~(lower <= upper))[0]
+            whole = "a whole number " if domain.whole.any() and domain.whole[place] else ""
+            least, most = (
+                np.broadcast_to(bound, domain.num_inputs)[place]
+                for bound in (domain.lower, domain.upper)
+            )
+            raise CertiflowError(
+                f"{domain.noun} {row}: input {place} is {points[row, place]:.9g}: expected {whole}"
+                f"within {least:.9g} to {most:.9g}; correct the data, or the schema"
+            )
         return Box(lower, upper)
 
     def float32_bounds(self, centers: Inputs, epsilon: float) -> tuple[Float32Array, Float32Array]:

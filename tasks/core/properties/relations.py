@@ -14,8 +14,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray, Mask
 from tasks.core.errors import CertiflowError
@@ -23,15 +26,32 @@ from tasks.core.properties.box import Box
 
 ARROW = "->"
 ROUNDING = 2.0**-50  # of a sum of few terms, times their size: wider than any order of summation
+EXACT = 2.0**52  # sums of whole numbers up to here are not rounded at all
+INPUT_ROUNDING = 2.0**-24  # a float32 number stands for all that are rounded to it
+MOST_FACTOR = 10**9  # by which decimals are made whole
+GREATEST = 1e30  # of a number in a relation
+
+Exact = NDArray[np.object_]  # of fractions
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """`weights @ x + constant <= 0`, or `< 0` where it is strict; weights of shape (inputs,)."""
+    """`weights @ x + constant <= 0`, or `< 0` where it is strict; weights of shape (inputs,).
+
+    Of whole numbers it is exact. Others are float32, which a file's decimals are rounded to: a box
+    counts as excluded only where all numbers that its points may stand for break the comparison.
+    """
 
     weights: FloatArray
     constant: float
     strict: bool
+
+    @classmethod
+    def of(cls, weights: Exact, constant: Fraction, *, strict: bool) -> Comparison:
+        """All multiplied so that decimals are whole: else 0.1 * 3 <= 0.3 fails by rounding."""
+        factor = lcm(constant.denominator, *(weight.denominator for weight in weights))
+        factor = factor if factor <= MOST_FACTOR else 1
+        return cls((weights * factor).astype(np.float64), float(constant * factor), strict)
 
     def holds(self, points: FloatArray) -> Mask:
         """Of points of shape (n, inputs), without tolerance."""
@@ -39,22 +59,28 @@ class Comparison:
         return values < 0 if self.strict else values <= 0
 
     def is_excluded(self, boxes: Box) -> Mask:
-        """Whether it holds nowhere in each box: sound, not complete for strict ones."""
+        """Whether it holds nowhere in each box: sound."""
         least, error = self._least(boxes)
-        return least - error > 0
+        return least - error >= 0 if self.strict else least - error > 0
 
     def is_certain(self, boxes: Box) -> Mask:
         """Whether it holds everywhere in each box: sound."""
         greatest, error = Comparison(-self.weights, -self.constant, self.strict)._least(boxes)
-        return -greatest + error < 0
+        return -greatest + error < 0 if self.strict else -greatest + error <= 0
 
     def _least(self, boxes: Box) -> tuple[FloatArray, FloatArray]:
-        """The least value over each box, and how far off its float64 sum may be."""
-        ends = np.where(self.weights > 0, boxes.lower, boxes.upper)
+        """The least value over each box, and how far off it may be; ends that are whole are."""
         used = self.weights != 0
-        terms = ends[:, used] * self.weights[used]
-        error = ROUNDING * max(used.sum(), 1) * (np.abs(terms).sum(axis=1) + abs(self.constant))
-        return terms.sum(axis=1) + self.constant, error
+        weights = self.weights[used]
+        ends = np.where(weights > 0, boxes.lower[:, used], boxes.upper[:, used])
+        terms, whole = ends * weights, ends == np.round(ends)
+        sizes = np.abs(terms)
+        size = sizes.sum(axis=1) + abs(self.constant)
+        error = ROUNDING * max(used.sum(), 1) * size
+        error += INPUT_ROUNDING * np.where(whole, 0, sizes).sum(axis=1)
+        numbers = np.append(weights, self.constant)
+        is_exact = (numbers == np.round(numbers)).all() & whole.all(axis=1) & (size <= EXACT)
+        return terms.sum(axis=1) + self.constant, np.where(is_exact, 0, error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +96,7 @@ class Relation:
         return ~_all(self.premises, points) | _all(self.conclusions, points)
 
     def is_excluded(self, boxes: Box) -> Mask:
-        """Whether no point of each box satisfies it: sound, not complete."""
+        """Whether no point of each box satisfies it: sound; of single whole points complete."""
         applies = np.ones(len(boxes), dtype=bool)
         for premise in self.premises:
             applies &= premise.is_certain(boxes)
@@ -116,31 +142,30 @@ class _Reader:
             raise self._error(f"'{part.strip()}' is no comparison", "one of <, <=, ==, >=, >")
         sides = self._sum(tree.left), self._sum(tree.comparators[0])
         (weights, constant), (others, other) = sides
-        below = Comparison(weights - others, constant - other, strict=False)
-        above = Comparison(others - weights, other - constant, strict=False)
+        below, above = (weights - others, constant - other), (others - weights, other - constant)
         match tree.ops[0]:
             case ast.LtE():
-                return (below,)
+                return (Comparison.of(*below, strict=False),)
             case ast.GtE():
-                return (above,)
+                return (Comparison.of(*above, strict=False),)
             case ast.Lt():
-                return (Comparison(below.weights, below.constant, strict=True),)
+                return (Comparison.of(*below, strict=True),)
             case ast.Gt():
-                return (Comparison(above.weights, above.constant, strict=True),)
+                return (Comparison.of(*above, strict=True),)
             case ast.Eq():
-                return (below, above)
+                return (Comparison.of(*below, strict=False), Comparison.of(*above, strict=False))
         raise self._error(f"'{part.strip()}' compares otherwise", "one of <, <=, ==, >=, >")
 
-    def _sum(self, node: ast.expr) -> tuple[FloatArray, float]:
-        """Weights of the inputs, and a constant."""
-        nothing = np.zeros(self.num_inputs)
+    def _sum(self, node: ast.expr) -> tuple[Exact, Fraction]:
+        """Weights of the inputs, and a constant, as they are written."""
+        nothing = np.full(self.num_inputs, Fraction(0))
         match node:
-            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-                return nothing, float(value)
+            case ast.Constant(value=int() | float() as value) if _is_number(value):
+                return nothing, Fraction(repr(value))  # the decimal, not the float64 next to it
             case ast.Name(id=name):
-                return self._feature(name), 0.0
+                return self._feature(name), Fraction(0)
             case ast.Subscript(value=ast.Name(id=name), slice=place):
-                return self._feature(f"{name}[{_word(place)}]"), 0.0
+                return self._feature(f"{name}[{_word(place)}]"), Fraction(0)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 weights, constant = self._sum(operand)
                 return -weights, -constant
@@ -155,16 +180,20 @@ class _Reader:
                 return weights * other + others * constant, constant * other
         raise self._error(f"'{ast.unparse(node)}' cannot be read", "features, numbers, +, - and *")
 
-    def _feature(self, name: str) -> FloatArray:
+    def _feature(self, name: str) -> Exact:
         if name not in self.columns:
             known = ", ".join(list(self.columns)[:8])
             raise self._error(f"there is no feature '{name}'", f"one of {known}, …")
-        weights = np.zeros(self.num_inputs)
-        weights[self.columns[name]] = 1.0
+        weights = np.full(self.num_inputs, Fraction(0))
+        weights[self.columns[name]] = Fraction(1)
         return weights
 
     def _error(self, what: str, expected: str) -> CertiflowError:
         return CertiflowError(f"relation '{self.text}': {what}; expected {expected}")
+
+
+def _is_number(value: float) -> bool:
+    return not isinstance(value, bool) and abs(value) <= GREATEST
 
 
 def _word(node: ast.expr) -> str:

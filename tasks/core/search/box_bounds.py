@@ -66,6 +66,8 @@ class BoxBounds:
 
     def bound_regions(self, method: Method) -> None:
         """Bounds every row of the regions left, by the hidden bounds there are."""
+        if self.excludes_all:  # as was known of one of several boxes
+            return
         rows = np.concatenate([region.rows for region in self.regions_left])
         if method == "interval":
             bounds = interval_lower_bounds(self.network, rows, self.hidden, self.box)

@@ -94,19 +94,15 @@ class InputSearch(BestFirst):
         self.subproblems += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
         # NaN is not above zero: such a box stays open, and nothing is proved of it
-        rows = np.flatnonzero(alive.any(axis=1) & ~self._is_empty(boxes))
+        is_open = alive.any(axis=1)
+        if self.domain is not None:
+            is_open &= ~self.domain.excludes(boxes)
+        rows = np.flatnonzero(is_open)
         self._try_points(np.concatenate([points[rows], (boxes.lower + boxes.upper)[rows] / 2]))
         for row in rows.tolist():
             one = boxes[slice(row, row + 1)]
             entry = (phases[row].copy(), alive[row].copy(), self._split(one, int(split[row])))
             heapq.heappush(self.heap, (float(lower[row]), next(self.order), one, *entry))
-
-    def _is_empty(self, boxes: Box) -> BoolArray:
-        """Whether each box holds no valid input."""
-        if self.domain is None:
-            return np.zeros(len(boxes), dtype=bool)
-        is_point = (boxes.lower == boxes.upper).all(axis=1)
-        return self.domain.excludes(boxes) | (is_point & ~self.domain.contains(boxes.lower))
 
     def _split(self, box: Box, proposed: int) -> int:
         """The input proposed, or the widest one where that one is a single number already."""

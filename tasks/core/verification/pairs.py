@@ -26,6 +26,7 @@ from tasks.core.properties.specification import Property, UnsafeRegion
 
 Demand = Literal["up", "down", "same"]
 TOLERANCE = 1e-4  # of log-odds: where a feature has no effect at all, nothing strict can be proved
+MOST_STEPS = 100  # between whole numbers, each of which is a box; more are decided in one
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def pair_property(
     regions = [
         UnsafeRegion(box, rows, offsets)
         for place in range(len(boxes))
-        for box in _pair_boxes(boxes[place : place + 1], feature, columns, requirement)
-        for rows, offsets in _unsafe(feature, columns, requirement, num_classes, domain.num_inputs)
+        for box in _pair_boxes(boxes[place : place + 1], domain, requirement)
+        for rows, offsets in _unsafe(domain, requirement, num_classes)
     ]
     both = Domain(
         (domain.num_inputs + len(columns),),
@@ -115,6 +116,11 @@ def second(candidates: Float32Array, columns: IntArray) -> tuple[Inputs, Inputs]
     return first, other
 
 
+def are_in_order(requirement: Requirement, first: Float32Array, other: Float32Array) -> bool:
+    """Whether values of the feature, (columns,) each, are a pair that something is asked of."""
+    return requirement.demand == "same" or bool((first <= other).all())
+
+
 def breaks(requirement: Requirement, first: Float32Array, other: Float32Array) -> bool:
     """Whether the logits of a pair, (classes,) each, break what is required."""
     if requirement.demand == "same":
@@ -128,11 +134,18 @@ def breaks(requirement: Requirement, first: Float32Array, other: Float32Array) -
     return sign * (scores[1] - scores[0]) <= -TOLERANCE
 
 
-def _pair_boxes(
-    box: Box, feature: Feature, columns: IntArray, requirement: Requirement
-) -> Iterator[Box]:
+def _is_by_steps(feature: Feature) -> bool:
+    """Whether its values are few whole numbers: then each step by one is within the tolerance.
+
+    A longer one is several of them, and so within as many times the tolerance.
+    """
+    return feature.is_whole and feature.upper - feature.lower <= MOST_STEPS
+
+
+def _pair_boxes(box: Box, domain: Domain, requirement: Requirement) -> Iterator[Box]:
     """Boxes of (x, y), which hold every pair that is looked at."""
-    low, high = np.float64(np.float32(feature.lower)), np.float64(np.float32(feature.upper))
+    feature, columns = place_of(domain, requirement.feature)
+    low, high = domain.lower[columns[0]], domain.upper[columns[0]]
     if feature.kind == "category":
         now = box.lower[0, columns]
         for other in np.eye(len(columns)):
@@ -141,7 +154,7 @@ def _pair_boxes(
     elif requirement.demand == "same":
         now = (box.lower[0, columns], box.upper[0, columns])
         yield _with(box, columns, now, (np.array([low]), np.array([high])))
-    elif feature.is_whole:  # steps by one: longer ones are several of them
+    elif _is_by_steps(feature):
         for value in np.arange(low, high):
             one, next_one = np.array([value]), np.array([value + 1])
             yield _with(box, columns, (one, one), (next_one, next_one))
@@ -162,9 +175,9 @@ def _with(
 
 
 def _unsafe(
-    feature: Feature, columns: IntArray, requirement: Requirement, classes: int, inputs: int
+    domain: Domain, requirement: Requirement, classes: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Rows and offsets over the two copies' logits, and (x, y) where the order of reals counts."""
+    """Rows and offsets over the two copies' logits, and (x, y) where their order counts."""
     if requirement.demand == "same":
         for one, other in permutations(range(classes), 2):
             rows = np.zeros((2, classes - 1, 2 * classes))
@@ -175,13 +188,15 @@ def _unsafe(
             yield rows.reshape(-1, 2 * classes), np.zeros(2 * (classes - 1))
         return
     assert requirement.positive is not None
+    feature, columns = place_of(domain, requirement.feature)
     sign = 1.0 if requirement.demand == "up" else -1.0
     score = np.full(2, -sign)
     score[requirement.positive] = sign
     change, offset = np.concatenate([-score, score]), TOLERANCE
-    if feature.is_whole:
+    if _is_by_steps(feature):
         yield change[None], np.array([offset])
         return
+    inputs = domain.num_inputs
     order = np.zeros(2 * classes + inputs + 1)
     order[2 * classes + columns[0]], order[-1] = 1, -1  # x is at most y
     rows = np.stack([np.concatenate([change, np.zeros(inputs + 1)]), order])

@@ -18,12 +18,21 @@ from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.paired import paired
+from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import Property
 from tasks.core.search import ladder
 from tasks.core.search.answer import Answer
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
 from tasks.core.verification.balls import Sample
-from tasks.core.verification.pairs import Requirement, breaks, pair_property, place_of, second
+from tasks.core.verification.fewest import Rows, fewest_changes
+from tasks.core.verification.pairs import (
+    Requirement,
+    are_in_order,
+    breaks,
+    pair_property,
+    place_of,
+    second,
+)
 from tasks.core.verification.replay import float32_inside, nearest_box
 
 Pair = tuple[Inputs, Inputs]
@@ -150,10 +159,15 @@ class _PairQuestion:
     sample: Sample
     goal: PairGoal
 
+    @property
+    def _domain(self) -> Domain:
+        return self.sample.perturbation.domain
+
     def key(self, job: PairJob) -> VerdictKey:
         engine = f"{self.goal.engine} v{ENGINE_VERSION} timeout {self.goal.timeout_seconds:g}"
-        prop = property_of(self.network, self.sample, job).sha256
-        asked = f"pairs {job.requirement.name} {prop}"
+        prop, domain = property_of(self.network, self.sample, job).sha256, self._domain
+        _, columns = place_of(domain, job.requirement.feature)
+        asked = f"pairs {job.requirement.name} {columns.tolist()} {domain.words()} {prop}"
         return VerdictKey(self.network.sha256, asked, f"{engine} seed {self.goal.seed}")
 
     def solver(self) -> tuple[type[PairSolver], tuple[Any, ...]]:
@@ -215,7 +229,7 @@ class _PairQuestion:
 
     def _answered(self, job: PairJob, answer: Answer, seconds: float) -> PairResult:
         """The first candidate pair that the deployed model answers wrongly decides."""
-        _, columns = place_of(self.sample.perturbation.domain, job.requirement.feature)
+        _, columns = place_of(self._domain, job.requirement.feature)
         prop = property_of(self.network, self.sample, job)
         for candidate in answer.candidates:
             whole = candidate if prop.domain is None else prop.domain.nearest(candidate[None])[0]
@@ -227,7 +241,7 @@ class _PairQuestion:
                     Verdict.FALSIFIED,
                     answer.decided_by,
                     seconds,
-                    pair=self._shaped(first[0], other[0]),
+                    pair=self._shaped(*self._fewest(job, first[0], other[0])),
                     stage_seconds=answer.stage_seconds,
                 )
         is_near = answer.verdict is Verdict.FALSIFIED
@@ -242,9 +256,22 @@ class _PairQuestion:
             stage_seconds=answer.stage_seconds,
         )
 
+    def _fewest(self, job: PairJob, first: Inputs, other: Inputs) -> Rows:
+        """The pair without the changes of other features that it does not need."""
+        return fewest_changes(
+            self.sample.perturbation.domain,
+            job.center.ravel(),
+            (first, other),
+            lambda pair: self._is_broken_by(job, *pair),
+            kept=(job.requirement.feature,),
+        )
+
     def _is_broken_by(self, job: PairJob, first: Inputs, other: Inputs) -> bool:
         """Whether the deployed model breaks the requirement on two valid inputs, each alone."""
-        domain, center = self.sample.perturbation.domain, job.center.ravel()
+        domain, center = self._domain, job.center.ravel()
+        _, columns = place_of(domain, job.requirement.feature)
+        if not are_in_order(job.requirement, first[columns], other[columns]):
+            return False
         valid = [bool((x == center).all()) or domain.contains(x[None])[0] for x in (first, other)]
         if not all(valid):
             return False

@@ -240,7 +240,31 @@ def test_a_sigmoid_of_one_half_decides_for_label_0(logit: float, tmp_path: Path)
     assert load(path).runtime.logits(point)[0, 1] < 0
 
 
-@pytest.mark.parametrize(("transform", "rows"), [("LOGISTIC", 3), ("PROBIT", 2), ("SOFTMAX", 1)])
+@pytest.mark.parametrize("constant", [2.0, 0.9])
+def test_what_is_no_complement_is_no_probability(constant: float, tmp_path: Path) -> None:
+    """(c - p, p) decides for label 1 where p > c/2, whatever the sign of its logit."""
+    nodes, constants = labelled("probabilities", 2)
+    closing = [
+        make_node("Sigmoid", ["z"], ["p"]),
+        make_node("Sub", ["c", "p"], ["q"]),
+        make_node("Concat", ["q", "p"], ["probabilities"], axis=1),
+    ]
+    constants |= weights(1) | {"c": np.array(constant, dtype=np.float32)}
+    path = saved(tmp_path, [SCALER, *HIDDEN, *closing, *nodes], constants)
+    with pytest.raises(CertiflowError, match=r"\(Sigmoid\): cannot be verified"):
+        read_onnx(path)
+
+
+def test_scores_that_are_scaled_are_no_logits(tmp_path: Path) -> None:
+    """Divided by the sum of their magnitudes: a property would speak of other numbers."""
+    path = linear("NONE", 3)(tmp_path)
+    with pytest.raises(CertiflowError, match=r"\(LinearClassifier\): cannot be verified"):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("transform", "rows"), [("LOGISTIC", 2), ("LOGISTIC", 3), ("PROBIT", 2), ("SOFTMAX", 1)]
+)
 def test_linear_classifiers_that_decide_otherwise_are_refused(
     transform: str, rows: int, tmp_path: Path
 ) -> None:

@@ -82,6 +82,12 @@ def test_images_have_pixels_between_0_and_1() -> None:
         ({"kind": "category", "categories": ("a", "a")}, "twice"),
         ({"lower": 2, "upper": 1}, "lower 2 above upper 1"),
         ({"kind": "binary", "upper": 3}, "leave out lower and upper"),
+        (
+            {"kind": "category", "categories": ("1", "2"), "lower": 1, "upper": 2},
+            "is a category: leave out lower and upper",
+        ),
+        ({"kind": "integer", "lower": 0.5, "upper": 3}, "expected whole numbers"),
+        ({"upper": 1e39}, "at most 1e+37"),
         ({"kind": "colour"}, "kind"),
         ({"scale": 0}, "scale"),
         ({"upper": float("nan")}, "upper"),
@@ -91,3 +97,11 @@ def test_features_that_cannot_be(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Feature.model_validate({"name": "f"} | fields)
     assert said in str(caught.value)
+
+
+def test_the_same_words_about_other_columns_are_another_domain() -> None:
+    one, two = (
+        Domain.of_table([Feature(name=name) for name in names], ["a <= b"])
+        for names in (("a", "b"), ("b", "a"))
+    )
+    assert one.words() != two.words()

@@ -111,3 +111,19 @@ def test_a_table_in_which_nothing_can_change() -> None:
     domain = Domain.of_table([Feature(name="a", mutable=False)])
     with pytest.raises(CertiflowError, match="no feature can change"):
         Perturbation.of_table(domain, np.array([[0.0], [1.0]], np.float32))
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 1.5), (1, -1), (3, np.nan), (7, 0.5)])
+def test_a_row_out_of_bounds_has_no_box(place: int, value: float) -> None:
+    """It would be empty, and then everything true of it."""
+    row = TRAIN[:1].copy()
+    row[0, place] = value
+    with pytest.raises(CertiflowError, match=f"row 0: input {place} is {value:g}: expected"):
+        table().box(row, 0.0)
+
+
+def test_no_scale_leads_beyond_the_domain() -> None:
+    feature = Feature(name="n", kind="integer", lower=-3, upper=5, scale=1e15)
+    perturbation = Perturbation.of_table(Domain.of_table([feature]), np.zeros((1, 1), np.float32))
+    box = perturbation.box(np.zeros((1, 1), np.float32), 1.0)
+    assert (box.lower[0, 0], box.upper[0, 0]) == (-3, 5)

@@ -14,6 +14,7 @@ from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.properties.specification import Property, margins
+from tasks.core.search.answer import Known
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tests.networks import random_network
@@ -142,3 +143,28 @@ def test_what_breaks_only_outside_the_domain_is_proved_where_inputs_can_be_split
     free = Property.robustness(box, 1, 2)
     assert decide(network, free, timeout_seconds=5).verdict is Verdict.FALSIFIED
     assert prop.sha256 != free.sha256
+
+
+def test_a_row_that_a_relation_allows_by_its_decimals_is_not_left_out() -> None:
+    """0.1 * 3 is more than 0.3 in float64; the logits n and 5.5 - n break the label 1 at 3."""
+    network = ReluNetwork((Affine(np.array([[1.0], [-1.0]]), np.array([0.0, 5.5])),))
+    domain = Domain.of_table([Feature(name="n", kind="integer", upper=4)], ["0.1 * n <= 0.3"])
+    perturbation = Perturbation.of_table(domain, np.array([[0], [4]], np.float32))
+    box = perturbation.box(np.array([[2]], np.float32), 0.5)
+    answer = decide(network, Property.robustness(box, 1, 2, domain), timeout_seconds=5)
+    assert (answer.verdict, answer.candidates.tolist()) == (Verdict.FALSIFIED, [[3.0]])
+
+
+def test_a_box_of_which_all_is_known_is_not_asked_about_again() -> None:
+    """Of two choices of a category the first stages have excluded one, and left the other open."""
+    network = ReluNetwork((Affine(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), np.zeros(2)),))
+    features = [Feature(name="a"), Feature(name="kind", kind="category", categories=("x", "y"))]
+    domain = Domain.of_table(features)
+    rows = np.array([[0, 1, 0], [1, 1, 0]], np.float32)
+    perturbation = Perturbation.of_table(domain, rows, most_changes=1)
+    prop = Property.robustness(perturbation.boxes(rows[:1], 0.1)[0], 0, 2, domain)
+    known = Known(np.array([1.0, -np.inf]))
+    answer = decide(network, prop, timeout_seconds=5, known=known)
+    assert (answer.verdict, answer.region) == (Verdict.FALSIFIED, 1)
+    both = decide(network, prop, timeout_seconds=5, known=Known(np.array([1.0, 2.0])))
+    assert (both.verdict, both.margin, both.deployed) == (Verdict.ROBUST, 1.0, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,19 @@ from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
+from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.balls import Sample
-from tasks.core.verification.pairs import TOLERANCE, Requirement
+from tasks.core.verification.pairs import (
+    TOLERANCE,
+    Requirement,
+    are_in_order,
+    pair_property,
+)
 from tasks.core.verification.relational import PairGoal, PairResult, verify_pairs
 from tests.networks import random_network
 from tests.one_process import outcomes_here
@@ -161,6 +168,59 @@ def test_real_features_are_compared_in_order() -> None:
         if result.pair is not None:
             assert result.pair[0][0] < result.pair[1][0]
             assert result.pair[0][1] == result.pair[1][1]
+
+
+@pytest.mark.parametrize("slope", [1e-3, -1e-3])
+def test_a_feature_of_many_whole_numbers_is_decided_in_one_box(slope: float) -> None:
+    features = [Feature(name="n", kind="integer", upper=1e4), Feature(name="other")]
+    domain = Domain.of_table(features)
+    table = Perturbation.of_table(domain, np.array([[0, 0], [9, 1]], np.float32))
+    requirement = Requirement("n", "up", 1)
+    center = np.array([5, 0.5], np.float32)
+    assert len(pair_property(table, center, 0.1, requirement, 2).unsafe) == 1
+    network = ReluNetwork((Affine(np.array([[0.0, 0.0], [slope, 1.0]]), np.zeros(2)),))
+    sample = Sample(np.array([0]), center[None], np.array([0]), table)
+    (result,) = verify_pairs(
+        NumpyRuntime(network), network, sample, [0.1], [requirement], GOAL, RESOURCES
+    )
+    assert result.verdict is (Verdict.ROBUST if slope > 0 else Verdict.FALSIFIED)
+    if result.pair is not None:
+        first, other = result.pair
+        assert first[0] < other[0]
+        assert domain.contains(np.stack(result.pair)).all()
+
+
+def test_verdicts_are_stored_for_the_columns_and_relations_asked_about(tmp_path: Path) -> None:
+    """Both features have the same values, and the decision depends on one of them alone."""
+    network = ReluNetwork((Affine(np.array([[0.0, 0.0], [0.0, 1.0]]), np.array([0.5, 0])),))
+    verdicts = []
+    with VerdictStore(tmp_path / "verdicts.db") as store:
+        for names in (("a", "b"), ("b", "a")):
+            features = [Feature(name=name, kind="integer", upper=3, scale=1) for name in names]
+            domain = Domain.of_table(features)
+            table = Perturbation.of_table(domain, np.zeros((1, 2), np.float32), "absolute")
+            sample = Sample(np.array([0]), np.ones((1, 2), np.float32), np.array([0]), table)
+            (result,) = verify_pairs(
+                NumpyRuntime(network),
+                network,
+                sample,
+                [1.0],
+                [Requirement("a", "same")],
+                GOAL,
+                RESOURCES,
+                store=store,
+            )
+            verdicts.append(result.verdict)
+    assert verdicts == [Verdict.ROBUST, Verdict.FALSIFIED]
+
+
+def test_pairs_in_the_wrong_order_break_nothing() -> None:
+    up, same = Requirement("late", "up", 1), Requirement("late", "same")
+    one, two = np.ones(1, np.float32), np.full(1, 2, np.float32)
+    assert are_in_order(up, one, two)
+    assert are_in_order(up, one, one)
+    assert not are_in_order(up, two, one)
+    assert are_in_order(same, two, one)
 
 
 @pytest.mark.parametrize(

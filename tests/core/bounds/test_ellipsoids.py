@@ -1,0 +1,50 @@
+"""Linear bounds over L2 balls: exact on linear maps, sound on networks, mostly beyond the box's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.core.arrays import FloatArray
+from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.box import Box, Ellipsoid
+from tests.networks import random_network
+
+
+def bounds(network: ReluNetwork, ball: Box) -> FloatArray:
+    hidden = preactivation_bounds(network, ball, "crown")
+    return linear_lower_bounds(network, len(network.layers) - 1, np.eye(3), hidden, ball)
+
+
+def test_exact_on_linear_maps() -> None:
+    generator = np.random.default_rng(0)
+    network = random_network(generator, (5, 3))
+    center, scales = generator.normal(size=(4, 5)), np.array([1.0, 2.0, 0.0, 0.5, 1.0])
+    everything = Box(np.full((4, 5), -9.0), np.full((4, 5), 9.0))
+    ball = Ellipsoid.within(everything, center, scales, 0.7)
+    norms = np.linalg.norm(network.layers[0].weight * scales, axis=1)
+    exact = network(center) - 0.7 * norms
+    found = bounds(network, ball)
+    assert (found <= exact).all()
+    np.testing.assert_allclose(found, exact, rtol=1e-9)
+
+
+def test_sound_and_mostly_better_than_the_box() -> None:
+    generator = np.random.default_rng(1)
+    better = 0
+    for _ in range(30):
+        network = random_network(generator, (6, 8, 5, 3))
+        center = generator.uniform(-0.5, 0.5, size=(3, 6))
+        scales = generator.uniform(0, 1, 6) * (generator.random(6) < 0.8)
+        domain = Box(np.full((3, 6), -0.6), np.full((3, 6), 0.6))
+        ball = Ellipsoid.within(domain, center, scales, 0.5)
+        found = bounds(network, ball)
+        directions = generator.normal(size=(3, 400, 6))
+        directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+        points = center[:, None] + 0.5 * directions * scales
+        points = np.clip(points, ball.lower[:, None], ball.upper[:, None])
+        for row in range(3):
+            assert (found[row] <= network(points[row]).min(axis=0)).all()
+        box = bounds(network, Box(ball.lower, ball.upper))
+        better += (found > box + 1e-6).sum()
+    assert better > 100
