@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tasks.core.training.loop import EpochMetrics
 
 CHECKPOINTS = Path("checkpoints")  # of this project folder
-CHECKPOINT_VERSION = "2"  # changes whenever a training's weights could: old states are not used
+CHECKPOINT_VERSION = "3"  # changes whenever a training's weights could: old states are not used
 
 
 class CleanMeasures(BaseModel):

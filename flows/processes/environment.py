@@ -71,7 +71,10 @@ def _hide_prefect_password() -> None:
 def load_keras() -> None:
     """Imports Keras, which takes seconds, as quietly as `prepare` was asked to make the libraries.
 
-    Flows call it where the first of their tasks trains or loads a Keras model.
+    Flows call it where the first of their tasks trains or loads a Keras model. Operations follow
+    each other from then on, on as many cores as there are each: where TensorFlow runs several at
+    once, sums round as they happen to be scheduled, `enable_op_determinism` or not, and the same
+    seed gives other weights.
     """
     if "keras" in sys.modules:
         return
@@ -80,6 +83,7 @@ def load_keras() -> None:
     with silenced_stderr() if quiet else nullcontext():
         import keras
         import tensorflow as tf
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     if quiet:
         keras.config.disable_interactive_logging()
         tf.get_logger().setLevel("ERROR")

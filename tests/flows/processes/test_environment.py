@@ -54,6 +54,15 @@ def test_what_a_worker_imports_switches_nothing() -> None:
     assert in_a_new_process(code).stdout == "False True\n"
 
 
+def test_operations_of_keras_models_follow_each_other() -> None:
+    """Several at once would round a training's sums as they happen to be scheduled."""
+    code = (
+        "from flows.processes import environment; environment.load_keras(); "
+        "import tensorflow as tf; print(tf.config.threading.get_inter_op_parallelism_threads())"
+    )
+    assert in_a_new_process(code).stdout == "1\n"
+
+
 def test_a_spawned_process_leaves_ctrl_c_to_the_command() -> None:
     code = "import flows.command.cli; raise {}"
     marked = "--multiprocessing-fork"
