@@ -72,7 +72,7 @@ def fgsm(
     if data.domain.is_table:
         row_figures.adversarial_rows(examples, data.domain, data.class_names, figure)
     else:
-        figures.adversarial_examples(examples, figure)
+        figures.adversarial_examples(examples, data.class_names, figure)
     log.files("figures", figure)
     return _save(run.folder / "attacks" / "fgsm.npz", predictions=predictions, clean=clean)
 

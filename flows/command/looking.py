@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from flows.command.verify_command import model_path
+from flows.command.verify_command import MLFLOW_URIS, model_path
 from flows.configuration import describe
 from tasks.core.data.datasets import Extent
 from tasks.core.data.sources import SOURCES
@@ -28,7 +30,7 @@ def look_at_settings(*runs: Settings) -> None:
             cluster that does not answer.
     """
     for settings in runs:
-        settings.training.check_data(extent_of(settings.data).input_shape)
+        settings.training.check_data(extent_of(settings.data))
         _look_at_questions(settings)
 
 
@@ -75,6 +77,13 @@ def look_at_evaluation(model: str, settings: Settings) -> Path:
     return file.absolute()
 
 
+def short_name(model: str) -> str:
+    """What tables call a model: its file's name, of `models:/net/3` and `models:/net@best` both."""
+    if model.startswith(MLFLOW_URIS):
+        return re.sub(r"[/@]+", "-", model.partition(":/")[2].strip("/"))
+    return Path(model).stem
+
+
 def data_named(dataset: str) -> DataSettings:
     """Of a dataset, schema or file by its name; raises `CertiflowError` when it is none."""
     try:
@@ -86,8 +95,9 @@ def data_named(dataset: str) -> DataSettings:
 def extent_of(data: DataSettings) -> Extent:
     """Of a dataset by name without its files, which may not be here yet."""
     if data.dataset in SOURCES:
-        data.positive_label(SOURCES[data.dataset].class_names)
-        return SOURCES[data.dataset].extent
+        source = SOURCES[data.dataset]
+        asked = data.positive_label(source.class_names)
+        return source.extent if asked is None else replace(source.extent, positive=asked)
     return data.load().extent
 
 

@@ -62,7 +62,7 @@ def evaluate(
     """Attack, verify and register a model that was trained elsewhere: a version like any other."""
     begin(verbose=verbose, json=json)
 
-    from flows.command.looking import look_at_evaluation
+    from flows.command.looking import look_at_evaluation, short_name
     from flows.configuration import load_settings_aloud
     from flows.processes.session import prefect_api
 
@@ -72,7 +72,7 @@ def evaluate(
     with prefect_api("flows.evaluation"):
         from flows.evaluation import evaluation_flow
 
-        summary = evaluation_flow(settings, file, name or Path(model).stem, fresh)
+        summary = evaluation_flow(settings, file, name or short_name(model), fresh)
 
     from flows.command.summary import show
 

@@ -16,11 +16,15 @@ from tasks.core.properties.perturbation import Perturbation
 
 @dataclass(frozen=True)
 class Extent:
-    """How much a dataset holds: what a model, and a sample of its test set, must fit."""
+    """How much a dataset holds: what a model, its training and a sample of the test set must fit.
+
+    `positive` is the class whose recall counts.
+    """
 
     input_shape: tuple[int, ...]
     num_classes: int
     test_size: int
+    positive: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Dataset:
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.input_shape, self.num_classes, len(self.test_labels))
+        return Extent(self.input_shape, self.num_classes, len(self.test_labels), self.positive)
 
     @cached_property
     def sha256(self) -> str:

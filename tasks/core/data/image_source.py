@@ -39,7 +39,6 @@ class ImageSource:
     extent: Extent
     card: DataCard
     class_names: tuple[str, ...]
-    positive: int | None = None
     is_table = False
 
     def read(self, name: str, folder: Path, scale: Scale, most_changes: int) -> Dataset:
@@ -50,7 +49,7 @@ class ImageSource:
             (_pixels(train_images), train_labels.astype(np.int64)),
             (_pixels(test_images), test_labels.astype(np.int64)),
             self.class_names,
-            self.positive,
+            self.extent.positive,
             self.card,
         )
 

@@ -196,7 +196,7 @@ SOURCES: dict[str, Source] = {
                 ("https://zenodo.org/records/10519652/files/pneumoniamnist.npz?download=1",),
             ),
         ),
-        Extent((28, 28), 2, 624),
+        Extent((28, 28), 2, 624, positive=1),
         DataCard(
             "CC BY 4.0; not intended for clinical use",
             "Yang et al. 2023, MedMNIST v2, doi 10.1038/s41597-022-01721-8; "
@@ -204,7 +204,6 @@ SOURCES: dict[str, Source] = {
             ("the published validation images are among the training images",),
         ),
         class_names=("normal", "pneumonia"),
-        positive=1,
     ),
     "digits": Digits(),
     "credit": TableSource("credit"),

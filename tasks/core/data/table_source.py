@@ -66,7 +66,9 @@ class TableSource:
     def extent(self) -> Extent:
         """What it holds, known without its files."""
         schema = self.schema
-        return Extent(schema.domain.shape, len(schema.classes), schema.test_rows)
+        return Extent(
+            schema.domain.shape, len(schema.classes), schema.test_rows, schema.positive_label
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +118,9 @@ class AdversarialExamples:
     confidences: Float32Array
 
 
-def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
+def adversarial_examples(
+    examples: AdversarialExamples, class_names: Sequence[str], path: Path
+) -> None:
     """A row per image: the clean image, then the change and the adversarial image per epsilon.
 
     Below the changes is their scale, from -epsilon to epsilon: it differs by column.
@@ -128,9 +131,9 @@ def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
     *rows, scales = figure.subplots(count + 1, columns, squeeze=False, height_ratios=heights)
     axes = np.array(rows)
     for row, label in enumerate(examples.labels):
-        axes[row, 0].set_ylabel(f"label {label}", fontsize=9)
+        axes[row, 0].set_ylabel(class_names[label], fontsize=9)
     for index, epsilon in enumerate(examples.epsilons):
-        _attacked(axes[:, 2 * index], examples, index)
+        _attacked(axes[:, 2 * index], examples, class_names, index)
         scales[2 * index].remove()
         if epsilon > 0:
             _changes(figure, axes[:, 2 * index - 1], scales[2 * index - 1], examples, index)
@@ -140,14 +143,19 @@ def adversarial_examples(examples: AdversarialExamples, path: Path) -> None:
     save(figure, path)
 
 
-def _attacked(panels: NDArray[np.object_], examples: AdversarialExamples, index: int) -> None:
+def _attacked(
+    panels: NDArray[np.object_],
+    examples: AdversarialExamples,
+    class_names: Sequence[str],
+    index: int,
+) -> None:
     epsilon = examples.epsilons[index]
     panels[0].set_title(f"ε = {epsilon:g}" if epsilon > 0 else "clean", fontsize=10)
     for row, panel in enumerate(panels):
         predicted = examples.predictions[index, row]
         panel.imshow(examples.points[index, row], cmap="gray", vmin=0, vmax=1)
         panel.set_xlabel(
-            f"{predicted} ({examples.confidences[index, row]:.0%})",
+            f"{class_names[predicted]} ({examples.confidences[index, row]:.0%})",
             fontsize=9,
             color="tab:green" if predicted == examples.labels[row] else "tab:red",
         )

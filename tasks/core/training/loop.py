@@ -81,7 +81,19 @@ def train(
     if settings.restore_best_epoch or warning:
         best_epoch = state.best_epoch
         loop.model.set_weights(state.best_weights)
+    if dataset.positive is not None:
+        decide_from(loop.model, dataset.positive, settings.decision_threshold)
     return TrainedModel(loop.model, state.history, best_epoch, warning)
+
+
+def decide_from(model: keras.Sequential, positive: int, probability: float) -> None:
+    """Has a model of two classes say `positive` where its softmax exceeds `probability`.
+
+    p > t exactly where z_positive - z_other > log(t / (1 - t)): the last layer's bias takes it.
+    """
+    kernel, bias = model.layers[-1].get_weights()
+    bias[positive] -= np.log(probability / (1 - probability))
+    model.layers[-1].set_weights([kernel, bias])
 
 
 def shifted(inputs: Inputs, pixels: int, generator: np.random.Generator) -> Inputs:
@@ -115,7 +127,7 @@ class _Loop:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-        settings.check_data(dataset.input_shape)
+        settings.check_data(dataset.extent)
         self.settings, self.seed = settings, seed
         order = np.random.default_rng(seed).permutation(len(dataset.train_labels))
         held_out, used = np.split(order, [round(settings.validation_fraction * len(order))])

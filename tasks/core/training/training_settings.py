@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.core.data.datasets import Extent
 from tasks.core.errors import CertiflowError
 from tasks.core.training.architectures import Architecture, describe
 
@@ -14,6 +15,7 @@ ATTACKED: tuple[Defence, ...] = ("fgsm", "pgd", "trades")
 CERTIFIED: tuple[Defence, ...] = ("ibp", "crown_ibp", "sabr")
 
 IMAGE_AXES = (2, 3)  # without channels, and with them
+HALF = 0.5  # the probability at which the greater of two logits decides
 
 MAX_EPSILON = 0.5  # beyond it every pixel can be moved to one grey, and all images to one
 
@@ -40,6 +42,8 @@ class TrainingSettings(BaseModel):
             training inputs; images never do.
         batch_normalisation: between the layers of `dense` and their ReLUs; folded for proofs.
         class_weights: `balanced` gives every class the same share of the loss, clean and robust.
+        decision_threshold: the probability of `data.positive`, one of two classes, above which the
+            trained model decides for it; a part of the model, and of all that is asked of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -62,6 +66,7 @@ class TrainingSettings(BaseModel):
     normalise: bool = True
     batch_normalisation: bool = False
     class_weights: Literal["none", "balanced"] = "none"
+    decision_threshold: float = Field(default=HALF, gt=0, lt=1)
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     restore_best_epoch: bool = False
 
@@ -126,11 +131,17 @@ class TrainingSettings(BaseModel):
                 raise ValueError(f"{name} needs a validation_fraction above 0")
         return self
 
-    def check_data(self, input_shape: tuple[int, ...]) -> None:
-        """Raises `CertiflowError` where a setting needs images and one input's shape is none's."""
-        if len(input_shape) in IMAGE_AXES:
+    def check_data(self, data: Extent) -> None:
+        """Raises `CertiflowError` where a setting needs images, or a positive class, without."""
+        is_of_two = data.num_classes == 2 and data.positive is not None
+        if self.decision_threshold != HALF and not is_of_two:
+            raise CertiflowError(
+                f"training.decision_threshold is {self.decision_threshold:g}: it is a probability "
+                "of the positive one of two classes: set data.positive, or leave it out"
+            )
+        if len(data.input_shape) in IMAGE_AXES:
             return
-        shape = f"inputs of shape {input_shape} are rows of a table"
+        shape = f"inputs of shape {data.input_shape} are rows of a table"
         if self.architecture != "dense":
             raise CertiflowError(
                 f"training.architecture is {self.architecture}, which needs images; {shape}: "

@@ -201,7 +201,7 @@ def test_breast_cancer(tmp_path: Path) -> None:
     data = loaded("breast_cancer", tmp_path)
     train, test = counts(data)
     assert np.add(train, test).tolist() == [212, 357]
-    assert data.extent == Extent((30,), 2, 114)
+    assert data.extent == Extent((30,), 2, 114, positive=0)
     assert data.class_names[data.positive or 0] == "malignant"
     assert data.domain.contains(np.concatenate([data.train_inputs, data.test_inputs])).all()
 

@@ -110,7 +110,8 @@ def test_changes_stand_with_their_epsilon_and_a_scale(drawn: list[Figure]) -> No
         predictions=np.array([[3, 4], [3, 4], [3, 5]]),
         confidences=np.full((3, 2), 0.9, dtype=np.float32),
     )
-    figures.adversarial_examples(examples, Path("unused"))
+    names = tuple("abcdef")
+    figures.adversarial_examples(examples, names, Path("unused"))
     (figure,) = drawn
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["clean", "change, ε = 0.05", "ε = 0.05", "change, ε = 0.3", "ε = 0.3"]
@@ -119,5 +120,8 @@ def test_changes_stand_with_their_epsilon_and_a_scale(drawn: list[Figure]) -> No
         ["-0.05", "0", "0.05"],
         ["-0.3", "0", "0.3"],
     ]
+    images = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_ylabel() for axes in images if axes.get_ylabel()] == ["d", "e"]
+    assert [axes.get_xlabel() for axes in images if axes.get_xlabel()].count("f (90%)") == 1
     rows = {round(axes.get_position().y0, 6) for axes in figure.axes if axes.images}
     assert len(rows) == 2  # the panels of an image are on one line

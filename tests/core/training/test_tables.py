@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from tasks.core.data.datasets import Dataset
+from tasks.core.data.datasets import Dataset, Extent
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.properties.domain import Domain, Feature
@@ -56,10 +57,10 @@ def table(rare: float = 0.5) -> Dataset:
 )
 def test_what_needs_images_is_refused_for_tables(changes: dict[str, Any], message: str) -> None:
     settings = TrainingSettings(**changes)
-    settings.check_data((28, 28))
-    settings.check_data((32, 32, 3))
+    settings.check_data(Extent((28, 28), 10, 100))
+    settings.check_data(Extent((32, 32, 3), 10, 100))
     with pytest.raises(CertiflowError, match=message):
-        settings.check_data((3,))
+        settings.check_data(Extent((3,), 2, 100))
     with pytest.raises(CertiflowError, match=message):
         trained(table(), **changes)
 
@@ -117,3 +118,24 @@ def test_balanced_classes_are_found_more_often() -> None:
         predictions = np.asarray(result.model(data.train_inputs)).argmax(axis=1)
         found[class_weights] = predictions[data.train_labels == 1].mean()
     assert found["balanced"] > found["none"]
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.7])
+def test_the_model_says_positive_above_the_threshold(threshold: float) -> None:
+    """Of the probabilities that the same training gives without one."""
+    data = replace(table(), positive=1)
+    plain = np.asarray(trained(data, epochs=2).model(data.test_inputs))
+    moved = np.asarray(
+        trained(data, epochs=2, decision_threshold=threshold).model(data.test_inputs)
+    )
+    probability = np.asarray(keras.ops.softmax(plain))[:, 1]
+    assert 0 < (probability > threshold).sum() < len(plain)
+    np.testing.assert_array_equal(moved.argmax(axis=1) == 1, probability > threshold)
+
+
+@pytest.mark.parametrize("data", [Extent((3,), 2, 100), Extent((3,), 3, 100, positive=1)])
+def test_a_threshold_needs_the_positive_one_of_two_classes(data: Extent) -> None:
+    settings = TrainingSettings(decision_threshold=0.2)
+    settings.check_data(Extent((3,), 2, 100, positive=1))
+    with pytest.raises(CertiflowError, match=r"decision_threshold is 0\.2: .* set data\.pos"):
+        settings.check_data(data)
