@@ -141,11 +141,11 @@ def _labels(column: pd.Series, source: str, schema: Schema) -> IntArray:
 def _values(column: pd.Series, feature: Feature, source: str) -> FloatArray:
     """A feature's values, of a category their place; nan where a cell is empty."""
     if feature.kind == "category":
-        found = words(column, feature.categories)
-        places = {word: place for place, word in enumerate(feature.categories)}
+        found = words(column, feature.cells)
+        places = {word: place for place, word in enumerate(feature.cells)}
         values = found.map(places).to_numpy(dtype=np.float64, na_value=np.nan)
         unseen = np.isnan(values) & found.notna().to_numpy()
-        _refuse(unseen, column, source, f"one of {_listed(feature.categories)}")
+        _refuse(unseen, column, source, f"one of {_listed(feature.cells)}")
         return values
     values, bad = numbers(column, truth=feature.kind == "binary")
     _refuse(bad, column, source, f"a number (kind: {feature.kind})")

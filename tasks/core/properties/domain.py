@@ -41,6 +41,7 @@ class Feature(BaseModel):
         lower, upper: the least and the greatest value that there can be, in `unit`.
         mutable: whether an attacker can change it, upwards, downwards or both (`direction`).
         scale: how far it moves at epsilon 1, in `unit`; None: by the rule for all features.
+        values: what the table's cells say, where they are codes that `categories` name in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class Feature(BaseModel):
     unit: str = ""
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     categories: tuple[Word, ...] = ()
+    values: tuple[Word, ...] = ()
 
     @model_validator(mode="after")
     def _is_one(self) -> Feature:
@@ -62,8 +64,14 @@ class Feature(BaseModel):
                 f"{self.name} is a {self.kind} with {len(self.categories)} categories: a category "
                 "has some, others have none"
             )
-        if len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"{self.name} has a category twice: name each once")
+        if self.values and len(self.values) != len(self.categories):
+            raise ValueError(
+                f"{self.name} has {len(self.values)} values for {len(self.categories)} categories: "
+                "expected one for each, in the same order"
+            )
+        for named in (self.categories, self.values):
+            if len(set(named)) < len(named):
+                raise ValueError(f"{self.name} has a category twice: name each once")
         if self.lower > self.upper:
             raise ValueError(
                 f"{self.name} has lower {self.lower:g} above upper {self.upper:g}: exchange them"
@@ -89,6 +97,11 @@ class Feature(BaseModel):
     def is_whole(self) -> bool:
         """Whether its columns hold whole numbers only."""
         return self.kind != "real"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What a table's cells say, by category."""
+        return self.values or self.categories
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -67,6 +67,18 @@ def test_numbers_are_words_of_classes_and_categories(tmp_path: Path) -> None:
         ({"classes": ["kept", {"name": "left", "values": ["kept"]}]}, "class 'kept' stands twice"),
         ({"classes": [True, False]}, "classes.0 is True: put it in quotes"),
         ({"features": [{"name": "a", "kind": "category", "categories": [True]}]}, "in quotes"),
+        (
+            {"features": [{"name": "a", "kind": "category", "categories": [1, 2], "values": [3]}]},
+            "a has 1 values for 2 categories: expected one for each, in the same order",
+        ),
+        (
+            {
+                "features": [
+                    {"name": "a", "kind": "category", "categories": [1, 2], "values": [3, 3]}
+                ]
+            },
+            "a has a category twice",
+        ),
         ({"positive": "lost"}, "positive is 'lost': expected one of kept, left"),
         ({"missing": "drop"}, "missing is 'drop'"),
         ({"test_share": 1}, "test_share is 1: .*less than 1"),

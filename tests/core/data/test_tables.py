@@ -265,6 +265,24 @@ def test_a_category_may_be_called_as_an_empty_cell(tmp_path: Path) -> None:
     assert data.train_inputs[:, 2].sum() + data.test_inputs[:, 2].sum() == 1
 
 
+def test_categories_name_the_codes_of_a_file(tmp_path: Path) -> None:
+    """In relations and in all that people read; cells are the codes."""
+    content = csv_of(cells(region={row: "12"[row % 2] for row in range(20)}))
+    named = {"name": "region", "kind": "category", "categories": ["north", "south"]}
+    features = [named | {"values": [2, 1]}, {"name": "age", "lower": 0, "upper": 100}]
+    relations = ["region[south] <= 1"]
+    data = read(tmp_path, content, features=features, relations=relations)
+    rows = np.concatenate([data.train_inputs, data.test_inputs])
+    assert rows[:, :2].sum(axis=0).tolist() == [10, 10]
+    assert data.domain.decoded(np.array([1, 0, 30])) == {"region": "north", "age": 30}
+    with pytest.raises(CertiflowError, match="region is '3': expected one of 2, 1"):
+        read(
+            tmp_path,
+            csv_of(cells(region={0: "3"} | dict.fromkeys(range(1, 20), "1"))),
+            features=features,
+        )
+
+
 def test_limits_are_values_too(tmp_path: Path) -> None:
     data = read(tmp_path, csv_of(cells(age={0: "18", 1: "99"}, balance={0: "0", 1: "1000"})))
     inputs = np.concatenate([data.train_inputs, data.test_inputs])
