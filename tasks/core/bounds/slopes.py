@@ -7,7 +7,8 @@ before a layer's D, low = min(a, 0) and high = max(b, 0), what comes out of it l
 
     (low high - low t) / (high - low)   and   (high t - low high) / (high - low),
 
-lines that go backwards through the layers as CROWN's do. Bounds on the outputs of two points must
+lines that go backwards through the layers as CROWN's do (Shi et al. 2022, "Efficiently Computing
+Local Lipschitz Constants of Neural Networks via Bound Propagation", do so for norms). Bounds on the outputs of two points must
 tell apart what lies as close as it likes; a bound on the slope need not.
 """
 
@@ -25,6 +26,7 @@ from tasks.core.bounds.rounding import HUGE, UNDERFLOW, gamma
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 
+_Lines = tuple[FloatArray, FloatArray, FloatArray, FloatArray]  # the next four of a `_Step`
 EXTRA = 16  # roundings of an interval's ends, a line and a sum of constants, beside those of W
 
 
@@ -98,7 +100,7 @@ def _forward(
     """A step for each layer, by intervals."""
     along, none = np.zeros((2, count, network.num_inputs))
     along[:, column] = 1
-    steps = [_step(network.layers[0], Bounds(along, along), (none,) * 4)]
+    steps = [_step(network.layers[0], Bounds(along, along), (none, none, none, none))]
     for depth, (bounds, linear) in enumerate(zip(hidden, network.linear, strict=True)):
         before = _affine(network.layers[depth], steps[-1])
         is_open = bounds.unstable(linear)
@@ -115,7 +117,7 @@ def _forward(
     return steps
 
 
-def _step(layer: Affine, slopes: Bounds, lines: tuple[FloatArray, ...]) -> _Step:
+def _step(layer: Affine, slopes: Bounds, lines: _Lines) -> _Step:
     factor = gamma(sum(layer.matrix.shape) + EXTRA)
     rounding = factor * layer.absolute.matrix.forward(slopes.magnitude) + UNDERFLOW
     if not layer.magnitude < HUGE:
