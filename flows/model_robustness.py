@@ -63,7 +63,9 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
             found["radius"] = pd.read_csv(table.verified_path()).to_dict("records")
         if settings.global_robustness is not None:
             table = global_robustness(dataset, model, settings.global_robustness, *rest)
-            found["global_robustness"] = pd.read_csv(table.verified_path()).to_dict("records")
+            found["global_robustness"] = pd.read_csv(
+                table.verified_path(), dtype={"class": str}, keep_default_na=False
+            ).to_dict("records")
         summary = ModelSummary(
             run_id=run.ref.run_id,
             run_name=run.ref.name,

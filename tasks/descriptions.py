@@ -174,7 +174,7 @@ def of_answers(
                 ("class", "verdict", "found", "proved below"),
                 (
                     (
-                        row["label"],
+                        row["class"],
                         row["verdict"],
                         f"{row['largest_difference']:.4f}",
                         f"{row['epsilon_proved']:.4f}",

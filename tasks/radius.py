@@ -11,7 +11,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
-from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
 from tasks.settings import GlobalSettings, RadiusSettings
@@ -119,34 +118,34 @@ def global_robustness(
     run: RunRef,
     fresh: bool = False,
 ) -> ArtifactRef:
-    """How much each class's score can change within delta, over a domain: the table."""
+    """How much each class's score can change within delta, over a domain: the table.
+
+    The pair of the greatest change is stored; of a table it is told in words.
+    """
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models import loading
     from tasks.core.verification import global_robustness as core
     from tasks.core.verification.difference_search import DifferenceGoal
+    from tasks.core.verification.near_pairs import near_pairs
 
     loaded, log, data = loading.load_artifact(model), Run(run), load(dataset)
     sample_for(loaded, data, 1, seed)  # the shapes must fit
-    if data.domain.is_table:
-        raise CertiflowError(
-            f"{data.name} is a table: global robustness is asked of images; use verify or radius"
-        )
-    mean = data.train_inputs.mean(axis=0, dtype=np.float64)
     goal = DifferenceGoal(
         settings.epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
+    pairs = near_pairs(data, settings.domain_radius, settings.delta)
     with (
         console.stage("global", data.num_classes) as progress,
         VerdictStore(PROJECT_STORE) as store,
     ):
 
         def on_result(result: ClassResult) -> None:
-            progress.advance(note=f"class {result.label}: {result.epsilon:.3f} proved")
+            name = data.class_names[result.label]
+            progress.advance(note=f"class {name}: {result.epsilon:.3f} proved")
 
         results = core.global_robustness(
             loaded.network,
-            data.perturbation.box(mean[None], settings.domain_radius),
-            settings.delta,
+            pairs,
             goal,
             settings.resources,
             runtime=loaded.runtime,
@@ -154,27 +153,45 @@ def global_robustness(
             fresh=fresh,
             on_result=on_result,
         )
+    _log_differences(log, results)
     table = pd.DataFrame(
         {
             "label": result.label,
+            "class": data.class_names[result.label],
             "verdict": result.verdict.value,
             "epsilon_proved": result.epsilon,
             "largest_difference": result.largest_difference,
             "decided_by": result.decided_by.value,
             "seconds": round(result.seconds, 3),
             "reason": result.reason,
+            "pair": "" if result.pair is None else "; ".join(data.domain.moves(*result.pair)),
         }
         for result in results
     )
-    log.metrics(
-        {
-            f"global/{column}_class_{row['label']}": row[column]
-            for row in table.to_dict("records")
-            for column in ("epsilon_proved", "largest_difference")
-            if np.isfinite(row[column])
-        }
-    )
     return _logged_table(log, table, "global_robustness")
+
+
+def _log_differences(log: Run, results: list[ClassResult]) -> None:
+    """Metrics of each class, and the pair with the greatest change that was found of its score."""
+    for result in results:
+        measured = {
+            "epsilon_proved": result.epsilon,
+            "largest_difference": result.largest_difference,
+        }
+        log.metrics(
+            {
+                f"global/{name}_class_{result.label}": value
+                for name, value in measured.items()
+                if np.isfinite(value)
+            }
+        )
+        if result.pair is not None:
+            path = log.ref.folder / "counterexamples" / f"global_class_{result.label}.npz"
+            with written_atomically(path) as temporary:
+                np.savez_compressed(
+                    temporary, allow_pickle=False, first=result.pair[0], second=result.pair[1]
+                )
+            log.files("counterexamples", path)
 
 
 def _logged_table(log: Run, table: pd.DataFrame, name: str) -> ArtifactRef:

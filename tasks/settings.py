@@ -209,8 +209,11 @@ class RadiusSettings(Effort):
 class GlobalSettings(Effort):
     """How much any score may change between two inputs of a domain that lie near each other.
 
-    The domain is the box of half-width `domain_radius` around the mean training image, within
-    [0, 1]; `epsilon` None asks for the least one that can be proved.
+    The domain is the box around the mean training image, or a typical row (means, whole numbers
+    rounded, the most frequent categories, which stay), of half-width `domain_radius` times each
+    feature's scale, within its bounds; a pixel's scale is 1. The two inputs differ by at most
+    `delta` times the scale, and only in what is mutable: other numbers are anywhere in the domain,
+    but the same in both. `epsilon` None asks for the least one that can be proved.
     """
 
     delta: float = Field(default=0.01, gt=0, le=1)

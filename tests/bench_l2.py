@@ -51,7 +51,7 @@ def main() -> None:
             proved = np.zeros(len(rows), dtype=bool)
             for start in range(0, len(rows), BATCH):
                 centers = rows[start : start + BATCH]
-                box = Perturbation(data.domain, scales, scales).box(centers, radius)
+                box = Perturbation(data.domain, scales, scales, scales).box(centers, radius)
                 ball = Ellipsoid.within(box, centers, scales, radius)
                 hidden = preactivation_bounds(network, ball, "crown")
                 labels = [data.positive] * len(centers)

@@ -15,6 +15,7 @@ from tasks.core.data.datasets import Extent
 from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
+from tasks.core.verification.near_pairs import near_pairs
 from tasks.core.verification.pairs import required
 from tasks.settings import DataSettings, Effort, ModelSettings, Settings
 
@@ -35,15 +36,16 @@ def look_at_settings(*runs: Settings) -> None:
 
 
 def look_at_model(
-    model: str, data: str, seed: int, sections: dict[str, Any]
+    model: str, data: dict[str, Any], seed: int, sections: dict[str, Any]
 ) -> tuple[ModelSettings, Path]:
-    """The settings for the `sections` of `ModelSettings` asked, and the model's file.
+    """The settings for the `sections` of `ModelSettings` asked, of `DataSettings`, and the file.
 
     Raises:
-        CertiflowError: a value out of range, named; as `look_at_settings`; there is no such model,
-            it cannot be read or verified, or it has other inputs or outputs than the dataset.
+        CertiflowError: a value out of range, named; as `look_at_settings`; no two inputs differ
+            that global robustness is asked of; there is no such model, it cannot be read or
+            verified, or it has other inputs or outputs than the dataset.
     """
-    values = {"model": model, "seed": seed, "data": {"dataset": data}} | sections
+    values = {"model": model, "seed": seed, "data": data} | sections
     try:
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
@@ -52,6 +54,7 @@ def look_at_model(
     for section in (settings.verification, settings.radius):
         if section is not None:
             _check_samples("--samples", section.samples, name, extent)
+    _check_pairs(settings)
     _check_folder(settings.tracking.output)
     _check_clusters(settings.verification, settings.radius, settings.global_robustness)
     file = model_path(model)
@@ -84,12 +87,16 @@ def short_name(model: str) -> str:
     return Path(model).stem
 
 
-def data_named(dataset: str) -> DataSettings:
-    """Of a dataset, schema or file by its name; raises `CertiflowError` when it is none."""
+def data_named(dataset: str, **moves: Any) -> DataSettings:
+    """Of a dataset, schema or file by its name, and how its rows may move.
+
+    Raises `CertiflowError` when it is none, or has no such moves.
+    """
     try:
-        return DataSettings(dataset=dataset)
+        return DataSettings(dataset=dataset, **moves)
     except ValidationError as error:
-        raise CertiflowError("; ".join(f"--data: {describe(e)}" for e in error.errors())) from error
+        said = [describe(detail).removeprefix("settings: ") for detail in error.errors()]
+        raise CertiflowError("; ".join(f"--data: {each}" for each in said)) from error
 
 
 def extent_of(data: DataSettings) -> Extent:
@@ -119,6 +126,13 @@ def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:
         raise CertiflowError(
             f"{key} is {samples}: expected at most {data.test_size}, the size of {name}'s test set"
         )
+
+
+def _check_pairs(settings: ModelSettings) -> None:
+    """Of data of the user's own, whose features may be such that no two inputs differ."""
+    asked = settings.global_robustness
+    if asked is not None and settings.data.dataset not in SOURCES:
+        near_pairs(settings.data.load(), asked.domain_radius, asked.delta)
 
 
 def _check_folder(folder: Path) -> None:

@@ -11,6 +11,8 @@ from flows.command.summary import short, show_verdicts
 from tasks.records import ModelSummary
 from tasks.tracking import way_to
 
+MOST_TOLD = 5  # features of a pair on the screen; the table has all
+
 
 def show(summary: ModelSummary) -> None:
     """Prints what was found to stdout."""
@@ -22,6 +24,9 @@ def show(summary: ModelSummary) -> None:
         console.print(_radii(summary.radius))
     if summary.global_robustness:
         console.print(_differences(summary.global_robustness))
+        said = _greatest_change(summary.global_robustness)
+        if said:
+            console.print(said, soft_wrap=True, markup=False)
     console.print(f"files       {short(summary.folder)}", soft_wrap=True, markup=False)
     console.print(f"look        {way_to(summary.url)}", soft_wrap=True, markup=False)
 
@@ -49,7 +54,7 @@ def _differences(rows: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
-            str(row["label"]),
+            row["class"],
             row["verdict"],
             f"{row['largest_difference']:.4f}",
             f"{row['epsilon_proved']:.4f}",
@@ -57,3 +62,16 @@ def _differences(rows: list[dict[str, Any]]) -> Table:
             f"{row['seconds']:.1f}",
         )
     return table
+
+
+def _greatest_change(rows: list[dict[str, Any]]) -> str:
+    """Of a table, the pair of the greatest change found, in words: what moves farthest in it."""
+    row = max(rows, key=lambda row: row["largest_difference"])
+    if not row["pair"]:
+        return ""
+    moves = row["pair"].split("; ")
+    rest = [f"{len(moves) - MOST_TOLD} more"] if len(moves) > MOST_TOLD else []
+    said = "; ".join(moves[:MOST_TOLD] + rest)
+    return (
+        f"greatest change: the score of {row['class']} by {row['largest_difference']:.4f}: {said}"
+    )

@@ -42,3 +42,12 @@ Data = Annotated[
     str,
     typer.Option(help="mnist, digits, credit, … or an .npz or schema .yaml file of your own."),
 ]
+ScaleName = Annotated[
+    Literal["range", "std", "absolute"],
+    typer.Option(
+        "--scale", help="Of a table: what a feature moves by at epsilon 1 (see data.scale)."
+    ),
+]
+CategoryChanges = Annotated[
+    int, typer.Option("--category-changes", help="Of a table: categories that may change.", min=0)
+]

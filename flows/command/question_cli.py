@@ -9,12 +9,14 @@ import typer
 
 from flows.command.head import begin, end
 from flows.command.options import (
+    CategoryChanges,
     Cluster,
     Data,
     EngineName,
     Fresh,
     Json,
     Model,
+    ScaleName,
     Seconds,
     Verbose,
     Workers,
@@ -53,6 +55,8 @@ def verify(
     witness_share: Annotated[
         float, typer.Option(help="With --data: of the proofs, shown to Marabou.", min=0, max=1)
     ] = 0.1,
+    scale: ScaleName = "range",
+    category_changes: CategoryChanges = 0,
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -72,6 +76,8 @@ def verify(
         raise typer.BadParameter("--csv and --results go together")
     if (epsilon is None) != (data is None):
         raise typer.BadParameter("--data and --epsilon go together")
+    if data is None and (scale, category_changes) != ("range", 0):
+        raise typer.BadParameter("--scale and --category-changes go with --data")
     begin(verbose=verbose, json=json, results=results)
 
     from flows.command import verify_command
@@ -87,7 +93,8 @@ def verify(
             "workers": workers,
             "cluster": cluster,
         }
-        _ask(model, data, seed, {"verification": section}, fresh, json)
+        asked = {"dataset": data, "scale": scale, "category_changes": category_changes}
+        _ask(model, asked, seed, {"verification": section}, fresh, json)
     elif prop is not None and model is not None:
         verify_command.verify_property(model, prop, timeout, effort, json)
     elif csv is not None and results is not None:
@@ -108,6 +115,8 @@ def predict(
     ] = 2.0,
     workers: Workers = None,
     cluster: Cluster = None,
+    scale: ScaleName = "range",
+    category_changes: CategoryChanges = 0,
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -124,7 +133,7 @@ def predict(
     predict_command.predict(
         model,
         rows,
-        data_named(data),
+        data_named(data, scale=scale, category_changes=category_changes),
         RadiusGoal(max_epsilon, tolerance, timeout),
         effort.resources,
         output,
@@ -146,6 +155,8 @@ def radius(
     seed: Annotated[int, typer.Option(help="Of the sample and the attacks.", min=0)] = 0,
     workers: Workers = None,
     cluster: Cluster = None,
+    scale: ScaleName = "range",
+    category_changes: CategoryChanges = 0,
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -161,17 +172,20 @@ def radius(
         "workers": workers,
         "cluster": cluster,
     }
-    _ask(model, data, seed, {"radius": section}, fresh, json)
+    asked = {"dataset": data, "scale": scale, "category_changes": category_changes}
+    _ask(model, asked, seed, {"radius": section}, fresh, json)
 
 
 def global_robustness(
     model: Model,
     data: Data,
-    delta: Annotated[float, typer.Option(help="L-infinity distance of two inputs.")] = 0.01,
+    delta: Annotated[float, typer.Option(help="How far two inputs may differ, in scales.")] = 0.01,
     epsilon: Annotated[
         float | None, typer.Option(help="Difference of a score; the least provable by default.")
     ] = None,
-    domain_radius: Annotated[float, typer.Option(help="Half-width of the domain.")] = 0.1,
+    domain_radius: Annotated[
+        float, typer.Option(help="Half-width of the domain, in scales.")
+    ] = 0.1,
     tolerance: Annotated[float, typer.Option(help="How near the least epsilon is found.")] = 0.05,
     timeout: Annotated[
         float, typer.Option("--timeout", help="Seconds for each class.", min=0.001, max=1e6)
@@ -179,6 +193,7 @@ def global_robustness(
     seed: Annotated[int, typer.Option(help="Of the attacks.", min=0)] = 0,
     workers: Workers = None,
     cluster: Cluster = None,
+    scale: ScaleName = "range",
     fresh: Fresh = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -194,7 +209,8 @@ def global_robustness(
         "workers": workers,
         "cluster": cluster,
     }
-    _ask(model, data, seed, {"global_robustness": section}, fresh, json)
+    asked = {"dataset": data, "scale": scale}
+    _ask(model, asked, seed, {"global_robustness": section}, fresh, json)
 
 
 def doctor(
@@ -236,7 +252,12 @@ def experiments() -> None:
 
 
 def _ask(
-    model: str, data: str, seed: int, sections: dict[str, Any], fresh: bool, json: Path | None
+    model: str,
+    data: dict[str, Any],
+    seed: int,
+    sections: dict[str, Any],
+    fresh: bool,
+    json: Path | None,
 ) -> None:
     """Runs the flow for the `sections` of `ModelSettings` asked, once model and data are seen."""
     from flows.command.looking import look_at_model

@@ -13,10 +13,12 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.core.data.datasets import Dataset
+from tasks.core.models.loading import load
 from tasks.core.models.runtimes import Classifier
 from tests.command import certiflow, clean_environment, error_of, interpreted, refusal, started
 from tests.flow_project import flow_project
 from tests.flows.command.test_verify_command import stored
+from tests.loans import loans, trained, write_loans
 from tests.property_files import saved_distance
 
 SECONDS = 60.0
@@ -159,9 +161,83 @@ def test_killed_run_goes_on_where_it_was(
     assert {key: after[key] for key in before} == before
 
 
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table of loans, its schema and a model of it."""
+    folder = tmp_path_factory.mktemp("bank")
+    write_loans(folder)
+    trained(loans(folder), epochs=10).save(folder / "bank.keras")
+    return folder
+
+
+def test_global_robustness_of_a_table_is_told_in_its_words(
+    bank: Path, environment: dict[str, str]
+) -> None:
+    asked = ["global-robustness", "--model", "bank.keras", "--data", "loans.yaml"]
+    reach = ["--delta", "0.05", "--domain-radius", "0.2"]
+    result = certiflow(bank, environment, *asked, *reach, *FAST)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(next(bank.glob("runs/global-*/tables/global_robustness.csv")))
+    assert table["class"].tolist() == ["paid", "default"]
+    assert (table["largest_difference"] < table["epsilon_proved"]).all()
+    greatest = table.loc[table["largest_difference"].idxmax()]
+    assert (
+        f"the score of {greatest['class']} by {greatest['largest_difference']:.4f}:"
+        in result.stdout
+    )
+    assert re.search(r"greatest change: .*amount [\d,.]+ → [\d,.]+", result.stdout)
+    data, runtime = loans(bank), load(bank / "bank.keras").runtime
+    scales = (data.train_inputs.max(axis=0) - data.train_inputs.min(axis=0)).astype(float)
+    for row in table.itertuples():
+        path = next(bank.glob(f"runs/global-*/counterexamples/global_class_{row.label}.npz"))
+        with np.load(path, allow_pickle=False) as arrays:
+            both = np.stack([arrays["first"], arrays["second"]])
+        assert data.domain.contains(both).all()
+        change = np.abs(both[1] - both[0])
+        assert (change[:2] <= 0.05 * scales[:2]).all()  # amount and months
+        assert not change[2:].any()  # age and job are no one's to change
+        assert tuple(row.pair.split("; ")) == data.domain.moves(*both)
+        logits = runtime.logits(both.astype(np.float32)).astype(float)
+        assert np.abs(logits[1] - logits[0])[row.label] == pytest.approx(row.largest_difference)
+
+
+def test_scales_of_tables_are_an_option(bank: Path, environment: dict[str, str]) -> None:
+    """An amount moves by one euro at most, and no other number by a whole one."""
+    asked = ["radius", "--model", "bank.keras", "--data", "loans.yaml", "--samples", "4"]
+    result = certiflow(bank, environment, *asked, "--scale", "absolute", *FAST)
+    assert result.returncode == 0, result.stderr
+    table = pd.read_csv(next(bank.glob("runs/radius-*/tables/critical_radius.csv")))
+    right = table[table["falsified"] > 0]
+    assert len(right) > 0
+    assert (right["proved"] == 0.3).all()
+
+
+def test_rows_that_cannot_differ_are_said_before_a_run(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the months may change, which are whole."""
+    schema = (bank / "loans.yaml").read_text()
+    schema = schema.replace("name: amount\n", "name: amount\n  mutable: false\n")
+    (bank / "whole.yaml").write_text(schema)
+    monkeypatch.chdir(bank)
+    before = list(bank.glob("runs/*"))
+    asked = ["global-robustness", "--model", "bank.keras", "--data", "whole.yaml"]
+    told = refusal(monkeypatch, *asked, "--delta", "0.9", "--scale", "absolute")
+    assert "no two rows of the domain differ: choose a greater delta" in told
+    assert list(bank.glob("runs/*")) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            ["radius", "--model", "digits.keras", "--data", "digits", "--category-changes", "1"],
+            "category_changes is 1, but digits is images, whose pixels move alike",
+        ),
+        (
+            ["global-robustness", "--model", "digits.keras", "--data", "digits", "--scale", "std"],
+            "scale is 'std' and category_changes is 0, but digits is images",
+        ),
         (["radius", "--model", "none.keras", "--data", "digits"], "none.keras"),
         (
             ["radius", "--model", "digits.keras", "--data", "digits", "--max-epsilon", "2"],

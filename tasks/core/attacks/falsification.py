@@ -97,15 +97,17 @@ def descend(
     region: UnsafeRegion,
     starts: FloatArray,
     *,
+    domain: Domain | None = None,
     num_steps: int,
     deadline: float = np.inf,
 ) -> tuple[FloatArray, FloatArray]:
     """From each start, shape (n, inputs), the point of least excess met, and that excess (n,).
 
-    Ends with what it has at `deadline`, in seconds of `time.monotonic`.
+    In a domain among its valid points; the excess is infinite where none was met. Ends with what it
+    has at `deadline`, in seconds of `time.monotonic`.
     """
     rows, offsets = region.rows[None], region.offsets[None]
-    return _descend(network, box, rows, offsets, starts, num_steps, deadline)
+    return _descend(network, box, rows, offsets, starts, num_steps, deadline, domain)
 
 
 def _descend(

@@ -74,6 +74,19 @@ class Dataset:
     def domain(self) -> Domain:
         return self.perturbation.domain
 
+    @cached_property
+    def typical_input(self) -> Float32Array:
+        """The mean training input, of one input's shape.
+
+        Of a table whole numbers are rounded, and categories the most frequent ones.
+        """
+        rows = self.train_inputs.reshape(len(self.train_inputs), -1)
+        typical = self.domain.nearest(rows.mean(axis=0, dtype=np.float64))
+        for _, columns in self.domain.groups:
+            counts = rows[:, columns].sum(axis=0)
+            typical[columns] = np.eye(len(counts))[counts.argmax()]
+        return typical.astype(np.float32).reshape(self.input_shape)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         return self.test_inputs.shape[1:]

@@ -35,11 +35,14 @@ class Perturbation:
     move by epsilon both ways: the L-infinity ball.
 
     Attributes:
-        down, up: in the inputs' own units, (inputs,), or one for all pixels; 0: it stays.
+        scales: of all numbers, mutable or not, in the inputs' own units, (inputs,), or one for all
+            pixels; 0 of categories.
+        down, up: what an attacker can make of that, likewise; 0: it stays.
         unit: what epsilon is told in.
     """
 
     domain: Domain
+    scales: FloatArray
     down: FloatArray
     up: FloatArray
     most_changes: int = 0
@@ -48,7 +51,7 @@ class Perturbation:
     @classmethod
     def of_images(cls, shape: tuple[int, ...]) -> Perturbation:
         """Every pixel by epsilon."""
-        return cls(Domain(shape), np.ones(1), np.ones(1))
+        return cls(Domain(shape), np.ones(1), np.ones(1), np.ones(1))
 
     @classmethod
     def of_table(
@@ -72,14 +75,14 @@ class Perturbation:
         elif scale == "std":
             measured = rows.std(axis=0)
         own = [np.nan if each.scale is None else each.scale for each in domain.features]
-        scales = domain.by_column(own, default=np.nan)
-        moves = np.where(np.isnan(scales), measured, scales)
-        moves *= domain.by_column(
-            [each.mutable and each.kind != "category" for each in domain.features], default=True
-        )
+        stated = domain.by_column(own, default=np.nan)
+        scales = np.where(np.isnan(stated), measured, stated)
+        kinds = [each.kind for each in domain.features]
+        scales *= domain.by_column(kinds, default="real") != "category"
+        moves = scales * domain.by_column([each.mutable for each in domain.features], default=True)
         only = domain.by_column([each.direction for each in domain.features], default="both")
         down, up = moves * (only != "up"), moves * (only != "down")
-        perturbation = cls(domain, down, up, most_changes, UNITS[scale])
+        perturbation = cls(domain, scales, down, up, most_changes, UNITS[scale])
         if not (down.any() or up.any() or perturbation.changeable):
             raise CertiflowError(
                 "no feature can change: an attacker has nothing to do; set mutable: true for those "
@@ -115,8 +118,15 @@ class Perturbation:
         Raises:
             CertiflowError: a center is out of bounds, or not whole: of an empty box all is true.
         """
+        return self._box(centers, epsilon * self.down, epsilon * self.up)
+
+    def neighbourhood(self, centers: Inputs | FloatArray, radius: float) -> Box:
+        """As `box`, but of all inputs like the centers: what nobody can change differs as well."""
+        return self._box(centers, radius * self.scales, radius * self.scales)
+
+    def _box(self, centers: Inputs | FloatArray, down: FloatArray, up: FloatArray) -> Box:
         points = np.asarray(centers, dtype=np.float64).reshape(len(centers), -1)
-        domain, down, up = self.domain, epsilon * self.down, epsilon * self.up
+        domain = self.domain
         lower, upper = points - down, points + up
         if domain.whole.any():
             lower = np.where(domain.whole, np.ceil(lower - ROUNDING * down), lower)

@@ -53,6 +53,10 @@ class Comparison:
         factor = factor if factor <= MOST_FACTOR else 1
         return cls((weights * factor).astype(np.float64), float(constant * factor), strict)
 
+    def after(self, matrix: FloatArray) -> Comparison:
+        """As `Relation.after`."""
+        return Comparison(self.weights @ matrix, self.constant, self.strict)
+
     def holds(self, points: FloatArray) -> Mask:
         """Of points of shape (n, inputs), without tolerance."""
         values = points @ self.weights + self.constant
@@ -90,6 +94,15 @@ class Relation:
     text: str
     premises: tuple[Comparison, ...]
     conclusions: tuple[Comparison, ...]
+
+    def after(self, matrix: FloatArray) -> Relation:
+        """The relation for points p of which `matrix @ p` are the inputs: (inputs, parts of p).
+
+        Every column of the matrix has at most a single 1 and zeros, so that no weight is rounded.
+        """
+        premises = tuple(each.after(matrix) for each in self.premises)
+        conclusions = tuple(each.after(matrix) for each in self.conclusions)
+        return Relation(self.text, premises, conclusions)
 
     def holds(self, points: FloatArray) -> Mask:
         """Of points of shape (n, inputs)."""

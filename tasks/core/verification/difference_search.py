@@ -12,13 +12,12 @@ from tasks.core.attacks import falsification
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.answer import Answer
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.bisection import Reply, narrow
-from tasks.core.verification.twin_network import twin_box
+from tasks.core.verification.near_pairs import NearPairs
 
 ATTACK_STEPS = 60
 ATTACK_RESTARTS = 50
@@ -60,7 +59,7 @@ class DifferenceJob:
 
 @dataclass(frozen=True, eq=False)
 class DifferenceFindings:
-    """A difference that no pair reaches, and points (x, d), shape (n, 2 inputs), of great ones."""
+    """A difference that no pair reaches, and points (x, d) of pairs, (n, …), with great ones."""
 
     proved: float = np.inf
     decided_by: DecidedBy = DecidedBy.CLEAN
@@ -74,16 +73,14 @@ class DifferenceSolver:
 
     twin: ReluNetwork
     loose: ReluNetwork
-    domain: Box
-    delta: float
+    pairs: NearPairs
     goal: DifferenceGoal
 
     def __post_init__(self) -> None:
         warm_up()
 
     def __call__(self, job: DifferenceJob) -> DifferenceFindings:
-        box = twin_box(self.domain, self.delta)
-        return _Search(self.twin, self.loose, box, self.goal, job.label).run()
+        return _Search(self.twin, self.loose, self.pairs, self.goal, job.label).run()
 
 
 class _Search:
@@ -93,11 +90,12 @@ class _Search:
         self,
         twin: ReluNetwork,
         loose: ReluNetwork,
-        box: Box,
+        pairs: NearPairs,
         goal: DifferenceGoal,
         label: int,
     ) -> None:
-        self.twin, self.loose, self.box, self.goal = twin, loose, box, goal
+        self.twin, self.loose, self.goal = twin, loose, goal
+        self.box, self.valid, self.num_inputs = pairs.points, pairs.valid, pairs.domain.num_inputs
         self.row = np.eye(twin.num_outputs)[[label]]
         self.deadline = time.monotonic() + goal.timeout_seconds
         self.proved, self.decided_by = np.inf, DecidedBy.CLEAN
@@ -121,19 +119,22 @@ class _Search:
         """From random points of the domain with the greatest changes."""
         generator = np.random.default_rng(self.goal.seed)
         spread = generator.random((ATTACK_RESTARTS, self.twin.num_inputs))
-        half = self.twin.num_inputs // 2
-        spread[:, half:] = spread[:, half:].round()
+        changes = spread[:, self.num_inputs :]
+        changes[:] = changes.round()
         starts = self.box.lower + spread * (self.box.upper - self.box.lower)
         points, excess = falsification.descend(
             self.twin,
             self.box,
             self._region(0.0),
             starts,
+            domain=self.valid,
             num_steps=ATTACK_STEPS,
             deadline=self.deadline,
         )
-        self.points.append(points[int(np.argmin(excess))])
-        self.found = max(0.0, self._difference(self.points[0]))
+        best = int(np.argmin(excess))
+        if np.isfinite(excess[best]):
+            self.points.append(points[best])
+            self.found = max(0.0, self._difference(points[best]))
 
     def _difference(self, point: FloatArray) -> float:
         return float((self.twin(point[None]) @ self.row.T)[0, 0])
@@ -187,7 +188,7 @@ class _Search:
     def _answer(self, twin: ReluNetwork, epsilon: float, seconds: float) -> Answer:
         return decide(
             twin,
-            Property((self._region(epsilon),)),
+            Property((self._region(epsilon),), self.valid),
             engine=self.goal.engine,
             timeout_seconds=seconds,
             seed=self.goal.seed,

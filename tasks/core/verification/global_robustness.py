@@ -2,12 +2,12 @@
 
 A network is (delta, epsilon)-globally robust in a domain if for all x1, x2 in it that are at most
 delta apart in L-infinity distance every output's score differs by less than epsilon (Katz et al.
-2017, "Towards Proving the Adversarial Robustness of Deep Neural Networks").
+2017, "Towards Proving the Adversarial Robustness of Deep Neural Networks"). Here each input has a
+delta of its own, and may have none: rows of a table differ by shares of each feature's scale.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import FloatArray
+from tasks.core.bounds.float32_error import point_error
 from tasks.core.engine_version import ENGINE_VERSION
 from tasks.core.errors import ContradictionError
 from tasks.core.execution.asking import Resources, answers
@@ -24,7 +25,6 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.box import Box
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification.difference_search import (
     DifferenceFindings,
@@ -32,10 +32,12 @@ from tasks.core.verification.difference_search import (
     DifferenceJob,
     DifferenceSolver,
 )
+from tasks.core.verification.near_pairs import NearPairs
 from tasks.core.verification.replay import replayed
 from tasks.core.verification.twin_network import twin_network
 
 Pair = tuple[FloatArray, FloatArray]
+ROUNDING_ALONE = "float32 rounding moves the score further than the network does"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +48,11 @@ class ClassResult:
         verdict: with an epsilon asked: `robust` if the score differs by less, `falsified` if the
             pair's differs by as much. Without: `robust` if `epsilon` is the least that can be
             proved, up to the tolerance. Else `unknown` with its reason.
-        epsilon: the least epsilon proved, infinite when none is: the score of any two points of the
-            domain at most delta apart differs by less.
+        epsilon: the least epsilon proved, infinite when none is: the scores of every pair differ by
+            less.
         largest_difference: of the scores of `pair`, found by attack; 0 without a pair.
-        pair: x1 and x2, each (inputs,), inside the domain, at most delta apart.
-        candidates: the twin network's points (x, d), (n, 2 inputs), that pairs were made of.
+        pair: x1 and x2, each (inputs,), one of the pairs that were asked about.
+        candidates: the twin network's points (x, d) that pairs were made of.
     """
 
     label: int
@@ -66,8 +68,7 @@ class ClassResult:
 
 def global_robustness(
     network: ReluNetwork,
-    domain: Box,
-    delta: float,
+    pairs: NearPairs,
     goal: DifferenceGoal,
     resources: Resources,
     *,
@@ -83,10 +84,10 @@ def global_robustness(
 
     Raises:
         ContradictionError: a pair differs by as much as was proved impossible.
-        CertiflowError: the domain is not one box of the network's inputs, delta is negative, the
-            store cannot be used; as `asking.answers` does.
+        CertiflowError: the pairs are not of the network's inputs, the store cannot be used; as
+            `asking.answers` does.
     """
-    question = _DifferenceQuestion(network, domain, delta, goal, runtime)
+    question = _DifferenceQuestion(network, pairs, goal, runtime)
     jobs = [DifferenceJob(label) for label in range(network.num_outputs)]
     results: dict[int, ClassResult] = {}
     with closing(answers(question, jobs, resources, store=store, fresh=fresh)) as found:
@@ -101,25 +102,21 @@ class _DifferenceQuestion:
     """`asking.Question` about the outputs of a network."""
 
     network: ReluNetwork
-    domain: Box
-    delta: float
+    pairs: NearPairs
     goal: DifferenceGoal
     runtime: Runtime | None
 
     def key(self, job: DifferenceJob) -> VerdictKey:
-        goal, domain = self.goal, self.domain
-        asked = f"{self.delta!r} {job.label} {goal.epsilon!r} {goal.tolerance!r}"
-        digest = hashlib.sha256(f"global robustness {domain.lower.shape} {asked} ".encode())
-        for bound in (domain.lower, domain.upper):
-            digest.update(np.ascontiguousarray(bound).tobytes())
+        goal = self.goal
+        asked = f"{job.label} {goal.epsilon!r} {goal.tolerance!r} {self.pairs.sha256}"
         engine = f"{goal.engine} v{ENGINE_VERSION}"
         settings = f"timeout {goal.timeout_seconds:g} seed {goal.seed}"
-        return VerdictKey(self.network.sha256, digest.hexdigest(), f"{engine} {settings}")
+        return VerdictKey(self.network.sha256, f"global robustness {asked}", f"{engine} {settings}")
 
     def solver(self) -> tuple[type[DifferenceSolver], tuple[Any, ...]]:
-        twin = twin_network(self.network, self.domain, self.delta)
-        loose = twin_network(self.network, self.domain, self.delta, clipped=False)
-        return DifferenceSolver, (twin, loose, self.domain, self.delta, self.goal)
+        twin = twin_network(self.network, self.pairs)
+        loose = twin_network(self.network, self.pairs, clipped=False)
+        return DifferenceSolver, (twin, loose, self.pairs, self.goal)
 
     def seconds(self, job: DifferenceJob) -> float:
         return self.goal.timeout_seconds
@@ -152,17 +149,18 @@ class _DifferenceQuestion:
     def _result(self, label: int, findings: DifferenceFindings, seconds: float) -> ClassResult:
         proved, asked = findings.proved, self.goal.epsilon
         found, pair = self._greatest(findings.points, label)
-        if found >= proved:
+        if found >= proved and found - self._float32_error(pair, label) >= proved:
             raise ContradictionError(
                 f"output {label}: proved to differ by less than {proved:g} by "
                 f"{findings.decided_by}, yet a pair differs by {found:g}: this is a defect of "
                 "certiflow; please report it"
             )
-        known = proved - found <= self.goal.tolerance if asked is None else proved <= asked
+        known = abs(proved - found) <= self.goal.tolerance if asked is None else proved <= asked
         verdict = Verdict.ROBUST if known else Verdict.UNKNOWN
         if asked is not None and found >= asked:
             verdict = Verdict.FALSIFIED
-        reason = "" if verdict is not Verdict.UNKNOWN else findings.reason or NEAR_BOUNDARY
+        reason = findings.reason or (ROUNDING_ALONE if found >= proved else NEAR_BOUNDARY)
+        reason = reason if verdict is Verdict.UNKNOWN else ""
         return ClassResult(
             label,
             verdict,
@@ -175,37 +173,45 @@ class _DifferenceQuestion:
             findings.points,
         )
 
+    def _float32_error(self, pair: Pair | None, label: int) -> float:
+        """By how much the difference of a pair's scores may be the deployed model's rounding."""
+        if self.runtime is None or pair is None:
+            return 0.0
+        return float(point_error(self.network, np.stack(pair))[:, label].sum())
+
     def _greatest(self, points: FloatArray, label: int) -> tuple[float, Pair | None]:
         """The greatest difference of a score, and its pair, of the twin's points."""
         largest, best = 0.0, None
         for point in points:
             pair, change = self._pair(point)
-            inside = all(self.domain.contains(x[None])[0] for x in pair)
-            if not inside or np.abs(pair[1] - pair[0]).max() > self.delta:
-                continue
             difference = abs(float(change[label]))
-            if difference > largest:
+            if difference > largest and self.pairs.contains(*pair):
                 largest, best = difference, pair
         return largest, best
 
     def _pair(self, point: FloatArray) -> tuple[Pair, FloatArray]:
         """x1 and x2 = clip(x1 + d) of a point (x, d) of the twin, and how the scores change.
 
-        The change d is shortened by two units in the last place of the domain's greatest number, so
-        that rounding leaves the pair inside.
+        The change d of a real number is shortened by two units in the last place of the greatest
+        one there, so that rounding leaves the pair inside.
         """
-        size, delta = self.domain.lower.shape[1], self.delta
-        unit = np.finfo(np.float64 if self.runtime is None else np.float32).eps
-        reach = max(float(np.abs([self.domain.lower, self.domain.upper]).max()), delta)
-        most = max(delta - 2 * float(unit) * reach, 0.0)
-        first, before = self._replayed(point[:size])
-        second, after = self._replayed(first + np.clip(point[size:], -most, most))
+        pairs, size = self.pairs, self.pairs.domain.num_inputs
+        whole = np.broadcast_to(pairs.domain.whole, size)[pairs.columns]
+        unit = float(np.finfo(np.float64 if self.runtime is None else np.float32).eps)
+        greatest = np.abs([pairs.box.lower[0], pairs.box.upper[0]]).max(axis=0)[pairs.columns]
+        spare = np.where(whole, 0.0, 2 * unit * np.maximum(greatest, pairs.most))
+        most = np.maximum(pairs.most - spare, 0.0)
+        first, before = self._replayed(pairs.domain.nearest(point[:size]))
+        moved = first.copy()
+        moved[pairs.columns] += np.clip(point[size:], -most, most)
+        second, after = self._replayed(pairs.domain.nearest(moved))
         return (first, second), after - before
 
     def _replayed(self, point: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The point as the model is fed it, and its scores."""
+        box = self.pairs.box
         if self.runtime is None:
-            inside = np.clip(point, self.domain.lower[0], self.domain.upper[0])
+            inside = np.clip(point, box.lower[0], box.upper[0])
             return inside, self.network(inside[None])[0]
-        fed, logits = replayed(self.runtime, self.domain, point)
+        fed, logits = replayed(self.runtime, box, point)
         return fed.reshape(-1).astype(np.float64), logits.astype(np.float64)

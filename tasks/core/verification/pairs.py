@@ -134,7 +134,7 @@ def breaks(requirement: Requirement, first: Float32Array, other: Float32Array) -
     return sign * (scores[1] - scores[0]) <= -TOLERANCE
 
 
-def _is_by_steps(feature: Feature) -> bool:
+def is_by_steps(feature: Feature) -> bool:
     """Whether its values are few whole numbers: then each step by one is within the tolerance.
 
     A longer one is several of them, and so within as many times the tolerance.
@@ -154,7 +154,7 @@ def _pair_boxes(box: Box, domain: Domain, requirement: Requirement) -> Iterator[
     elif requirement.demand == "same":
         now = (box.lower[0, columns], box.upper[0, columns])
         yield _with(box, columns, now, (np.array([low]), np.array([high])))
-    elif _is_by_steps(feature):
+    elif is_by_steps(feature):
         for value in np.arange(low, high):
             one, next_one = np.array([value]), np.array([value + 1])
             yield _with(box, columns, (one, one), (next_one, next_one))
@@ -193,7 +193,7 @@ def _unsafe(
     score = np.full(2, -sign)
     score[requirement.positive] = sign
     change, offset = np.concatenate([-score, score]), TOLERANCE
-    if _is_by_steps(feature):
+    if is_by_steps(feature):
         yield change[None], np.array([offset])
         return
     inputs = domain.num_inputs

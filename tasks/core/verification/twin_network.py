@@ -9,18 +9,15 @@ from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.box import Box
+from tasks.core.verification.near_pairs import NearPairs
 
 
-def twin_network(
-    network: ReluNetwork, domain: Box, delta: float, *, clipped: bool = True
-) -> ReluNetwork:
-    """The network from (x, d) to `network(clip(x + d, domain)) - network(x)`.
+def twin_network(network: ReluNetwork, pairs: NearPairs, *, clipped: bool = True) -> ReluNetwork:
+    """The network from (x, d) to `network(clip(x + d, box)) - network(x)`.
 
-    Over `twin_box(domain, delta)` its inputs are exactly the pairs of points of `domain` (one box)
-    at an L-infinity distance of at most `delta`, and only there does the equality hold. If not
-    `clipped`, x + d itself is the second point: pairs that leave the domain by up to `delta` are
-    looked at as well, so that a proof counts, and is much easier, but a pair may not.
+    Over `pairs.points` its inputs are exactly the pairs, and only there does the equality hold. If
+    not `clipped`, x + d itself is the second point: pairs that leave the box are looked at as well,
+    so that a proof counts, and is much easier, but a pair may not.
 
     The second copy is carried as its difference from the first, as in Wang et al. 2022 ("Efficient
     Global Robustness Certification of Neural Networks via Interleaving Twin-Network Encoding"), so
@@ -30,37 +27,25 @@ def twin_network(
         relu(z + D) - relu(z) = relu(D - n) - relu(-D) + relu(-D - p)
 
     and each of the three terms lies between 0 and |D|. So a hidden layer becomes two: (p, n, D,
-    relu(-D)) and (p, relu(D - n), relu(-D), relu(-D - p)). Units that never change phase in
-    `domain` pass p = z and D, or are left out.
+    relu(-D)) and (p, relu(D - n), relu(-D), relu(-D - p)). Units that never change phase in the
+    box pass p = z and D, or are left out.
 
-    Raises:
-        CertiflowError: the domain is not one box of the network's inputs, or delta is negative.
+    The equality is one of real numbers, without rounding: each weight is one of the network's, or
+    its negative, or 1, -1 or 0, since what is multiplied with a layer's matrix has a single 1 or -1
+    in each column. What rounding does to the model itself is in neither copy.
+
+    Raises `CertiflowError` when the pairs are not of the network's inputs.
     """
-    if domain.lower.shape != (1, network.num_inputs) or (domain.lower > domain.upper).any():
+    if pairs.domain.num_inputs != network.num_inputs:
         raise CertiflowError(
-            f"the domain has shape {domain.lower.shape}: expected one box of "
-            f"{network.num_inputs} inputs, its lower bounds not above its upper ones"
+            f"the pairs are of {pairs.domain.num_inputs} inputs: expected {network.num_inputs}, "
+            "those of the network"
         )
-    if not delta >= 0:
-        raise CertiflowError(f"delta is {delta:g}: expected a number that is not negative")
-    builder = _Builder(domain, delta, clipped=clipped)
-    reach = domain if clipped else widened(domain, delta)
-    bounds = preactivation_bounds(network, reach, "crown")
+    builder = _Builder(pairs, clipped=clipped)
+    bounds = preactivation_bounds(network, pairs.box if clipped else pairs.widened, "crown")
     for layer, linear, bound in zip(network.layers[:-1], network.linear, bounds, strict=True):
         builder.hidden_layer(layer, bound[0], linear)
     return builder.finished(network.layers[-1])
-
-
-def widened(domain: Box, delta: float) -> Box:
-    """A box that holds x + d for every x of the domain, in exact arithmetic."""
-    lower, upper = domain.lower - delta, domain.upper + delta
-    return Box(np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf))
-
-
-def twin_box(domain: Box, delta: float) -> Box:
-    """The box of (x, d): the domain and [-delta, delta] for each input."""
-    change = np.full_like(domain.lower, delta)
-    return Box(np.hstack([domain.lower, -change]), np.hstack([domain.upper, change]))
 
 
 class _Builder:
@@ -69,33 +54,24 @@ class _Builder:
     `value` maps the activations to the first copy's, `change` to the second's less the first's.
     """
 
-    def __init__(self, domain: Box, delta: float, *, clipped: bool) -> None:
+    def __init__(self, pairs: NearPairs, *, clipped: bool) -> None:
         """x and d pass; clip(x + d) - x = d - relu(x + d - hi) + relu(lo - x - d)."""
-        lower, upper = domain.lower[0], domain.upper[0]
+        lower, upper = pairs.box.lower[0], pairs.box.upper[0]
+        size, free = len(lower), len(pairs.columns)
+        each, moved = np.eye(size), np.eye(size)[pairs.columns]
+        still, same = np.zeros((size, free)), np.eye(free)
         if not clipped:
             self.layers: list[Affine] = []
             self.linear: list[BoolArray] = []
-            each, zero = np.eye(len(lower)), np.zeros((len(lower), len(lower)))
-            self.value = Affine(np.hstack([each, zero]), np.zeros(len(lower)))
-            self.change = np.hstack([zero, each])
+            self.value = Affine(np.hstack([each, still]), np.zeros(size))
+            self.change = np.hstack([0 * each, moved.T])
             return
-        size, free = len(lower), np.flatnonzero((lower < upper) & (delta > 0))
-        each, none = np.eye(size), np.zeros(size)
-        moved, still = each[free], np.zeros((len(free), size))
-        first = np.vstack(
-            [
-                np.hstack([each, 0 * each]),
-                np.hstack([still, moved]),
-                np.hstack([moved, moved]),
-                np.hstack([-moved, -moved]),
-            ]
-        )
-        bias = np.concatenate([none, none[free], -upper[free], lower[free]])
-        linear = np.arange(len(bias)) < size + len(free)
-        self.layers, self.linear = [Affine(first, bias)], [linear]
-        self.value = Affine(np.hstack([each, np.zeros((size, 3 * len(free)))]), none)
-        columns = moved.T
-        self.change = np.hstack([0 * each, columns, -columns, columns])
+        first = np.block([[each, still], [0 * moved, same], [moved, same], [-moved, -same]])
+        bounds = [-upper[pairs.columns], lower[pairs.columns]]
+        bias = np.concatenate([np.zeros(size + free), *bounds])
+        self.layers, self.linear = [Affine(first, bias)], [np.arange(len(bias)) < size + free]
+        self.value = Affine(np.hstack([each, np.zeros((size, 3 * free))]), np.zeros(size))
+        self.change = np.hstack([0 * each, moved.T, -moved.T, moved.T])
 
     def hidden_layer(self, layer: Affine, bounds: Bounds, linear: BoolArray) -> None:
         """Two layers for one; no constant reaches `change`, since biases cancel."""

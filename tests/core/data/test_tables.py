@@ -14,6 +14,8 @@ import yaml
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.sources import load
 from tasks.core.errors import CertiflowError
+from tasks.core.properties.domain import Domain, Feature
+from tasks.core.properties.perturbation import Perturbation
 from tests.core.data.test_schema import values
 
 CELLS = {
@@ -315,3 +317,22 @@ def test_scale_and_changes_of_categories_reach_the_perturbation(tmp_path: Path) 
     assert absolute.up[:2].tolist() == [0, 1]
     assert (by_range.most_changes, absolute.most_changes) == (0, 1)
     assert absolute.most_alternatives == 2
+
+
+def test_the_typical_row_has_means_whole_numbers_and_the_most_frequent_words() -> None:
+    domain = Domain.of_table(
+        [
+            Feature(name="rate"),
+            Feature(name="n", kind="integer", upper=9),
+            Feature(name="flag", kind="binary"),
+            Feature(name="sex", kind="category", categories=("m", "f", "x")),
+        ]
+    )
+    rows = np.array(
+        [[0.1, 2, 1, 0, 1, 0], [0.2, 3, 1, 1, 0, 0], [0.6, 3, 0, 0, 1, 0]], dtype=np.float32
+    )
+    labels = np.zeros(3, dtype=np.int64)
+    perturbation = Perturbation.of_table(domain, rows)
+    data = Dataset("t", rows, labels, rows, labels, ("a", "b"), perturbation)
+    assert data.typical_input == pytest.approx([0.3, 3, 1, 0, 1, 0])
+    assert domain.contains(data.typical_input[None]).all()

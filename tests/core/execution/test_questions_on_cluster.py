@@ -16,11 +16,13 @@ from tasks.core.execution.cluster import run_on_cluster
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import load
 from tasks.core.models.runtimes import NumpyRuntime
+from tasks.core.properties.domain import Domain
 from tasks.core.properties.vnnlib import read_property
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
 from tasks.core.verification.difference_search import DifferenceGoal
 from tasks.core.verification.global_robustness import ClassResult, global_robustness
+from tasks.core.verification.near_pairs import NearPairs
 from tasks.core.verification.properties import Instance, verify_instances
 from tasks.core.verification.property_solver import InstanceResult
 from tasks.core.verification.radius_search import RadiusGoal
@@ -77,8 +79,9 @@ def test_global_robustness(there: Resources, solved_there: list[int]) -> None:
 
     def results(resources: Resources) -> list[ClassResult]:
         domain, goal = box([0.25, 0.0, 0.5], [0.25, 1.0, 0.75]), DifferenceGoal(None, 0.01, 60)
+        pairs = NearPairs.within(domain, np.full(3, 0.05), Domain((3,)))
         runtime = NumpyRuntime(network)
-        return global_robustness(network, domain, 0.05, goal, resources, runtime=runtime)
+        return global_robustness(network, pairs, goal, resources, runtime=runtime)
 
     found, expected = results(there), results(HERE)
     assert solved_there == [2]

@@ -38,6 +38,15 @@ def test_each_feature_moves_by_its_own_scale_in_its_direction() -> None:
     np.testing.assert_array_equal(box.upper[0, 4:], TRAIN[0, 4:])
 
 
+def test_the_neighbourhood_holds_what_nobody_can_change_as_well() -> None:
+    """By the scale both ways: the rate's range is 0.6, the amount's 200, that of `fixed` 2."""
+    box = table().neighbourhood(TRAIN[:1], 0.5)
+    assert box.lower[0, :4] == pytest.approx([0, 0, -25, 2])
+    assert box.upper[0, :4] == pytest.approx([0.5, 200, -15, 4])
+    np.testing.assert_array_equal(box.lower[0, 4:], TRAIN[0, 4:])
+    np.testing.assert_array_equal(box.upper[0, 4:], TRAIN[0, 4:])
+
+
 def test_boxes_stay_within_the_domain() -> None:
     box = table().box(TRAIN, 1e6)
     assert box.lower[:, :3].tolist() == [[0, 100, -50], [0, 300, -50]]

@@ -19,6 +19,7 @@ from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
+from tasks.core.properties.domain import Domain
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.difference_search import (
     DifferenceFindings,
@@ -26,7 +27,8 @@ from tasks.core.verification.difference_search import (
     DifferenceJob,
 )
 from tasks.core.verification.global_robustness import ClassResult, global_robustness
-from tasks.core.verification.twin_network import twin_box, twin_network
+from tasks.core.verification.near_pairs import NearPairs
+from tasks.core.verification.twin_network import twin_network
 from tests.networks import box, random_network
 from tests.oracle import least_margin
 
@@ -43,8 +45,7 @@ def results_of(
 ) -> list[ClassResult]:
     return global_robustness(
         network,
-        domain,
-        DELTA,
+        near(domain),
         goal,
         Resources(num_workers=2, memory_limit_bytes=2**31),
         runtime=runtime,
@@ -52,16 +53,29 @@ def results_of(
     )
 
 
+def near(domain: Box, delta: float = DELTA) -> NearPairs:
+    """All pairs of a box at most delta apart in every input, which may be any real number."""
+    size = domain.lower.shape[1]
+    return NearPairs.within(domain, np.full(size, delta), Domain((size,)))
+
+
 def pairs(domain: Box, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Points (x, d) of the twin's box, half of them corners, and their pairs."""
     generator = np.random.default_rng(7)
-    twins = twin_box(domain, DELTA)
+    twins = near(domain).points
     spread = generator.random((count, twins.lower.shape[1]))
     spread[: count // 2] = spread[: count // 2].round()
     points = twins.lower + spread * (twins.upper - twins.lower)
+    first = points[:, : domain.lower.shape[1]]
+    return points, first, np.clip(first + changes(domain, points), domain.lower, domain.upper)
+
+
+def changes(domain: Box, points: FloatArray) -> FloatArray:
+    """d of points (x, d), 0 where nothing can differ."""
     size = domain.lower.shape[1]
-    first = points[:, :size]
-    return points, first, np.clip(first + points[:, size:], domain.lower, domain.upper)
+    found = np.zeros((len(points), size))
+    found[:, near(domain).columns] = points[:, size:]
+    return found
 
 
 @pytest.mark.parametrize("widths", [(3, 2), (3, 8, 2), (3, 8, 6, 2)])
@@ -69,11 +83,11 @@ def test_the_twin_is_the_difference_of_two_passes(widths: tuple[int, ...]) -> No
     for seed in range(5):
         network = random_network(np.random.default_rng(seed), widths)
         points, first, second = pairs(DOMAIN, 400)
-        twin = twin_network(network, DOMAIN, DELTA)
+        twin = twin_network(network, near(DOMAIN))
         expected = network(second) - network(first)
         np.testing.assert_allclose(twin(points), expected, atol=1e-12)
-        loose = twin_network(network, DOMAIN, DELTA, clipped=False)
-        expected = network(first + points[:, 3:]) - network(first)
+        loose = twin_network(network, near(DOMAIN), clipped=False)
+        expected = network(first + changes(DOMAIN, points)) - network(first)
         np.testing.assert_allclose(loose(points), expected, atol=1e-12)
 
 
@@ -81,7 +95,7 @@ def test_linear_units_pass_in_both_copies() -> None:
     network = random_network(np.random.default_rng(0), (3, 6, 2))
     mixed = ReluNetwork(network.layers, (np.arange(6) % 2 == 0,))
     points, first, second = pairs(DOMAIN, 200)
-    twin = twin_network(mixed, DOMAIN, DELTA)
+    twin = twin_network(mixed, near(DOMAIN))
     np.testing.assert_allclose(twin(points), mixed(second) - mixed(first), atol=1e-12)
 
 
@@ -118,12 +132,12 @@ def test_brackets_hold_the_exact_greatest_difference(deployed: bool) -> None:
 
 def greatest_difference(network: ReluNetwork, label: int) -> float:
     """By the mixed-integer oracle: the least "margin" of 0 over the difference."""
-    twin = twin_network(network, DOMAIN, DELTA)
+    twin = twin_network(network, near(DOMAIN))
     last = twin.layers[-1]
     zero = np.zeros((1, last.weight.shape[1]))
     rows = Affine(np.vstack([zero, last.weight[[label]]]), np.zeros(2))
     hidden, linear = _without_linear(twin)
-    return -least_margin(ReluNetwork((*hidden, _signed(rows, linear))), twin_box(DOMAIN, DELTA), 0)
+    return -least_margin(ReluNetwork((*hidden, _signed(rows, linear))), near(DOMAIN).points, 0)
 
 
 def _without_linear(twin: ReluNetwork) -> tuple[list[Affine], NDArray[np.bool_]]:
@@ -183,28 +197,51 @@ def test_a_second_call_computes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         )
 
 
-def test_a_pair_beyond_the_proof_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = ReluNetwork((Affine(np.array([[5.0, 2.0, -1.0]]), np.zeros(1)),))
-    point = np.array([[0.25, 0.5, 0.6, 0.0, DELTA, 0.0]])
-    false = DifferenceFindings(proved=0.01, points=point)
+def answering(monkeypatch: pytest.MonkeyPatch, findings: DifferenceFindings) -> None:
+    """Every job has these findings."""
 
-    def lying(
+    def answered(
         make: object, arguments: object, jobs: list[DifferenceJob], **options: object
     ) -> Iterator[Outcome[DifferenceJob, DifferenceFindings]]:
         for job in jobs:
-            yield Outcome(job, Ending.DONE, false, "", 0.0)
+            yield Outcome(job, Ending.DONE, findings, "", 0.0)
 
-    monkeypatch.setattr(asking, "run_jobs", lying)
+    monkeypatch.setattr(asking, "run_jobs", answered)
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_a_pair_beyond_the_proof_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch, deployed: bool
+) -> None:
+    network = ReluNetwork((Affine(np.array([[5.0, 2.0, -1.0]]), np.zeros(1)),))
+    point = np.array([[0.25, 0.5, 0.6, DELTA, 0.0]])
+    answering(monkeypatch, DifferenceFindings(proved=0.01, points=point))
+    runtime = NumpyRuntime(network) if deployed else None
     with pytest.raises(ContradictionError, match=r"output 0: proved to differ by less than 0\.01"):
-        results_of(network, DifferenceGoal(None, 0.01, 9))
+        results_of(network, DifferenceGoal(None, 0.01, 9), runtime=runtime)
+
+
+def test_what_float32_alone_moves_is_no_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above 2^24 there are even numbers only: 0.96 more is nothing, 1.15 more is 2."""
+    network = ReluNetwork((Affine(np.array([[0.0, 4.0, 0.0]]), np.array([2.0**24])),))
+    point = np.array([[0.25, 0.24, 0.6, DELTA, 0.0]])
+    answering(monkeypatch, DifferenceFindings(proved=0.2001, points=point))
+    (result,) = results_of(network, DifferenceGoal(None, 0.001, 9), runtime=NumpyRuntime(network))
+    assert (result.epsilon, result.largest_difference) == (0.2001, 2.0)
+    assert result.verdict is Verdict.UNKNOWN
+    assert "float32 rounding" in result.reason
 
 
 def test_impossible_goals_are_refused() -> None:
     network = random_network(np.random.default_rng(1), (3, 5, 2))
+    with pytest.raises(CertiflowError, match="the pairs are of 1 inputs: expected 3"):
+        twin_network(network, near(box([0.0], [1.0])))
     with pytest.raises(CertiflowError, match="one box of 3 inputs"):
-        twin_network(network, box([0.0], [1.0]), DELTA)
+        NearPairs.within(box([0.0], [1.0]), np.full(1, DELTA), Domain((3,)))
     with pytest.raises(CertiflowError, match="delta is -1"):
-        twin_network(network, DOMAIN, -1.0)
+        near(DOMAIN, -1.0)
+    with pytest.raises(CertiflowError, match="no two images of the domain differ"):
+        near(DOMAIN, 0.0)
     with pytest.raises(CertiflowError, match="epsilon is 0"):
         DifferenceGoal(0.0, 0.1, 1.0)
     with pytest.raises(CertiflowError, match="tolerance is 0"):

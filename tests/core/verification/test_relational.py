@@ -17,10 +17,12 @@ from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.paired import paired
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.balls import Sample
+from tasks.core.verification.monotone import monotone_boxes
 from tasks.core.verification.pairs import (
     TOLERANCE,
     Requirement,
@@ -28,8 +30,10 @@ from tasks.core.verification.pairs import (
     pair_property,
 )
 from tasks.core.verification.relational import PairGoal, PairResult, verify_pairs
+from tasks.core.verification.replay import float32_inside
 from tests.networks import random_network
 from tests.one_process import outcomes_here
+from tests.oracle import least_excess
 
 CASES = int(os.environ.get("CERTIFLOW_PAIR_CASES", "60"))
 FEATURES = [
@@ -40,6 +44,13 @@ FEATURES = [
 ]
 DOMAIN = Domain.of_table(FEATURES)
 TABLE = Perturbation.of_table(DOMAIN, np.zeros((1, 6), np.float32), "absolute")
+REALS = Perturbation.of_table(
+    Domain.of_table(
+        [Feature(name="rate", mutable=False), Feature(name="one"), Feature(name="two")]
+    ),
+    np.zeros((1, 3), np.float32),
+    "absolute",
+)
 GOAL = PairGoal("ladder", 20.0, 0)
 RESOURCES = Resources(num_workers=1, memory_limit_bytes=2**31)
 REQUIREMENTS = [
@@ -168,6 +179,80 @@ def test_real_features_are_compared_in_order() -> None:
         if result.pair is not None:
             assert result.pair[0][0] < result.pair[1][0]
             assert result.pair[0][1] == result.pair[1][1]
+
+
+def asked_of_reals(
+    network: ReluNetwork, center: FloatArray, epsilon: float, requirement: Requirement
+) -> PairResult:
+    """Of a table of real features, the first of which is asked about."""
+    sample = Sample(np.array([0]), center[None].astype(np.float32), np.array([0]), REALS)
+    (result,) = verify_pairs(
+        NumpyRuntime(network), network, sample, [epsilon], [requirement], GOAL, RESOURCES
+    )
+    return result
+
+
+def least_excess_of_reals(
+    network: ReluNetwork, center: FloatArray, epsilon: float, requirement: Requirement
+) -> float:
+    """How far two copies are from breaking it, by mixed-integer programming."""
+    prop = pair_property(REALS, center.astype(np.float32), epsilon, requirement, 2)
+    (region,) = prop.unsafe
+    return least_excess(paired(network, np.array([0])).with_inputs(), region)
+
+
+@pytest.mark.parametrize("widths", [(3, 4, 2), (3, 3, 3, 2)])
+def test_real_features_are_decided_as_the_oracle_does(widths: tuple[int, ...]) -> None:
+    """Each is farther from the border than the oracle errs."""
+    verdicts: Counter[Verdict] = Counter()
+    for case in range(25):
+        generator = np.random.default_rng([17, case])
+        network = random_network(generator, widths)
+        center, epsilon = generator.uniform(0.2, 0.8, 3), float(generator.choice([0.02, 0.3]))
+        requirement = Requirement("rate", "up" if case % 2 else "down", 1)
+        least = least_excess_of_reals(network, center, epsilon, requirement)
+        result = asked_of_reals(network, center, epsilon, requirement)
+        assert abs(least) > 1e-5
+        expected = Verdict.FALSIFIED if least < 0 else Verdict.ROBUST
+        assert result.verdict is expected, (case, least, result)
+        verdicts[result.verdict] += 1
+    assert min(verdicts[Verdict.ROBUST], verdicts[Verdict.FALSIFIED]) > 3, verdicts
+
+
+def test_no_pair_breaks_what_is_proved_of_real_features() -> None:
+    """Thousands of pairs, near and far, of the model in float32 where `deployed` says so."""
+    proved = deployed = 0
+    for case in range(30):
+        generator = np.random.default_rng([18, case])
+        network = random_network(generator, (3, 6, 5, 2))
+        scaled = Affine(network.layers[-1].weight / 100, network.layers[-1].bias / 100)
+        network = ReluNetwork((*network.layers[:-1], scaled))
+        center, epsilon = generator.uniform(0.2, 0.8, 3), 0.05
+        requirement = Requirement("rate", "up", 1)
+        result = asked_of_reals(network, center, epsilon, requirement)
+        if result.verdict is not Verdict.ROBUST:
+            continue
+        proved += 1
+        box = monotone_boxes(REALS, center.astype(np.float32), epsilon, requirement)
+        first = generator.uniform(box.lower, box.upper, (5000, 3))
+        first[:2500, 1:] = np.where(
+            generator.random((2500, 2)) < 0.5, box.lower[:, 1:], box.upper[:, 1:]
+        )
+        other = first.copy()
+        far = generator.random(5000) ** generator.choice([1, 8], 5000)
+        other[:, 0] += far * (1 - first[:, 0])
+        first, other = (float32_inside(box, each) for each in (first, other))
+        scores = [network(each) @ [-1.0, 1.0] for each in (first, other)]
+        assert result.margin is not None
+        assert 0 < result.margin <= TOLERANCE
+        assert (scores[1] - scores[0] >= result.margin - TOLERANCE - 1e-12).all()
+        if result.deployed:
+            deployed += 1
+            runtime = NumpyRuntime(network)
+            fed = [runtime.logits(each).astype(np.float64) @ [-1.0, 1.0] for each in (first, other)]
+            assert (fed[1] - fed[0] > -TOLERANCE).all()
+    assert proved > 5
+    assert deployed > 5
 
 
 @pytest.mark.parametrize("slope", [1e-3, -1e-3])

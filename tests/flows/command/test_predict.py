@@ -105,6 +105,39 @@ def test_parquet_gives_what_csv_gives(
     np.testing.assert_allclose(found["certified_radius"], expected["certified_radius"])
 
 
+def test_radii_are_told_in_the_scale_that_is_asked_for(
+    said: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a euro is nothing beside half of the range, and no whole number of months."""
+    asked = ["predict", "bank.onnx", "new.csv", "--data", "loans.yaml", *FAST]
+    result = invoked(monkeypatch, *asked, "--scale", "absolute", "--output", "absolute.csv")
+    assert result.exit_code == 0, result.exception
+    expected, found = (pd.read_csv(name) for name in ("predicted.csv", "absolute.csv"))
+    assert (found["certified_radius"] == 0.5).all()
+    assert (expected["certified_radius"] < 0.5).any()
+
+
+def test_categories_may_change_where_that_is_asked_for(
+    said: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is made mutable: what is proved of it falls, and rows are flipped by it."""
+    text = Path("loans.yaml").read_text()
+    Path("open.yaml").write_text(text.replace("  mutable: false\nrelations", "relations"))
+    asked = ["predict", "bank.onnx", "new.csv", "--data", "open.yaml", *FAST]
+    result = invoked(monkeypatch, *asked, "--category-changes", "1", "--output", "changed.csv")
+    assert result.exit_code == 0, result.exception
+    expected, found = (pd.read_csv(name) for name in ("predicted.csv", "changed.csv"))
+    assert (found["certified_radius"] <= expected["certified_radius"] + 0.02).all()
+    assert found["flipped_by"].str.contains("job").any()
+
+
+def test_images_have_neither(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = refusal(
+        monkeypatch, "predict", "bank.onnx", "new.csv", "--data", "digits", "--scale=std"
+    )
+    assert "--data: scale is 'std' and category_changes is 0, but digits is images" in told
+
+
 CASES = {
     "unknown column": ({"amount": None}, [], "new.csv: has no column 'amount'"),
     "outside": ({"age": 90}, [], "row 1: age is '90': expected 18 to 80 (and 7 more rows)"),
