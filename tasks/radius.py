@@ -35,12 +35,14 @@ def radius(
     """A bracket around every sampled point's critical radius: the table, logged with its figure."""
     from tasks.core.evidence import radii, radius_figures
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-    from tasks.core.models import loading
+    from tasks.core.models.loading import load_artifact
+    from tasks.core.models.tolerance import answering
     from tasks.core.verification import critical_radius
     from tasks.core.verification.radius_search import RadiusGoal
 
-    loaded, log = loading.load_artifact(model), Run(run)
-    sample = sample_for(loaded, load(dataset), settings.samples, seed)
+    log, data = Run(run), load(dataset)
+    loaded = answering(load_artifact(model), data)
+    sample = sample_for(loaded, data, settings.samples, seed)
     goal = RadiusGoal(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
@@ -121,12 +123,13 @@ def global_robustness(
 ) -> ArtifactRef:
     """How much each class's score can change within delta, over a domain: the table."""
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-    from tasks.core.models import loading
+    from tasks.core.models.loading import load_artifact
+    from tasks.core.models.tolerance import answering
     from tasks.core.verification import global_robustness as core
     from tasks.core.verification.difference_search import DifferenceGoal
 
-    loaded, log, data = loading.load_artifact(model), Run(run), load(dataset)
-    sample_for(loaded, data, 1, seed)  # the shapes must fit
+    log, data = Run(run), load(dataset)
+    loaded = answering(load_artifact(model), data)
     if data.domain.is_table:
         raise CertiflowError(
             f"{data.name} is a table: global robustness is asked of images; use verify or radius"

@@ -115,7 +115,7 @@ class _Loop:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-        settings.check_data(dataset.input_shape)
+        settings.check_data(dataset.extent)
         self.settings, self.seed = settings, seed
         order = np.random.default_rng(seed).permutation(len(dataset.train_labels))
         held_out, used = np.split(order, [round(settings.validation_fraction * len(order))])

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.core.data.datasets import Extent
 from tasks.core.errors import CertiflowError
 from tasks.core.training.architectures import Architecture, describe
 
@@ -126,11 +127,16 @@ class TrainingSettings(BaseModel):
                 raise ValueError(f"{name} needs a validation_fraction above 0")
         return self
 
-    def check_data(self, input_shape: tuple[int, ...]) -> None:
-        """Raises `CertiflowError` where a setting needs images and one input's shape is none's."""
-        if len(input_shape) in IMAGE_AXES:
+    def check_data(self, data: Extent) -> None:
+        """Raises `CertiflowError` where there are no classes, or a setting needs images."""
+        if data.num_outputs == 1:
+            raise CertiflowError(
+                "the target is a number, and certiflow trains classifiers: train a model with one "
+                "linear output elsewhere, then `certiflow evaluate MODEL --data SCHEMA`"
+            )
+        if len(data.input_shape) in IMAGE_AXES:
             return
-        shape = f"inputs of shape {input_shape} are rows of a table"
+        shape = f"inputs of shape {data.input_shape} are rows of a table"
         if self.architecture != "dense":
             raise CertiflowError(
                 f"training.architecture is {self.architecture}, which needs images; {shape}: "

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tasks.core.data.datasets import Dataset
+from tasks.core.data.datasets import Dataset, Extent
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.keras_network import relu_network
 from tasks.core.properties.domain import Domain, Feature
@@ -56,10 +56,10 @@ def table(rare: float = 0.5) -> Dataset:
 )
 def test_what_needs_images_is_refused_for_tables(changes: dict[str, Any], message: str) -> None:
     settings = TrainingSettings(**changes)
-    settings.check_data((28, 28))
-    settings.check_data((32, 32, 3))
+    settings.check_data(Extent((28, 28), 10, 1))
+    settings.check_data(Extent((32, 32, 3), 10, 1))
     with pytest.raises(CertiflowError, match=message):
-        settings.check_data((3,))
+        settings.check_data(Extent((3,), 2, 1))
     with pytest.raises(CertiflowError, match=message):
         trained(table(), **changes)
 
