@@ -72,7 +72,7 @@ class Schema(BaseModel):
     columns: tuple[str, ...] = ()
     target: str = Field(min_length=1)
     classes: tuple[Annotated[Label, BeforeValidator(_label)], ...] = Field((), min_length=2)
-    tolerance: float | None = Field(None, ge=LEAST_TOLERANCE, le=GREATEST)
+    tolerance: float | None = None
     positive: Word | None = None
     missing: Literal["error", "impute"] = "error"
     features: tuple[Feature, ...] = Field(min_length=1)
@@ -112,18 +112,25 @@ class Schema(BaseModel):
 
     def _check_target(self) -> None:
         """It is decided by classes or a tolerance, one of the two."""
-        if not (self.classes or self.tolerance):
+        if not self.classes and self.tolerance is None:
             raise ValueError(
                 "the schema has neither classes nor a tolerance: write classes: [no, yes] where "
                 "the target is a word, tolerance: 1000 where it is a number"
             )
-        if self.classes and self.tolerance:
+        if self.tolerance is None:
+            return
+        if self.classes:
             raise ValueError(
                 "the schema has classes and a tolerance: keep classes where the target is a word, "
                 "the tolerance where it is a number"
             )
-        if self.tolerance and self.positive is not None:
+        if self.positive is not None:
             raise ValueError("positive is one of classes: leave it out beside a tolerance")
+        if not LEAST_TOLERANCE <= self.tolerance <= GREATEST:
+            raise ValueError(
+                f"tolerance is {self.tolerance:g}: expected {LEAST_TOLERANCE:g} to {GREATEST:g}, "
+                "how far a prediction may lie from the target"
+            )
 
     @cached_property
     def domain(self) -> Domain:

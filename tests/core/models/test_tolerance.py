@@ -43,9 +43,7 @@ def numbers(rows: Float32Array, tolerance: float | None) -> Dataset:
     perturbation = Perturbation.of_table(Domain.of_table(features), rows, "absolute")
     labels = np.zeros(len(rows), np.int64)
     names = ("within", "too high", "too low")
-    return Dataset(
-        "numbers", rows, labels, rows, labels, names, perturbation, tolerance=tolerance
-    )
+    return Dataset("numbers", rows, labels, rows, labels, names, perturbation, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,7 @@ def test_classifiers_and_numbers_are_not_mixed_up() -> None:
     number = random_network(generator, (2, 5, 1))
     classes = random_network(generator, (2, 5, 3))
     rows = np.zeros((3, 3), np.float32)
-    with pytest.raises(CertiflowError, match="decides between 3 classes.* one linear output"):
+    with pytest.raises(CertiflowError, match=r"decides between 3 classes.* one linear output"):
         answering(LoadedModel(classes, NumpyRuntime(classes)), numbers(rows, 0.5))
     with pytest.raises(CertiflowError, match="give the schema a tolerance in the place of classes"):
         answering(LoadedModel(number, NumpyRuntime(number)), numbers(rows[:, :2], None))

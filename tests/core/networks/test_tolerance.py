@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def whole_network(generator: np.random.Generator, depth: int) -> ReluNetwork:
             generator.integers(-3, 4, (after, before)).astype(float),
             generator.integers(-3, 4, after).astype(float),
         )
-        for before, after in zip(widths[:-1], widths[1:], strict=True)
+        for before, after in pairwise(widths)
     ]
     return ReluNetwork(tuple(layers))
 
