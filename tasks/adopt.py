@@ -10,11 +10,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
+from tasks.core.evidence import by_class
+from tasks.core.evidence.errors import error_measures
 from tasks.core.files import ArtifactRef, written_atomically
-from tasks.core.models.inspection import Ends, check_fit
 from tasks.data import DatasetRef, load
 from tasks.tracking import Run, RunRef
-from tasks.train import ModelRef, load_classifier, measured
+from tasks.train import ModelRef, measured
 
 if TYPE_CHECKING:
     from tasks.core.networks.network import ReluNetwork
@@ -28,23 +29,28 @@ def adopt(dataset: DatasetRef, file: Path, name: str, run: RunRef) -> ModelRef:
         CertiflowError: it cannot be read or verified, or does not fit the data.
     """
     from tasks.core.models import loading
+    from tasks.core.models.tolerance import ToleranceRuntime, answering
 
     data, log = load(dataset), Run(run)
     with console.stage("model", 2) as progress:
         loaded = loading.load(file)
-        network = loaded.network
-        check_fit(Ends(network.num_inputs, network.num_outputs), data.name, data.extent)
+        runtime = answering(loaded, data).runtime
         path = run.folder / f"model{file.suffix.lower()}"
         with written_atomically(path) as temporary:
             shutil.copyfile(file, temporary)
         artifact = ArtifactRef.to(path)
         progress.advance()
-        logits = load_classifier(artifact).logits(data.test_inputs)
-        clean = measured(data, logits, log)
-        log.metrics({"train/parameters": num_weights(network)})
+        shaped = data.test_inputs.reshape(-1, *runtime.input_shape)
+        logits = runtime.logits(shaped)
+        if isinstance(runtime, ToleranceRuntime):
+            others = error_measures(runtime.excess(shaped))
+        else:
+            others = by_class.measures(data.test_labels, logits, data.positive)
+        clean = measured(data, logits, others, log)
+        log.metrics({"train/parameters": num_weights(loaded.network)})
         log.tags({"model.sha256": artifact.sha256})
-        shaped = data.test_inputs[:1].reshape(1, *loaded.input_shape)
-        model_id = log.model_file(path, shaped)
+        fed = data.test_inputs.reshape(len(shaped), -1)[:1, : loaded.network.num_inputs]
+        model_id = log.model_file(path, fed.reshape(1, *loaded.input_shape))
         progress.advance(note=f"{name}, clean accuracy {clean.accuracy:.2%}")
     return ModelRef(
         file=artifact, model_id=model_id, architecture=name, clean=clean, trained_here=False

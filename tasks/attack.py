@@ -37,7 +37,7 @@ def fgsm(
     from tasks.core.evidence import figures, row_figures
 
     data, log, started = load(dataset), Run(run), monotonic()
-    classifier = load_classifier(model.file, settings.batch_size)
+    classifier = load_classifier(model.file, data, settings.batch_size)
     clean = classifier.predictions(data.test_inputs)
     with console.stage("fgsm", len(data.test_labels)) as progress:
         predictions, vanished = gradient.fgsm(
@@ -70,7 +70,8 @@ def fgsm(
     figure = run.folder / "figures" / "adversarial_examples.png"
     examples = _examples(classifier, data, settings)
     if data.domain.is_table:
-        row_figures.adversarial_rows(examples, data.domain, data.class_names, figure)
+        classes, is_sure = data.class_names, data.tolerance is None
+        row_figures.adversarial_rows(examples, data.domain, classes, figure, confident=is_sure)
     else:
         figures.adversarial_examples(examples, data.class_names, figure)
     log.files("figures", figure)
@@ -90,7 +91,7 @@ def pgd(
     from tasks.core.attacks import gradient
 
     data, log, started = load(dataset), Run(run), monotonic()
-    classifier = load_classifier(model.file, settings.batch_size)
+    classifier = load_classifier(model.file, data, settings.batch_size)
     found = _load(fgsm_file)
     wrong = found["predictions"] != data.test_labels
     right = found["clean"] == data.test_labels
@@ -135,10 +136,11 @@ def bounds(
     positive.
     """
     from tasks.core.bounds import linear as core
-    from tasks.core.models import loading
+    from tasks.core.models.loading import load_artifact
+    from tasks.core.models.tolerance import answering
 
     data, log, started = load(dataset), Run(run), monotonic()
-    network = loading.load_artifact(model.file).network
+    network = answering(load_artifact(model.file), data).network
     right = _load(fgsm_file)["clean"] == data.test_labels
     broken = _load(pgd_file)["broken"]
     certified = np.zeros_like(broken)
@@ -226,9 +228,7 @@ def _examples(
     from tasks.core.attacks import gradient
     from tasks.core.evidence.figures import AdversarialExamples
 
-    rows = np.array(
-        [np.flatnonzero(data.test_labels == label)[0] for label in range(data.num_classes)]
-    )[:EXAMPLE_COUNT]
+    rows = np.unique(data.test_labels, return_index=True)[1][:EXAMPLE_COUNT]
     inputs, labels = data.test_inputs[rows], data.test_labels[rows]
     radii = [epsilon for epsilon in settings.epsilons if epsilon > 0]
     spread = np.unique(np.linspace(0, len(radii) - 1, EXAMPLE_RADII).round().astype(int))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from tasks.core.data.datasets import Dataset
 from tasks.core.files import written_atomically
 from tasks.core.properties.domain import told
@@ -25,8 +27,6 @@ def write_card(data: Dataset, run: Run) -> None:
 
 def of_data(data: Dataset) -> str:
     """A dataset's card: what it holds, whose it is, and what an attacker may do to it."""
-    counts = [int((data.train_labels == label).sum()) for label in range(data.num_classes)]
-    tests = [int((data.test_labels == label).sum()) for label in range(data.num_classes)]
     card, domain, moves = data.card, data.domain, data.perturbation
     lines = [
         f"# {data.name}",
@@ -38,7 +38,7 @@ def of_data(data: Dataset) -> str:
         f"- Source: {card.citation or 'not stated'}",
         *(f"- {note}" for note in card.notes),
         "",
-        *table(("class", "train", "test"), zip(data.class_names, counts, tests, strict=True)),
+        *_of_target(data),
         "",
         f"Epsilon is told in: {moves.unit}.",
     ]
@@ -53,7 +53,7 @@ def of_data(data: Dataset) -> str:
             feature.unit,
             *reach[feature.name],
         )
-        for feature in domain.features
+        for feature in data.features
     ]
     header = ("feature", "kind", "values", "unit", "down at epsilon 1", "up at epsilon 1")
     relations = [f"- `{relation.text}`" for relation in domain.relations]
@@ -61,9 +61,22 @@ def of_data(data: Dataset) -> str:
     return "\n".join([*lines, "", *table(header, rows), *related, ""])
 
 
+def _of_target(data: Dataset) -> list[str]:
+    """Rows by class, or what the target's numbers are."""
+    if data.reference is not None:
+        values = np.concatenate([data.train_inputs[:, -1], data.test_inputs[:, -1]])
+        ends = f"{told(float(values.min()))} to {told(float(values.max()))}"
+        return [f"Target: {data.reference.name}, {ends}. Right: {data.class_names[0]} of it."]
+    counts = [
+        np.bincount(labels, minlength=data.num_classes).tolist()
+        for labels in (data.train_labels, data.test_labels)
+    ]
+    return table(("class", "train", "test"), zip(data.class_names, *counts, strict=True))
+
+
 def _reaches(data: Dataset) -> Iterable[tuple[str, str, str]]:
     """How far an attacker can move each feature, in its unit."""
-    for feature in data.domain.features:
+    for feature in data.features:
         start = data.domain.columns[feature.name].start
         down, up = data.perturbation.down[start], data.perturbation.up[start]
         changes = data.perturbation.most_changes if feature.mutable else 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.comparison_view import COLUMNS, view
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text, share_interval
+from tasks.core.properties.domain import told
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.settings import ModelSettings, Settings, decimal
@@ -24,13 +25,22 @@ GRID_RECALLS = {
     "pgd_recall": "recall under PGD",
     "certified_recall": "certified recall",
 }
-MEASURES = {"balanced_accuracy": "balanced accuracy {:.2%}", "auc": "AUC {:.4f}"}
+MEASURES = {
+    "balanced_accuracy": "balanced accuracy {:.2%}",
+    "auc": "AUC {:.4f}",
+    "mean_absolute_error": "mean absolute error {:,.4g}",
+    "root_mean_squared_error": "root mean squared error {:,.4g}",
+}
 
 
 def of_measures(summary: Summary) -> str:
-    """What accuracy hides where classes are of unequal size, in words."""
+    """What accuracy hides: of a class that counts, or of numbers; nothing of other classes."""
     found = summary.measures
+    if summary.positive is None and summary.tolerance is None:
+        return ""
     parts = [text.format(found[name]) for name, text in MEASURES.items() if name in found]
+    if summary.tolerance is not None:
+        parts.insert(0, f"accuracy: within {told(summary.tolerance)} of the target")
     if "recall" in found:
         parts.append(f"recall of {summary.positive} {found['recall']:.2%}")
     return ", ".join(parts)
@@ -47,8 +57,8 @@ def of_run(summary: Summary, settings: Settings) -> str:
             f"\n**{summary.dataset_requested} could not be had: this is {summary.dataset}.**"
         )
     lines += [f"\n**Warning**: {warning}" for warning in summary.warnings]
-    if summary.positive is not None:
-        lines.append(f"\n{of_measures(summary)}.")
+    if measures := of_measures(summary):
+        lines.append(f"\n{measures}.")
     for name, (theirs, ours) in summary.reference.items():
         lines.append(f"\n{name}: {ours:.2%} (reference: {theirs:.2%})")
     whole = f"All {summary.test_images:,} test {summary.noun}s"

@@ -23,7 +23,7 @@ def masking(dataset: DatasetRef, model: ModelRef, epsilon: float, seed: int, run
     rows = stratified_sample(data.test_labels, min(IMAGES, len(data.test_labels)), seed)
     with console.stage("masking", len(rows)) as progress:
         evidence = masking.measure(
-            load_classifier(model.file),
+            load_classifier(model.file, data),
             data.test_inputs[rows],
             data.test_labels[rows],
             data.perturbation,

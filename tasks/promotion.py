@@ -8,7 +8,6 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import console, decisions, descriptions
 from tasks.core.errors import CertiflowError
-from tasks.core.evidence.by_class import never_predicted
 from tasks.core.evidence.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.verdicts import Verdict
 from tasks.data import DatasetRef, load
@@ -16,6 +15,7 @@ from tasks.decisions import NO_CHAMPION, check_not_champion, deciding, recorded,
 from tasks.records import Decision, Word
 from tasks.settings import Settings
 from tasks.tracking import RegisteredModel, Version, downloaded_model, model_name
+from tasks.train import never_predicted
 from tasks.verify import sample_for, verify_sample
 
 
@@ -88,9 +88,10 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
     Marabou is not asked to witness proofs again: each version's own run did that.
     """
     from tasks.core.models import loading
+    from tasks.core.models.tolerance import answering
 
     data = load(dataset)
-    model = loading.load(downloaded_model(f"models:/{version}"))
+    model = answering(loading.load(downloaded_model(f"models:/{version}")), data)
     count = min(settings.promotion.samples, len(data.test_labels))
     sample = sample_for(model, data, count, seed)
     found = verify_sample(
@@ -110,11 +111,10 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
         )
     logits = model.runtime.logits(data.test_inputs.reshape(-1, *model.input_shape))
     predictions = logits.argmax(axis=1)
-    missed = never_predicted(predictions, data.num_classes)
     return GateEvidence(
         clean=predictions == data.test_labels,
         certified=proved(found, deployed=settings.promotion.deployed),
-        never_predicted=tuple(data.class_names[label] for label in missed),
+        never_predicted=never_predicted(data, predictions),
     )
 
 

@@ -34,12 +34,14 @@ def radius(
     """A bracket around every sampled point's critical radius: the table, logged with its figure."""
     from tasks.core.evidence import radii, radius_figures
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-    from tasks.core.models import loading
+    from tasks.core.models.loading import load_artifact
+    from tasks.core.models.tolerance import answering
     from tasks.core.verification import critical_radius
     from tasks.core.verification.radius_search import RadiusGoal
 
-    loaded, log = loading.load_artifact(model), Run(run)
-    sample = sample_for(loaded, load(dataset), settings.samples, seed)
+    log, data = Run(run), load(dataset)
+    loaded = answering(load_artifact(model), data)
+    sample = sample_for(loaded, data, settings.samples, seed)
     goal = RadiusGoal(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
@@ -123,24 +125,26 @@ def global_robustness(
     The pair of the greatest change is stored; of a table it is told in words.
     """
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-    from tasks.core.models import loading
+    from tasks.core.models.loading import load_artifact
+    from tasks.core.models.tolerance import answering
     from tasks.core.verification import global_robustness as core
     from tasks.core.verification.difference_search import DifferenceGoal
     from tasks.core.verification.near_pairs import near_pairs
 
-    loaded, log, data = loading.load_artifact(model), Run(run), load(dataset)
-    sample_for(loaded, data, 1, seed)  # the shapes must fit
+    loaded, log, data = load_artifact(model), Run(run), load(dataset)
+    answering(loaded, data)  # the shapes must fit
+    names = data.class_names if data.reference is None else (data.reference.name,)
     goal = DifferenceGoal(
         settings.epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )
     pairs = near_pairs(data, settings.domain_radius, settings.delta)
     with (
-        console.stage("global", data.num_classes) as progress,
+        console.stage("global", len(names)) as progress,
         VerdictStore(PROJECT_STORE) as store,
     ):
 
         def on_result(result: ClassResult) -> None:
-            name = data.class_names[result.label]
+            name = names[result.label]
             progress.advance(note=f"class {name}: {result.epsilon:.3f} proved")
 
         results = core.global_robustness(
@@ -157,14 +161,14 @@ def global_robustness(
     table = pd.DataFrame(
         {
             "label": result.label,
-            "class": data.class_names[result.label],
+            "class": names[result.label],
             "verdict": result.verdict.value,
             "epsilon_proved": result.epsilon,
             "largest_difference": result.largest_difference,
             "decided_by": result.decided_by.value,
             "seconds": round(result.seconds, 3),
             "reason": result.reason,
-            "pair": "" if result.pair is None else "; ".join(data.domain.moves(*result.pair)),
+            "pair": "" if result.pair is None else "; ".join(pairs.domain.moves(*result.pair)),
         }
         for result in results
     )

@@ -18,7 +18,7 @@ class Summary(BaseModel):
 
     `clean_accuracy`, `measures` and `epsilon_grid` are of all `test_images` (rows, of a table: see
     `noun`), `verification` of a sample with equal numbers of each class; recalls of class
-    `positive`.
+    `positive`. Accuracy is of numbers the share within `tolerance` of the target.
     `median_radius` is the median critical radius, [proved, falsified], of `radius_points` sampled
     points; None where it was not asked. `properties` has a row for each requirement and radius.
     `url` is `RunRef.url`. `champion` says that the run made
@@ -39,6 +39,7 @@ class Summary(BaseModel):
     clean_accuracy: float
     measures: dict[str, float] = {}
     positive: str | None = None
+    tolerance: float | None = None
     noun: str = "image"
     epsilon_grid: list[dict[str, float]]
     verification: list[dict[str, float]]

@@ -69,6 +69,7 @@ def report(
             clean_accuracy=model.clean.accuracy,
             measures=model.clean.others,
             positive=None if data.positive is None else data.class_names[data.positive],
+            tolerance=data.tolerance,
             noun=data.domain.noun,
             epsilon_grid=grid.to_dict("records"),
             verification=verified.to_dict("records"),

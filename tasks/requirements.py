@@ -42,11 +42,12 @@ def properties(
 ) -> ArtifactRef:
     """Every requirement around every sampled point at every radius: the table of shares."""
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-    from tasks.core.models import loading
+    from tasks.core.models.loading import load_artifact
+    from tasks.core.models.tolerance import answering
     from tasks.core.verification.relational import PairGoal, verify_pairs
 
     log, started, data = Run(run), monotonic(), load(dataset)
-    loaded = loading.load_artifact(model)
+    loaded = answering(load_artifact(model), data)
     sample = sample_for(loaded, data, settings.samples, seed)
     asked = required(settings.monotone, settings.fair, data)
     counts: Counter[Verdict] = Counter()

@@ -122,6 +122,11 @@ class DataSettings(_Section):
         data = load(self.dataset, self.cache, scale=self.scale, most_changes=self.category_changes)
         if self.positive is None:
             return data
+        if data.tolerance is not None:
+            raise CertiflowError(
+                f"data.positive is '{self.positive}': {self.name} has a tolerance and no classes; "
+                "leave it out"
+            )
         return replace(data, positive=self.positive_label(data.class_names))
 
     def positive_label(self, class_names: Sequence[str]) -> int | None:

@@ -17,7 +17,7 @@ from tasks.data import DatasetRef, load
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
-    from tasks.core.arrays import Float32Array
+    from tasks.core.arrays import Float32Array, IntArray
     from tasks.core.data.datasets import Dataset
     from tasks.core.models.runtimes import Attackable
     from tasks.core.training.loop import EpochMetrics
@@ -29,7 +29,8 @@ CHECKPOINT_VERSION = "3"  # changes whenever a training's weights could: old sta
 class CleanMeasures(BaseModel):
     """On the whole test set, undisturbed: accuracy, and what it hides where classes are unequal.
 
-    `others` are `by_class.measures`; `never_predicted` the names of classes that no point is given.
+    `others` are `by_class.measures`, or of numbers `error_measures`; `never_predicted` the names of
+    classes that no point is given.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -82,7 +83,8 @@ def train(
     if trained.warning:
         log.alert("training", trained.warning)
     logits = Classifier(trained.model).logits(data.test_inputs)
-    clean = measured(data, logits, log)
+    others = by_class.measures(data.test_labels, logits, data.positive)
+    clean = measured(data, logits, others, log)
     log.metrics(
         {
             "train/seconds": sum(epoch["epoch_seconds"] for epoch in trained.history),
@@ -105,20 +107,25 @@ def train(
     )
 
 
-def measured(data: Dataset, logits: Float32Array, log: Run) -> CleanMeasures:
-    """What a model does with the whole test set undisturbed, logged."""
+def measured(
+    data: Dataset, logits: Float32Array, others: dict[str, float], log: Run
+) -> CleanMeasures:
+    """What a model does with the whole test set undisturbed, logged with its other measures."""
     predictions = logits.argmax(axis=1)
-    missed = by_class.never_predicted(predictions, data.num_classes)
+    missed = never_predicted(data, predictions)
     if missed:
-        log.alert("classes", by_class.warning_of_never_predicted(missed, data.class_names))
+        log.alert("classes", by_class.warning_of_never_predicted(missed))
     accuracy = float((predictions == data.test_labels).mean())
-    others = by_class.measures(data.test_labels, logits, data.positive)
     log.metrics({"clean_accuracy": accuracy} | others)
-    return CleanMeasures(
-        accuracy=accuracy,
-        others=others,
-        never_predicted=tuple(data.class_names[label] for label in missed),
-    )
+    return CleanMeasures(accuracy=accuracy, others=others, never_predicted=missed)
+
+
+def never_predicted(data: Dataset, predictions: IntArray) -> tuple[str, ...]:
+    """The names of the classes that no test point is given; of numbers there are none."""
+    if data.tolerance is not None:
+        return ()
+    missed = by_class.never_predicted(predictions, data.num_classes)
+    return tuple(data.class_names[label] for label in missed)
 
 
 def _checkpoint(dataset: DatasetRef, settings: TrainingSettings, seed: int) -> Path:
@@ -137,13 +144,14 @@ def _note(metrics: EpochMetrics) -> str:
     return " · ".join(text.format(metrics[name]) for name, text in names.items() if name in metrics)
 
 
-def load_classifier(model: ArtifactRef, batch_size: int = 1000) -> Attackable:
-    """The model from its file, checked by digest, without compiled training state or lambdas."""
-    from tasks.core.models import loading
+def load_classifier(model: ArtifactRef, data: Dataset, batch_size: int = 1000) -> Attackable:
+    """The model from its file, checked by digest, as it answers what the data ask."""
+    from tasks.core.models.loading import load_artifact
     from tasks.core.models.network_classifier import NetworkClassifier
     from tasks.core.models.runtimes import Classifier
+    from tasks.core.models.tolerance import answering
 
-    loaded = loading.load_artifact(model)
+    loaded = answering(load_artifact(model), data)
     if isinstance(loaded.runtime, Classifier):
         return loaded.runtime.batched(batch_size)
     return NetworkClassifier(loaded.runtime, loaded.network, batch_size)

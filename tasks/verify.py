@@ -17,7 +17,6 @@ from tasks.core.data.datasets import stratified_sample
 from tasks.core.evidence import figures, metrics
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.files import ArtifactRef, written_atomically
-from tasks.core.models.inspection import Ends, check_fit
 from tasks.core.verdict_columns import STAGES, WITNESS_WORDS
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
 from tasks.data import DatasetRef, load
@@ -45,17 +44,18 @@ def verify(
 
     `model` is a Keras, ONNX or `.nnet` file; `fresh` ignores verdicts stored before.
     """
-    from tasks.core.models import loading
+    from tasks.core.models.loading import load_artifact
+    from tasks.core.models.tolerance import answering
 
-    log, started = Run(run), monotonic()
-    loaded = loading.load_artifact(model)
-    sample = sample_for(loaded, load(dataset), settings.samples, seed)
+    log, started, data = Run(run), monotonic(), load(dataset)
+    loaded = answering(load_artifact(model), data)
+    sample = sample_for(loaded, data, settings.samples, seed)
     results = verify_sample(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
     if settings.engine != "marabou":
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": loaded.network.sha256})
-    return _log_results(log, results, sample, load(dataset), run.folder)
+    return _log_results(log, results, sample, data, run.folder)
 
 
 def verify_sample(
@@ -154,17 +154,11 @@ def _strength(attack: AttackSettings, seed: int) -> AttackStrength:
 
 
 def sample_for(model: LoadedModel, data: Dataset, count: int, seed: int) -> Sample:
-    """A stratified sample of the test set in the model's input shape.
-
-    Raises:
-        CertiflowError: the model's inputs or outputs do not fit the dataset.
-    """
+    """A stratified sample of the test set in the input shape of a model that answers the data."""
     from tasks.core.verification.balls import Sample
 
-    network, shape = model.network, model.input_shape
-    check_fit(Ends(network.num_inputs, network.num_outputs), data.name, data.extent)
     indices = stratified_sample(data.test_labels, count, seed)
-    inputs = data.test_inputs[indices].reshape(count, *shape)
+    inputs = data.test_inputs[indices].reshape(count, *model.input_shape)
     return Sample(indices, inputs, data.test_labels[indices], data.perturbation)
 
 

@@ -12,7 +12,7 @@ from flows.command.head import begin
 
 def schema(
     data: Annotated[Path, typer.Argument(help="CSV or Parquet file.", metavar="DATA")],
-    target: Annotated[str, typer.Option(help="The column with the class.")],
+    target: Annotated[str, typer.Option(help="The column with the class, or a number.")],
     features: Annotated[
         Path | None,
         typer.Option(help="TabularBench's features.csv: take its features.", metavar="FILE"),

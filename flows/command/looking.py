@@ -27,8 +27,8 @@ def look_at_settings(*runs: Settings) -> None:
 
     Raises:
         CertiflowError: a file of the user's own that is no dataset; training that needs images and
-            rows of a table; more samples than test points; a folder that cannot be written; a
-            cluster that does not answer.
+            rows of a table, or classes and a target that is a number; more samples than test
+            points; a folder that cannot be written; a cluster that does not answer.
     """
     for settings in runs:
         settings.training.check_data(extent_of(settings.data))

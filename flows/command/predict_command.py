@@ -22,8 +22,9 @@ from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.files import output_file
 from tasks.core.models import loading
-from tasks.core.models.inspection import Ends, check_fit, ends
+from tasks.core.models.inspection import check_fit, ends
 from tasks.core.models.runtimes import Runtime
+from tasks.core.models.tolerance import answering
 from tasks.core.properties.domain import Domain, told
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
@@ -33,6 +34,7 @@ from tasks.settings import DataSettings
 
 CSV, PARQUET = ".csv", ".parquet"
 COLUMNS = ("label", "certified_radius", "flipped_radius", "flipped_by")
+NUMBER_COLUMNS = ("prediction", "certified_radius", "moved_radius", "moved_by")
 
 
 def predict(
@@ -49,8 +51,9 @@ def predict(
     """Writes the rows of a table with what the model says of each; see `predicted`."""
     _check_kinds(data, output)
     dataset = data.load()
-    frame, inputs = read_rows(rows, dataset.domain)
-    taken = [name for name in COLUMNS if name in frame]
+    columns = COLUMNS if dataset.tolerance is None else NUMBER_COLUMNS
+    frame, inputs = read_rows(rows, dataset.features)
+    taken = [name for name in columns if name in frame]
     if taken:
         raise CertiflowError(
             f"{rows}: has a column '{taken[0]}', which predict writes: rename or remove it"
@@ -58,10 +61,11 @@ def predict(
     file = model_path(model)
     check_fit(ends(file), data.name, dataset.extent)
     loaded = loading.load(file)
-    network = loaded.network
-    check_fit(Ends(network.num_inputs, network.num_outputs), data.name, dataset.extent)
-    shaped = inputs.reshape(len(inputs), *loaded.input_shape)
-    labels = np.asarray(loaded.runtime.logits(shaped).argmax(axis=1))
+    asked = answering(loaded, dataset)
+    if dataset.tolerance is not None:
+        inputs = _with_predictions(loaded.runtime, inputs)
+    shaped = inputs.reshape(len(inputs), *asked.input_shape)
+    labels = np.asarray(asked.runtime.logits(shaped).argmax(axis=1))
     sample = Sample(np.arange(len(inputs)), shaped, labels, dataset.perturbation)
     counts: Counter[str] = Counter()
     with console.stage("predict", len(inputs)) as progress, VerdictStore(PROJECT_STORE) as store:
@@ -71,8 +75,8 @@ def predict(
             progress.advance(note=" · ".join(f"{n} {word}" for word, n in sorted(counts.items())))
 
         brackets = critical_radii(
-            loaded.runtime,
-            network,
+            asked.runtime,
+            asked.network,
             sample,
             goal,
             resources,
@@ -81,8 +85,11 @@ def predict(
             on_result=on_result,
         )
     pairs = zip(brackets, inputs, strict=True)
-    found = [predicted(bracket, point, dataset, loaded.runtime) for bracket, point in pairs]
-    table = frame.assign(**pd.DataFrame(found, columns=COLUMNS).to_dict("list"))
+    found = [
+        dict(zip(columns, predicted(bracket, point, dataset, asked.runtime), strict=True))
+        for bracket, point in pairs
+    ]
+    table = frame.assign(**pd.DataFrame(found, columns=columns).to_dict("list"))
     with output_file(output) as temporary:
         if output.suffix == PARQUET:
             table.to_parquet(temporary, index=False)
@@ -99,27 +106,33 @@ def _check_kinds(data: DataSettings, output: Path) -> None:
         raise CertiflowError(f"--output {output}: expected a {CSV} or a {PARQUET} file")
 
 
+def _with_predictions(runtime: Runtime, inputs: Float32Array) -> Float32Array:
+    """The rows with what the model predicts of each, which its answers nearby are held against."""
+    predictions = runtime.logits(inputs.reshape(len(inputs), *runtime.input_shape))
+    return np.hstack([inputs, predictions])
+
+
 def predicted(
     bracket: Bracket, point: Float32Array, data: Dataset, runtime: Runtime
-) -> dict[str, Any]:
-    """What is said of one row.
+) -> tuple[str | float, float, float | None, str]:
+    """What is said of one row, in the order of `COLUMNS`.
 
-    `certified_radius`: no valid row within it gets another label. `flipped_radius`: at this one
-    lies the nearest that was found, and `flipped_by` says which of its changes are enough; empty
-    where none was found.
+    The label, or the number. The radius proved: no valid row within it gets another label, or a
+    number that is not within the tolerance of this one. The radius of the nearest such row that was
+    found, and which of its changes are enough; None and empty where none was found.
     """
-    said: dict[str, Any] = {
-        "label": data.class_names[bracket.label],
-        "certified_radius": bracket.proved,
-        "flipped_radius": bracket.falsified if np.isfinite(bracket.falsified) else None,
-        "flipped_by": "",
-    }
+    enough = ""
     if bracket.counterexample is not None:
         changes = data.domain.changes(point, _fewest(runtime, data.domain, point, bracket))
-        said["flipped_by"] = "; ".join(
+        enough = "; ".join(
             f"{name} {told(old)} -> {told(new)}" for name, (old, new) in changes.items()
         )
-    return said
+    return (
+        data.class_names[bracket.label] if data.tolerance is None else float(str(point[-1])),
+        bracket.proved,
+        bracket.falsified if np.isfinite(bracket.falsified) else None,
+        enough,
+    )
 
 
 def _fewest(
@@ -136,12 +149,16 @@ def _fewest(
 
 
 def _show(found: list[dict[str, Any]], output: Path) -> None:
-    labels = Counter(each["label"] for each in found)
+    said = [next(iter(each.values())) for each in found]
+    if isinstance(said[0], float):
+        answers = f"predictions from {told(min(said))} to {told(max(said))}"
+    else:
+        answers = ", ".join(f"{count} {word}" for word, count in Counter(said).items())
     radii = np.array([each["certified_radius"] for each in found])
     screen = Console(highlight=False, soft_wrap=True)
-    screen.print(f"{len(found)} rows: " + ", ".join(f"{n} {word}" for word, n in labels.items()))
+    screen.print(f"{len(found)} rows: {answers}", markup=False)
     low, middle, high = np.quantile(radii, [0.1, 0.5, 0.9])
     screen.print(
         f"certified radius: median {middle:.4f}, a tenth below {low:.4f}, a tenth above {high:.4f}"
     )
-    screen.print(f"rows with label, radius and change: {output}", markup=False)
+    screen.print(f"rows with {next(iter(found[0]))}, radius and change: {output}", markup=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import yaml
+
 from tasks.core.data.frames import read_frame
 from tasks.core.data.own_data import SCHEMA_SUFFIXES
 from tasks.core.data.proposal import propose, read_published
@@ -30,4 +32,6 @@ def propose_schema(data: Path, target: str, features: Path | None, output: Path 
         return
     with output_file(output) as temporary:
         temporary.write_text(proposal, encoding="utf-8")
-    print(f"{output}: edit it, then: certiflow run --set data.dataset={output}")
+    is_number = "tolerance" in yaml.safe_load(proposal)
+    run = "run --set data.dataset=" if not is_number else "evaluate MODEL --data "
+    print(f"{output}: edit it, then: certiflow {run}{output}")

@@ -29,8 +29,8 @@ def show(summary: Summary) -> None:
         f"[bold]{summary.dataset} {summary.architecture}[/]  clean accuracy "
         f"[bold]{summary.clean_accuracy:.2%}[/]"
     )
-    if summary.positive is not None:
-        console.print(of_measures(summary), markup=False)
+    if measures := of_measures(summary):
+        console.print(measures, markup=False)
     if summary.dataset != summary.dataset_requested:
         console.print(
             f"[bold yellow]{summary.dataset_requested} could not be had: "

@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.core.arrays import Float32Array, IntArray
 from tasks.core.errors import CertiflowError
-from tasks.core.properties.domain import Domain
+from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
 
 
@@ -18,11 +18,12 @@ from tasks.core.properties.perturbation import Perturbation
 class Extent:
     """How much a dataset holds: what a model, its training and a sample of the test set must fit.
 
+    `input_shape` and `num_outputs` are a model's: an output for each class, or one number.
     `positive` is the class whose recall counts.
     """
 
     input_shape: tuple[int, ...]
-    num_classes: int
+    num_outputs: int
     test_size: int
     positive: int | None = None
 
@@ -42,6 +43,10 @@ class Dataset:
 
     All inputs are valid in the perturbation's domain, but for relations, which data may break.
     `positive` is the class whose recall counts, such as the phishing page that must be detected.
+
+    Where the target is a number, `tolerance` says how near to it a model's output must be. The last
+    input of a row is then the `reference`, which the output is held against and nobody can change;
+    all labels are 0, the first of the classes within, too high and too low.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Dataset:
     perturbation: Perturbation
     positive: int | None = None
     card: DataCard = DataCard()
+    tolerance: float | None = None
 
     @classmethod
     def of_images(
@@ -97,12 +103,28 @@ class Dataset:
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.input_shape, self.num_classes, len(self.test_labels), self.positive)
+        count = len(self.test_labels)
+        if self.tolerance is None:
+            return Extent(self.input_shape, self.num_classes, count, self.positive)
+        return Extent((self.input_shape[0] - 1,), 1, count)
+
+    @property
+    def reference(self) -> Feature | None:
+        """The feature of a table that a model's number is held against, if there is one."""
+        return None if self.tolerance is None else self.domain.features[-1]
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The features of a table that a model takes."""
+        features = self.domain.features
+        return features if self.tolerance is None else features[:-1]
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of all inputs and labels with their shapes, and of how those of a table move."""
+        """Digest of all inputs and labels with their shapes, and of what is asked of a table."""
         digest = hashlib.sha256()
+        if self.tolerance is not None:
+            digest.update(f"tolerance {self.tolerance!r} ".encode())
         if self.domain.is_table:
             digest.update(self.perturbation.sha256.encode())
         parts = (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels)

@@ -36,7 +36,7 @@ def propose(
     are, and no others.
 
     Raises:
-        CertiflowError: there is no such target, or it has empty cells, one class or too many.
+        CertiflowError: there is no such target, or it has empty cells, one class or too many words.
     """
     columns = {
         name: published.get(name, Column(None, "not among the published features"))
@@ -48,14 +48,13 @@ def propose(
     missing = set(published or ()) - set(frame.columns)
     if missing:
         raise CertiflowError(f"{source}: has no column '{sorted(missing)[0]}', a published feature")
-    classes = _classes(frame, source, target)
+    asked = _target(frame, source, target)
     lines = [
         f"# Proposed from {len(frame)} rows of {source}: read every line, and correct it.",
         "# mutable: can an attacker change it? direction: both, up or down. unit: for people.",
         f"source: {_yaml(source)}",
         f"target: {_yaml(target)}",
-        f"classes: {_yaml(classes)}  # in the order of the model's outputs",
-        "# positive: the class that must not be missed, such as " + _yaml(classes[-1]),
+        *asked,
         *_faults(frame),
         "features:",
     ]
@@ -143,7 +142,25 @@ def _shortest(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _classes(frame: pd.DataFrame, source: str, target: str) -> list[str]:
+def _target(frame: pd.DataFrame, source: str, target: str) -> list[str]:
+    """The lines on what the target decides: a tolerance where it is a number of many values."""
+    _check_target(frame, source, target)
+    values, bad = numbers(frame[target])
+    if len(np.unique(values)) > FEW and not bad.any() and np.isfinite(values).all():
+        spread = float(values.std())
+        return [
+            f"tolerance: {_shortest(float(f'{spread / 10:.1g}'))}  # a tenth of the target's "
+            f"standard deviation, {spread:.4g}: how near is near enough?",
+            "# where its numbers are codes of classes, write classes in the place of tolerance",
+        ]
+    classes = _classes(frame, source, target)
+    return [
+        f"classes: {_yaml(classes)}  # in the order of the model's outputs",
+        "# positive: the class that must not be missed, such as " + _yaml(classes[-1]),
+    ]
+
+
+def _check_target(frame: pd.DataFrame, source: str, target: str) -> None:
     if target not in frame:
         raise CertiflowError(
             f"{source}: has no column '{target}': expected the target, one of "
@@ -155,7 +172,10 @@ def _classes(frame: pd.DataFrame, source: str, target: str) -> list[str]:
             f"{source}: row {int(found.isna().to_numpy().argmax()) + 1}: the target {target} is "
             "empty: fill it, or remove the row"
         )
-    classes = sorted(found.unique())
+
+
+def _classes(frame: pd.DataFrame, source: str, target: str) -> list[str]:
+    classes = sorted(words(frame[target]).unique())
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise CertiflowError(
             f"{source}: the target {target} has {len(classes)} different values: expected 2 to "

@@ -2,7 +2,7 @@
 
 source: customers.csv
 target: status
-classes: [kept, {name: left, values: [closed, moved]}]
+classes: [kept, {name: left, values: [closed, moved]}]  # or, of a number: tolerance: 1000
 positive: left
 features:
 - {name: age, kind: integer, lower: 18, upper: 99, mutable: false}
@@ -24,7 +24,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.core.errors import CertiflowError
-from tasks.core.properties.domain import Domain, Feature, Word, word
+from tasks.core.properties.domain import GREATEST, Domain, Feature, Word, told, word
+
+LEAST_TOLERANCE = 1e-30  # well within float32
 
 
 class Label(BaseModel):
@@ -50,8 +52,10 @@ class Schema(BaseModel):
         test_source: another one with the test rows; without, `test_share` of the rows, drawn by
             class with `split_seed`, are for testing.
         columns: their names, for a CSV file without a line of them.
-        target: the column with the class.
+        target: the column with the class, or with a number.
         classes: in the order of the model's outputs.
+        tolerance: in the place of classes where the target is a number: a prediction is right when
+            it lies nearer to the target than this.
         positive: the class that must not be missed.
         missing: what to do where a cell is empty: stop, or take the column's median (the most
             frequent word, of categories) among the training rows.
@@ -66,8 +70,9 @@ class Schema(BaseModel):
     test_share: float = Field(default=0.2, gt=0, lt=1)
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     columns: tuple[str, ...] = ()
-    target: str
-    classes: tuple[Annotated[Label, BeforeValidator(_label)], ...] = Field(min_length=2)
+    target: str = Field(min_length=1)
+    classes: tuple[Annotated[Label, BeforeValidator(_label)], ...] = Field((), min_length=2)
+    tolerance: float | None = None
     positive: Word | None = None
     missing: Literal["error", "impute"] = "error"
     features: tuple[Feature, ...] = Field(min_length=1)
@@ -77,6 +82,7 @@ class Schema(BaseModel):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Schema:
+        self._check_target()
         names = [feature.name for feature in self.features]
         inputs = [column for feature in self.features for column in feature.columns]
         values = [value for label in self.classes for value in label.values]
@@ -104,12 +110,45 @@ class Schema(BaseModel):
             raise ValueError(str(error)) from error
         return self
 
+    def _check_target(self) -> None:
+        """It is decided by classes or a tolerance, one of the two."""
+        if not self.classes and self.tolerance is None:
+            raise ValueError(
+                "the schema has neither classes nor a tolerance: write classes: [no, yes] where "
+                "the target is a word, tolerance: 1000 where it is a number"
+            )
+        if self.tolerance is None:
+            return
+        if self.classes:
+            raise ValueError(
+                "the schema has classes and a tolerance: keep classes where the target is a word, "
+                "the tolerance where it is a number"
+            )
+        if self.positive is not None:
+            raise ValueError("positive is one of classes: leave it out beside a tolerance")
+        if not LEAST_TOLERANCE <= self.tolerance <= GREATEST:
+            raise ValueError(
+                f"tolerance is {self.tolerance:g}: expected {LEAST_TOLERANCE:g} to {GREATEST:g}, "
+                "how far a prediction may lie from the target"
+            )
+
     @cached_property
     def domain(self) -> Domain:
+        """Of a model's inputs."""
         return Domain.of_table(self.features, self.relations)
+
+    @cached_property
+    def columns_read(self) -> tuple[Feature, ...]:
+        """The features, and after them a target that is a number, which nobody can change."""
+        if self.tolerance is None:
+            return self.features
+        reference = Feature(name=self.target, lower=-GREATEST, upper=GREATEST, mutable=False)
+        return (*self.features, reference)
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        if self.tolerance is not None:
+            return (f"within {told(self.tolerance)}", "too high", "too low")
         return tuple(label.name for label in self.classes)
 
     @property

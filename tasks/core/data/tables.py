@@ -19,11 +19,15 @@ from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation, Scale
 
 MOST_LISTED, MOST_SHOWN = 10, 60  # names and characters, in an error
+LEAST_TOLD = 100  # times what a target loses as a float32 number, a tolerance is to be
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Values, (n, features), of categories their place, nan where a cell is empty; and labels."""
+    """Values, (n, features), of categories their place, nan where a cell is empty; and labels.
+
+    After the features stands a target that is a number; then all labels are 0.
+    """
 
     values: FloatArray
     labels: IntArray
@@ -67,19 +71,20 @@ def dataset_of(
     """
     parts = [_rows(frame, source, schema) for source, frame in frames.items()]
     train, test = parts if len(parts) == 2 else _split(parts[0], schema)
-    for label, name in enumerate(schema.class_names):
+    for label, each in enumerate(schema.classes):
         if label not in train.labels:
             raise CertiflowError(
-                f"{path}: class '{name}' has no row to train on: expected some of each class; "
+                f"{path}: class '{each.name}' has no row to train on: expected some of each class; "
                 f"correct the classes, or {schema.source}"
             )
     train, test, filled = _completed(train, test, schema)
-    inputs = _inputs(train.values, schema.features), _inputs(test.values, schema.features)
+    inputs = _inputs(train.values, schema.columns_read), _inputs(test.values, schema.columns_read)
+    domain = Domain.of_table(schema.columns_read, schema.relations)
     try:
-        perturbation = Perturbation.of_table(schema.domain, inputs[0], scale, most_changes)
+        perturbation = Perturbation.of_table(domain, inputs[0], scale, most_changes)
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
-    notes = (*_unused(frames[schema.source], schema), *filled, *_broken(inputs[0], schema))
+    notes = (*_unused(frames[schema.source], schema), *filled, *_broken(inputs[0], domain))
     return Dataset(
         path.stem,
         inputs[0],
@@ -90,10 +95,11 @@ def dataset_of(
         perturbation,
         schema.positive_label,
         DataCard(schema.licence, schema.citation, notes),
+        schema.tolerance,
     )
 
 
-def read_rows(path: Path, domain: Domain) -> tuple[pd.DataFrame, Float32Array]:
+def read_rows(path: Path, features: Sequence[Feature]) -> tuple[pd.DataFrame, Float32Array]:
     """A table without a target, and its rows as a model takes them, (rows, inputs).
 
     Raises:
@@ -101,12 +107,12 @@ def read_rows(path: Path, domain: Domain) -> tuple[pd.DataFrame, Float32Array]:
     """
     frame = read_frame(path)
     values = []
-    for feature in domain.features:
+    for feature in features:
         _check_column(frame, feature.name, path.name)
         column = _values(frame[feature.name], feature, path.name)
         _refuse(np.isnan(column), frame[feature.name], path.name, "a value")
         values.append(column)
-    return frame, _inputs(np.stack(values, axis=1), domain.features)
+    return frame, _inputs(np.stack(values, axis=1), features)
 
 
 def _check_column(frame: pd.DataFrame, name: str, source: str) -> None:
@@ -121,8 +127,31 @@ def _check_column(frame: pd.DataFrame, name: str, source: str) -> None:
 def _rows(frame: pd.DataFrame, source: str, schema: Schema) -> Rows:
     for name in schema.used_columns:
         _check_column(frame, name, source)
-    values = [_values(frame[feature.name], feature, source) for feature in schema.features]
-    return Rows(np.stack(values, axis=1), _labels(frame[schema.target], source, schema))
+    columns = schema.columns_read
+    values = [_values(frame[feature.name], feature, source) for feature in columns]
+    if schema.tolerance is None:
+        labels = _labels(frame[schema.target], source, schema)
+    else:
+        _check_numbers(values[-1], frame[schema.target], source, schema.tolerance)
+        labels = np.zeros(len(frame), dtype=np.int64)
+    return Rows(np.stack(values, axis=1), labels)
+
+
+def _check_numbers(values: FloatArray, column: pd.Series, source: str, tolerance: float) -> None:
+    """Raises `CertiflowError` where targets do not tell rows apart, or not to the tolerance."""
+    _refuse(np.isnan(values), column, source, "a number, the target")
+    if (values == values[0]).all():
+        raise CertiflowError(
+            f"{source}: the target {column.name} is constant: every row is {values[0]:g}; expected "
+            "different numbers"
+        )
+    lost = float(np.abs(values - values.astype(np.float32)).max())
+    if lost * LEAST_TOLD > tolerance:
+        raise CertiflowError(
+            f"{source}: the target {column.name} loses up to {lost:.2g} as a float32 number, which "
+            f"models take: expected a tolerance of {lost * LEAST_TOLD:.2g} or more, found "
+            f"{tolerance:g}; subtract a constant from it, or choose a greater tolerance"
+        )
 
 
 def _labels(column: pd.Series, source: str, schema: Schema) -> IntArray:
@@ -185,16 +214,15 @@ def _split(rows: Rows, schema: Schema) -> tuple[Rows, Rows]:
             np.arange(len(rows.labels)),
             test_size=schema.test_share,
             random_state=schema.split_seed,
-            stratify=rows.labels,
+            stratify=rows.labels if schema.classes else None,
         )
     except ValueError as error:
         counts = np.bincount(rows.labels, minlength=len(schema.classes)).tolist()
-        listed = ", ".join(
-            f"{count} of '{name}'" for name, count in zip(schema.class_names, counts, strict=True)
-        )
+        names = [f" of '{each.name}'" for each in schema.classes] or [" rows"]
+        listed = ", ".join(f"{count}{name}" for count, name in zip(counts, names, strict=True))
+        share = f"{schema.test_share:g} of {'each class' if schema.classes else 'them'}"
         raise CertiflowError(
-            f"{schema.source}: {listed}: too few rows to set {schema.test_share:g} of each class "
-            f"aside for testing ({error})"
+            f"{schema.source}: {listed}: too few rows to set {share} aside for testing ({error})"
         ) from error
     return rows[train], rows[test]
 
@@ -247,10 +275,10 @@ def _unused(frame: pd.DataFrame, schema: Schema) -> tuple[str, ...]:
     return (f"columns that are not used: {', '.join(others)}",) if others else ()
 
 
-def _broken(inputs: Float32Array, schema: Schema) -> tuple[str, ...]:
+def _broken(inputs: Float32Array, domain: Domain) -> tuple[str, ...]:
     """Which relations the data themselves break, and how often."""
     points = inputs.astype(np.float64)
-    counts = {each.text: int((~each.holds(points)).sum()) for each in schema.domain.relations}
+    counts = {each.text: int((~each.holds(points)).sum()) for each in domain.relations}
     return tuple(
         f"{count} of {len(inputs)} training rows break '{text}'"
         for text, count in counts.items()

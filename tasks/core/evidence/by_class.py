@@ -52,12 +52,9 @@ def never_predicted(predictions: IntArray, num_classes: int) -> list[int]:
     return np.flatnonzero(np.bincount(predictions, minlength=num_classes) == 0).tolist()
 
 
-def warning_of_never_predicted(missed: Sequence[int], class_names: Sequence[str]) -> str:
-    """What there is to say of these classes; empty where there are none."""
-    if not missed:
-        return ""
-    names = ", ".join(class_names[label] for label in missed)
+def warning_of_never_predicted(missed: Sequence[str]) -> str:
+    """What there is to say of the classes of these names."""
     return (
-        f"the model never predicts class {names} on the test set: its accuracy is that of the "
-        "other classes; try training.class_weights: balanced, or train longer"
+        f"the model never predicts class {', '.join(missed)} on the test set: its accuracy is "
+        "that of the other classes; try training.class_weights: balanced, or train longer"
     )

@@ -25,7 +25,7 @@ def radius_curves(
     axes = figure.subplots()
     radii, proved, unbroken = radius_shares(table, max_epsilon)
     for place, (label, rows) in enumerate(table.groupby("label")):
-        if len(rows) < CLASS_POINTS:
+        if len(rows) < CLASS_POINTS or len(rows) == len(table):
             continue
         axes.step(
             radii,

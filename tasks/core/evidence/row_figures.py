@@ -14,9 +14,17 @@ CHARACTERS = 30  # of a feature's name
 
 
 def adversarial_rows(
-    examples: AdversarialExamples, domain: Domain, class_names: tuple[str, ...], path: Path
+    examples: AdversarialExamples,
+    domain: Domain,
+    class_names: tuple[str, ...],
+    path: Path,
+    *,
+    confident: bool = True,
 ) -> None:
-    """A line per row: at the least epsilon that breaks it, else the greatest, what FGSM changes."""
+    """A line per row: at the least epsilon that breaks it, else the greatest, what FGSM changes.
+
+    Labels are shown with their probabilities where the model is `confident` of some.
+    """
     count = len(examples.labels)
     figure = blank(7.5, 0.4 + 0.19 * count * (MOST_CHANGES + 3))
     axes = figure.subplots(count, 1, squeeze=False)[:, 0]
@@ -24,9 +32,10 @@ def adversarial_rows(
         index = _shown(examples, row)
         predicted = int(examples.predictions[index, row])
         is_right = predicted == examples.labels[row]
+        share = f" ({examples.confidences[index, row]:.0%})" if confident else ""
         panel.set_title(
             f"{class_names[int(examples.labels[row])]}, at ε = {examples.epsilons[index]:g} taken "
-            f"for {class_names[predicted]} ({examples.confidences[index, row]:.0%})",
+            f"for {class_names[predicted]}{share}",
             fontsize=10,
             loc="left",
             color="tab:green" if is_right else "tab:red",

@@ -51,16 +51,22 @@ def _decisions(dense: Mapping[str, Any]) -> int:
 def check_fit(model: Ends, name: str, data: Extent) -> None:
     """Raises `CertiflowError` when the model's inputs or outputs are not as many as the data's.
 
-    One output without a sigmoid is no classifier's.
+    One output without a sigmoid is no classifier's: a number, which a tolerance is needed for.
     """
-    pixels = prod(data.input_shape)
-    if model.outputs == 1:
+    inputs, outputs = prod(data.input_shape), data.num_outputs
+    if model.outputs == 1 != outputs:
         raise CertiflowError(
             "the model has one output, a number and no decision between classes: end it with a "
-            f"sigmoid, or with a logit for each of the {data.num_classes} classes of {name}"
+            f"sigmoid, or with a logit for each of the {outputs} classes of {name}; where the "
+            "target of a table is a number, give the schema a tolerance in the place of classes"
         )
-    if model.inputs not in {None, pixels} or model.outputs not in {None, data.num_classes}:
+    if outputs == 1 and model.outputs not in {None, 1}:
+        raise CertiflowError(
+            f"the model decides between {model.outputs} classes: the tolerance of {name} needs a "
+            "model with one linear output, a number; or give the schema classes in its place"
+        )
+    if model.inputs not in {None, inputs} or model.outputs not in {None, outputs}:
         raise CertiflowError(
             f"the model has {model.inputs} inputs and {model.outputs} outputs: {name} needs "
-            f"{pixels} and {data.num_classes}; choose another model or --data"
+            f"{inputs} and {outputs}; choose another model or --data"
         )

@@ -199,13 +199,21 @@ class ReluNetwork:
 
     def with_inputs(self) -> ReluNetwork:
         """The network that gives its inputs after its outputs, for constraints on both."""
-        identity = sparse.eye_array(self.num_inputs, format="csr")
-        joins = [sparse.vstack, *[sparse.block_diag] * (len(self.layers) - 1)]
+        return self._carrying(self.num_inputs, sparse.vstack)
+
+    def beside(self, count: int) -> ReluNetwork:
+        """The network `(x, y) -> (network(x), y)`: so many inputs more, which pass unchanged."""
+        return self._carrying(count, sparse.block_diag)
+
+    def _carrying(self, count: int, first: Callable[..., sparse.csr_array]) -> ReluNetwork:
+        """With as many values beside the units, that join its first layer by `first`."""
+        identity = sparse.eye_array(count, format="csr")
+        joins = [first, *[sparse.block_diag] * (len(self.layers) - 1)]
         layers = tuple(map(_joined, joins, self.layers, repeat(identity)))
         absolute = map(Roundings.absolute_of, self.roundings, self.layers)
         return ReluNetwork(
             layers,
-            tuple(np.append(mask, np.ones(self.num_inputs, dtype=bool)) for mask in self.linear),
+            tuple(np.append(mask, np.ones(count, dtype=bool)) for mask in self.linear),
             tuple(
                 replace(each, absolute=_joined(join, layer, identity))
                 for each, join, layer in zip(self.roundings, joins, absolute, strict=True)

@@ -132,8 +132,13 @@ class TrainingSettings(BaseModel):
         return self
 
     def check_data(self, data: Extent) -> None:
-        """Raises `CertiflowError` where a setting needs images, or a positive class, without."""
-        is_of_two = data.num_classes == 2 and data.positive is not None
+        """Raises `CertiflowError` where a setting needs classes, a positive one, or images."""
+        if data.num_outputs == 1:
+            raise CertiflowError(
+                "the target is a number, and certiflow trains classifiers: train a model with one "
+                "linear output elsewhere, then `certiflow evaluate MODEL --data SCHEMA`"
+            )
+        is_of_two = data.num_outputs == 2 and data.positive is not None
         if self.decision_threshold != HALF and not is_of_two:
             raise CertiflowError(
                 f"training.decision_threshold is {self.decision_threshold:g}: it is a probability "

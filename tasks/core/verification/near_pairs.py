@@ -145,10 +145,16 @@ def near_pairs(data: Dataset, domain_radius: float, delta: float) -> NearPairs:
     """Around the typical input, anywhere in its neighbourhood, delta apart in what is mutable.
 
     Both radii are in the scales of the data's perturbation. A feature of one direction may be the
-    greater one in either input. Raises `CertiflowError` when no two inputs differ.
+    greater one in either input; a reference, which a model's number is held against, is no input.
+    Raises `CertiflowError` when no two inputs differ.
     """
     perturbation = data.perturbation
     box = perturbation.neighbourhood(data.typical_input[None], domain_radius)
     moves = delta * np.maximum(perturbation.down, perturbation.up)
     each = np.broadcast_to(moves, perturbation.domain.num_inputs)
-    return NearPairs.within(box, each, perturbation.domain)
+    if data.reference is None:
+        return NearPairs.within(box, each, perturbation.domain)
+    taken = np.eye(len(each), len(each) - 1)
+    relations = tuple(relation.after(taken) for relation in perturbation.domain.relations)
+    domain = Domain((len(each) - 1,), data.features, relations)
+    return NearPairs.within(Box(box.lower[:, :-1], box.upper[:, :-1]), each[:-1], domain)

@@ -67,6 +67,15 @@ def required(
     monotone: Mapping[str, Demand], fair: Sequence[str], data: Dataset
 ) -> list[Requirement]:
     """Requirements of features by name; raises `CertiflowError` as `Requirement.check`."""
+    if data.reference is not None and monotone:
+        raise CertiflowError(
+            f"properties.monotone: {data.name} has a tolerance: only the score of a class can be "
+            "required to grow; leave it out"
+        )
+    if data.reference is not None and data.reference.name in fair:
+        raise CertiflowError(
+            f"properties.fair: {data.reference.name} is the target: expected a feature"
+        )
     asked = [Requirement(name, way, data.positive) for name, way in monotone.items()]
     asked += [Requirement(name, "same") for name in fair]
     for requirement in asked:

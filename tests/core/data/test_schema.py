@@ -42,6 +42,15 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert (schema.test_share, schema.split_seed, schema.missing) == (0.2, 0, "error")
 
 
+def test_a_tolerance_in_the_place_of_classes(tmp_path: Path) -> None:
+    schema = read(tmp_path, classes=None, tolerance=12500)
+    assert schema.class_names == ("within 12,500", "too high", "too low")
+    assert (schema.classes, schema.positive_label) == ((), None)
+    assert schema.domain.shape == (4,)  # what a model takes
+    assert [feature.name for feature in schema.columns_read][-2:] == ["region", "status"]
+    assert not schema.columns_read[-1].mutable
+
+
 def test_numbers_are_words_of_classes_and_categories(tmp_path: Path) -> None:
     features = [{"name": "sex", "kind": "category", "categories": [1, 2]}]
     schema = read(tmp_path, classes=[0, 1], positive=1, features=features)
@@ -80,6 +89,13 @@ def test_numbers_are_words_of_classes_and_categories(tmp_path: Path) -> None:
             "a has a category twice",
         ),
         ({"positive": "lost"}, "positive is 'lost': expected one of kept, left"),
+        ({"classes": None}, "neither classes nor a tolerance: .*tolerance: 1000 where it is a nu"),
+        ({"tolerance": 5}, "has classes and a tolerance: keep classes where"),
+        ({"classes": None, "tolerance": 5, "positive": "left"}, "leave it out beside a tolerance"),
+        ({"classes": None, "tolerance": 0}, r"tolerance is 0: expected 1e-30 to 1e\+37"),
+        ({"classes": None, "tolerance": -1}, "tolerance is -1: "),
+        ({"classes": None, "tolerance": "near"}, "tolerance is 'near': "),
+        ({"classes": None, "tolerance": 5, "relations": ["status < 3"]}, "no feature 'status'"),
         ({"missing": "drop"}, "missing is 'drop'"),
         ({"test_share": 1}, "test_share is 1: .*less than 1"),
         ({"test_source": "t.csv", "test_share": 0.3}, "leave out test_share"),

@@ -162,7 +162,7 @@ def test_files_of_mnist_and_its_successors_have_its_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_dataset_says_what_it_is(name: str) -> None:
     source = SOURCES[name]
-    assert source.extent.num_classes == len(source.class_names) >= 2
+    assert source.extent.num_outputs == len(source.class_names) >= 2
     for remote in source.files:
         assert not remote.mirror_path.startswith("/")
         assert remote.addresses

@@ -196,7 +196,7 @@ def test_a_dataset_that_does_not_fit_blocks(digits: Dataset, tmp_path: Path) -> 
     sequential(DENSE(10), shape=(64,)).save(tmp_path / "m.keras")
     found = examine(tmp_path / "m.keras")
     assert found.against("digits", digits.extent) == found
-    other = replace(digits.extent, num_classes=9)
+    other = replace(digits.extent, num_outputs=9)
     assert "needs 64 and 9" in found.against("digits", other).blocks[0]
 
 

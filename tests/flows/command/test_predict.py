@@ -68,7 +68,7 @@ def test_every_row_has_a_label_a_proof_and_a_change(said: str, project: Path) ->
     assert table.columns.tolist() == [*rows.columns, *COLUMNS]
     pd.testing.assert_frame_equal(table[rows.columns], rows)
     domain, runtime = loans(project).domain, load(Path("bank.onnx")).runtime
-    labels = runtime.logits(read_rows(Path("new.csv"), domain)[1]).argmax(axis=1)
+    labels = runtime.logits(read_rows(Path("new.csv"), domain.features)[1]).argmax(axis=1)
     assert table["label"].tolist() == [("paid", "default")[label] for label in labels]
     assert (table["certified_radius"] >= 0).all()
     flipped = table[table["flipped_by"].notna()]
@@ -79,7 +79,7 @@ def test_every_row_has_a_label_a_proof_and_a_change(said: str, project: Path) ->
         replayed(table.loc[at, rows.columns], flipped["flipped_by"][at]) for at in flipped.index
     ]
     pd.DataFrame(changed).to_csv("flipped.csv", index=False)
-    inputs = read_rows(Path("flipped.csv"), domain)[1]
+    inputs = read_rows(Path("flipped.csv"), domain.features)[1]
     assert domain.contains(inputs).all()
     assert (runtime.logits(inputs).argmax(axis=1) != labels[flipped.index]).all()
 
