@@ -8,8 +8,8 @@ before a layer's D, low = min(a, 0) and high = max(b, 0), what comes out of it l
     (low high - low t) / (high - low)   and   (high t - low high) / (high - low),
 
 lines that go backwards through the layers as CROWN's do (Shi et al. 2022, "Efficiently Computing
-Local Lipschitz Constants of Neural Networks via Bound Propagation", do so for norms). Bounds on the outputs of two points must
-tell apart what lies as close as it likes; a bound on the slope need not.
+Local Lipschitz Constants of Neural Networks via Bound Propagation", do so for norms). Bounds on the
+outputs of two points must tell apart what lies as close as it likes; a bound on the slope need not.
 """
 
 from __future__ import annotations
