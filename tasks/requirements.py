@@ -43,7 +43,8 @@ def properties(
     """Every requirement around every sampled point at every radius: the table of shares."""
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models import loading
-    from tasks.core.verification.relational import PairGoal, verify_pairs
+    from tasks.core.verification.pair_solver import PairGoal
+    from tasks.core.verification.relational import verify_pairs
 
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = loading.load_artifact(model)
