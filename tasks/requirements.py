@@ -44,7 +44,8 @@ def properties(
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models.loading import load_artifact
     from tasks.core.models.tolerance import answering
-    from tasks.core.verification.relational import PairGoal, verify_pairs
+    from tasks.core.verification.pair_solver import PairGoal
+    from tasks.core.verification.relational import verify_pairs
 
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = answering(load_artifact(model), data)

@@ -8,8 +8,8 @@ before a layer's D, low = min(a, 0) and high = max(b, 0), what comes out of it l
     (low high - low t) / (high - low)   and   (high t - low high) / (high - low),
 
 lines that go backwards through the layers as CROWN's do (Shi et al. 2022, "Efficiently Computing
-Local Lipschitz Constants of Neural Networks via Bound Propagation", do so for norms). Bounds on the outputs of two points must
-tell apart what lies as close as it likes; a bound on the slope need not.
+Local Lipschitz Constants of Neural Networks via Bound Propagation", do so for norms). Bounds on the
+outputs of two points must tell apart what lies as close as it likes; a bound on the slope need not.
 """
 
 from __future__ import annotations
@@ -57,20 +57,21 @@ def slope_bounds(
     steps = _forward(network, column, hidden, len(boxes))
     coefficients = np.tile(row, (len(boxes), 1))
     constant, best = np.zeros(len(boxes)), np.full(len(boxes), -np.inf)
+    more = EXTRA + 4 * len(network.layers)  # each layer after adds to the constant at most so often
     dependences = list[FloatArray]()
     for layer, step in zip(network.layers[::-1], steps[::-1], strict=True):
         constant -= (np.abs(coefficients) * step.rounding).sum(axis=1)
         coefficients = layer.matrix.backward(coefficients)
         size, slopes = np.abs(coefficients), step.slopes
-        constant -= gamma(size.shape[1] + EXTRA) * (size * slopes.magnitude).sum(axis=1)
+        constant -= gamma(size.shape[1] + more) * (size * slopes.magnitude).sum(axis=1)
         ends = np.where(coefficients > 0, slopes.lower, slopes.upper)
         best = np.fmax(best, (coefficients * ends).sum(axis=1) + constant)
         constant += (size * step.low * step.upper_line).sum(axis=1)
         dependences.append(size * (step.high - step.low))
         coefficients *= np.where(coefficients > 0, step.lower_line, step.upper_line)
     dependence = dependences[0]
-    for layer, more in zip(network.layers[-2::-1], dependences[1:], strict=True):
-        dependence = layer.absolute.matrix.backward(dependence) + more
+    for layer, own in zip(network.layers[-2::-1], dependences[1:], strict=True):
+        dependence = layer.absolute.matrix.backward(dependence) + own
     lower = np.where(np.abs(best) < HUGE, best - UNDERFLOW, -np.inf)
     return SlopeBounds(lower, dependence)
 

@@ -7,10 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tasks.core.data.datasets import Dataset
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain, Feature
-from tasks.core.verification.near_pairs import NearPairs
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.verification.near_pairs import NearPairs, near_pairs
 from tasks.core.verification.twin_network import twin_network
 from tests.networks import box, random_network
 
@@ -120,3 +122,20 @@ def exactly(network: ReluNetwork, values: list[Fraction]) -> list[Fraction]:
             passes = network.linear[depth].tolist()
             values = [v if p else max(v, Fraction(0)) for v, p in zip(values, passes, strict=True)]
     return values
+
+
+def test_what_a_number_is_held_against_is_no_input_of_pairs() -> None:
+    """But relations between the features stay."""
+    features = [Feature(name="a"), Feature(name="b"), Feature(name="y", mutable=False)]
+    domain = Domain.of_table(features, ["a <= b"])
+    rows = np.float32([[0, 1, 0.5], [1, 1, 0.5]])
+    labels, names = np.zeros(2, np.int64), ("within", "too high", "too low")
+    moves = Perturbation.of_table(domain, rows, "absolute")
+    data = Dataset("numbers", rows, labels, rows, labels, names, moves, tolerance=1.0)
+    pairs = near_pairs(data, domain_radius=0.5, delta=0.25)
+    assert [feature.name for feature in pairs.domain.features] == ["a", "b"]
+    np.testing.assert_array_equal(pairs.box.upper, [[1, 1]])
+    np.testing.assert_array_equal(pairs.most, [0.25, 0.25])
+    first, second = np.array([0.5, 0.75]), np.array([0.75, 0.75])
+    assert pairs.contains(first, second)
+    assert not pairs.contains(second, second + np.array([0.25, 0]))

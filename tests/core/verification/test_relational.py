@@ -23,13 +23,14 @@ from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.monotone import monotone_boxes
+from tasks.core.verification.pair_solver import PairGoal
 from tasks.core.verification.pairs import (
     TOLERANCE,
     Requirement,
     are_in_order,
     pair_property,
 )
-from tasks.core.verification.relational import PairGoal, PairResult, verify_pairs
+from tasks.core.verification.relational import PairResult, verify_pairs
 from tasks.core.verification.replay import float32_inside
 from tests.networks import random_network
 from tests.one_process import outcomes_here

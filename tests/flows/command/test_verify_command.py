@@ -178,6 +178,8 @@ def test_an_error_has_exit_code_1_and_no_traceback(
         (["--model", "model.onnx", "--property", "p", "--timeout", "nan"], "timeout"),
         (["--model", "model.onnx", "--property", "p", "--timeout", "inf"], "timeout"),
         (["--model", "model.onnx", "--property", "p", "--workers", "0"], "workers"),
+        (["--model", "model.onnx", "--property", "p", "--scale", "std"], "go with --data"),
+        (["--model", "model.onnx", "--property", "p", "--category-changes", "1"], "with --data"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(
