@@ -22,6 +22,7 @@ PARQUET_MAGIC = b"PAR1"
 SEPARATORS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "?")
 TRUTH = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
+POINT = r"^([+-]?\d+)\.0*$"  # of a whole number
 UNREADABLE = (  # what pandas and pyarrow raise on files that are no tables
     OSError,
     EOFError,
@@ -90,7 +91,8 @@ def numbers(column: pd.Series, *, truth: bool = False) -> tuple[FloatArray, Mask
 def words(column: pd.Series, known: Sequence[str] = ()) -> pd.Series:
     """A column's cells as text, None where they are empty; whole numbers without a point.
 
-    What usually means an empty cell, such as NA, is a word where it is a `known` one.
+    What is a `known` word stays as it is written, also with a point, or as NA is, which usually
+    means an empty cell.
     """
     if pd.api.types.is_bool_dtype(column):
         texts = column.map({True: "True", False: "False"})
@@ -98,6 +100,7 @@ def words(column: pd.Series, known: Sequence[str] = ()) -> pd.Series:
         texts = column.map(lambda value: f"{value:.17g}", na_action="ignore")
     else:
         texts = column.astype(str)
+        texts = texts.mask(~texts.isin(known), texts.str.replace(POINT, r"\1", regex=True))
     empty = column.isna() | texts.isin([word for word in MISSING if word not in known])
     return texts.astype(object).mask(empty, None)
 

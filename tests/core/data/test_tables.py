@@ -285,6 +285,15 @@ def test_categories_name_the_codes_of_a_file(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("known", [["1", "2"], ["1.0", "2.0"]])
+def test_codes_may_be_written_with_a_point(known: list[str], tmp_path: Path) -> None:
+    content = csv_of(cells(region={row: ("1.0", "2.0")[row % 2] for row in range(20)}))
+    named = {"name": "region", "kind": "category", "categories": known}
+    data = read(tmp_path, content, features=[named, {"name": "age", "upper": 100}])
+    rows = np.concatenate([data.train_inputs, data.test_inputs])
+    assert rows[:, :2].sum(axis=0).tolist() == [10, 10]
+
+
 def test_limits_are_values_too(tmp_path: Path) -> None:
     data = read(tmp_path, csv_of(cells(age={0: "18", 1: "99"}, balance={0: "0", 1: "1000"})))
     inputs = np.concatenate([data.train_inputs, data.test_inputs])
