@@ -32,10 +32,14 @@ def show(summary: ModelSummary) -> None:
 
 
 def _radii(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Critical radius by class", title_justify="left")
-    for column in ("class", "points", "proved (mean)", "falsified (mean)", "complete"):
-        table.add_column(column, justify="right")
     labels = sorted({int(row["label"]) for row in rows})
+    if len(labels) == 1:  # of numbers, or of few points: the same as all
+        labels = []
+    title = "Critical radius by class" if labels else "Critical radius"
+    table = Table(title=title, title_justify="left")
+    for column in ("class" if labels else "", "points", "proved (mean)", "falsified (mean)"):
+        table.add_column(column, justify="right")
+    table.add_column("complete", justify="right")
     for name, members in (
         *((str(label), [row for row in rows if row["label"] == label]) for label in labels),
         ("all", rows),
