@@ -35,7 +35,7 @@ def with_reference(table: Perturbation) -> Perturbation:
 
 
 @pytest.mark.parametrize(
-    ("engine", "cases"), [("ladder", CASES), ("bounds", CASES), ("marabou", CASES // 10)]
+    ("engine", "cases"), [("ladder", CASES), ("bounds", CASES), ("marabou", CASES // 5)]
 )
 def test_verdicts_are_those_of_an_enumeration(engine: Engine, cases: int) -> None:
     verdicts: Counter[Verdict] = Counter()
