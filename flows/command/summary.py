@@ -78,7 +78,7 @@ def _of_attack(row: dict[str, float], name: str) -> str:
 def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
     """One row per radius: how many points got which verdict, and what is proved."""
     console.print(_verdicts(verification))
-    console.print(f"The sample has its {DRAWN}.")
+    console.print(f"The sample is {DRAWN}.")
     for line in witnesses(verification):
         console.print(line)
 

@@ -6,7 +6,7 @@ import math
 
 CONFIDENCE = 0.95
 METHOD = "Clopper-Pearson"
-DRAWN = "classes, if any, in equal numbers"  # as `datasets.stratified_sample` draws
+DRAWN = "drawn from all classes alike"  # as `datasets.stratified_sample` does
 NARROW = 0.05  # an interval of this width or less is told with a decimal
 
 
