@@ -21,7 +21,7 @@ constant of each layer, and that nothing overflows is checked when the graph is 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from tasks.core.bounds.float32_error import LEAST_NORMAL, UNIT_ROUNDOFF
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.guard.graph import Graph, affine, most_terms
 from tasks.core.models.runtimes import WITHOUT_TELEMETRY
-from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.properties.perturbation import Perturbation
 
 GREATEST = 2.0**100  # of any value over the domain
@@ -60,7 +60,7 @@ def exported(network: ReluNetwork, perturbation: Perturbation) -> onnx.ModelProt
         )
     graph, shape = Graph(), perturbation.domain.shape
     point = graph.reshaped("inputs", -1, network.num_inputs)
-    layers = enclosed_layers(network, perturbation)
+    layers = enclosed_layers(as_served(network), perturbation)
     labels = _labels(graph, point, network)
     values = _ball(graph, point, perturbation)
     for layer, linear in zip(layers[:-1], network.linear, strict=True):
@@ -129,6 +129,26 @@ class EnclosedLayer:
         return affine(graph, doubled, layer, 0.5 * self.growth)
 
 
+def one_step(layer: Affine) -> Roundings:
+    """Of the graph: each weight rounded, a product for each term, and the bias."""
+    return replace(Roundings.of(layer), count=most_terms(layer.matrix) + 3)
+
+
+def as_served(network: ReluNetwork) -> ReluNetwork:
+    """The network with roundings that cover the graph's evaluation too, besides the model's own.
+
+    A proof about it that exceeds its float32 error holds for the labels that the graph gives.
+    """
+    steps = map(one_step, network.layers)
+    return replace(
+        network,
+        roundings=tuple(
+            replace(each, count=max(each.count, own.count), gain=max(each.gain, own.gain))
+            for each, own in zip(network.roundings, steps, strict=True)
+        ),
+    )
+
+
 def enclosed_layers(network: ReluNetwork, perturbation: Perturbation) -> list[EnclosedLayer]:
     """Raises `CertiflowError` where values over the whole domain may be too great for float32."""
     domain = perturbation.domain
@@ -136,12 +156,10 @@ def enclosed_layers(network: ReluNetwork, perturbation: Perturbation) -> list[En
     most = np.broadcast_to(farthest, network.num_inputs)[None]
     found: list[EnclosedLayer] = []
     for layer, roundings in zip(network.layers, network.roundings, strict=True):
-        own = most_terms(layer.matrix) + 3  # the weights' rounding, the products' and the bias's
-        kappa = _gamma(own) + _gamma(max(own, roundings.count + 1)) + 16 * UNIT_ROUNDOFF
+        own, absolute = one_step(layer).count, roundings.absolute_of(layer)
+        kappa = _gamma(own) + _gamma(roundings.count + 1) + 16 * UNIT_ROUNDOFF
         growth = 1 + 4 * _gamma(own + 8)
-        absolute = roundings.absolute_of(layer)
-        gain = max(roundings.gain, float(absolute(np.ones_like(most)).max(initial=1)))
-        at_most = growth * gain * max(float(most.max(initial=0)), 1.0)
+        at_most = growth * roundings.gain * max(float(most.max(initial=0)), 1.0)
         if not at_most < GREATEST:
             raise CertiflowError(
                 f"the network's values may reach {at_most:.3g}: a certificate in float32 needs "
