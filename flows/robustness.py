@@ -16,6 +16,7 @@ from tasks.core.verification.pairs import required
 from tasks.data import DatasetRef, download, load
 from tasks.data_card import write_card
 from tasks.data_check import write_profile
+from tasks.guard import guard_files
 from tasks.masking import masking
 from tasks.promotion import crown_first
 from tasks.radius import radius
@@ -78,6 +79,7 @@ def judge(
     radius_file = None
     if settings.radius is not None:
         radius_file = radius(dataset, model.file, settings.radius, seed, ref, fresh)
+    guard_files(dataset, model, settings, ref)
     properties_file = None
     if settings.properties is not None:
         properties_file = properties(dataset, model.file, settings.properties, seed, ref, fresh)

@@ -23,7 +23,7 @@ FLOORS = (
     {"attacks"},
     {"training", "search"},
     {"verification"},
-    {"evidence"},
+    {"evidence", "guard"},
 )
 MODULES = [path for path in project_modules() if CORE in path.parents]
 

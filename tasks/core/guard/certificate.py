@@ -193,8 +193,8 @@ def _labels(graph: Graph, point: str, network: ReluNetwork) -> str:
 def _ball(graph: Graph, point: str, perturbation: Perturbation) -> Values:
     """Of `Perturbation.box`, a box or one a little larger for each epsilon: (N * K, inputs).
 
-    Reaches grow by 8 u of themselves and, where whole numbers are rounded inwards, by 4 u of the
-    input: more than the products and the sums round off.
+    Reaches grow by 8 u of themselves, more than their products round off. The sums are monotone:
+    rounded, they pass no float32 number of the box, and so no whole one.
     """
     domain, size = perturbation.domain, perturbation.domain.num_inputs
     grown = graph.node("Mul", "epsilons", graph.constant(1 + 8 * UNIT_ROUNDOFF))
@@ -208,10 +208,7 @@ def _ball(graph: Graph, point: str, perturbation: Perturbation) -> Values:
         upwards = np.where(reach > 0, np.nextafter(reach.astype(np.float32), np.inf), 0.0)
         moved = graph.node(kind, centre, graph.node("Mul", each, graph.constant(upwards)))
         if domain.whole.any():
-            allowance = graph.node(
-                "Mul", graph.node("Abs", centre), graph.constant(4 * UNIT_ROUNDOFF)
-            )
-            rounded = graph.node(whole, graph.node(kind, moved, allowance))
+            rounded = graph.node(whole, moved)
             moved = graph.node("Where", graph.constant(domain.whole), rounded, moved)
         ends.append(graph.node(inwards, moved, graph.constant(bound)))
     lower, upper = (graph.reshaped(end, -1, size) for end in ends)

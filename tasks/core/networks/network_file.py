@@ -36,7 +36,7 @@ def write_network(network: ReluNetwork, path: Path) -> None:
 def read_network(path: Path, sha256: str) -> ReluNetwork:
     """Raises `CertiflowError` where the file is damaged, or holds another network than this one."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             network = _network(arrays)
     except (OSError, ValueError, KeyError, EOFError, AssertionError, zipfile.BadZipFile) as error:
         raise CertiflowError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tasks.core.bounds.float32_error import row_error
 from tasks.core.bounds.linear import interval_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.guard.certificate import CertificateRuntime, Certified, as_served, exported
-from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.properties.specification import margin_rows
@@ -22,6 +23,7 @@ from tests.networks import KINDS, Kind, random_network_of
 from tests.oracle import least_margin
 
 EPSILONS = np.array([0.0, 0.01, 0.05, 0.2])
+ONE = np.ones((1, 1), dtype=np.float32)
 
 
 def runtime_of(
@@ -130,6 +132,20 @@ def test_what_float32_loses_is_not_proved(power: int, tmp_path: Path) -> None:
         assert (first != 0.5).all()
     if power < 12:
         assert proved.mean() > 0.9
+
+
+def test_every_rounding_of_the_model_s_own_counts(tmp_path: Path) -> None:
+    """2^14 roundings in a layer move its outputs by 2^-10 of their magnitudes."""
+    network = two_logits([1.0], 0.5)
+    rounded = replace(network, roundings=(Roundings(2**14, 1.0),))
+    found = runtime_of(rounded, pixels(network), tmp_path).certified(ONE, np.zeros(1))
+    assert 0.49 < found.margins[0, 0] <= 0.5 - 2.0**-10 * 1.5
+
+
+def test_what_may_be_flushed_to_zero_is_not_proved(tmp_path: Path) -> None:
+    network = two_logits([2.0**-140], 0.0)
+    found = runtime_of(network, pixels(network), tmp_path).certified(ONE, np.zeros(1))
+    assert found.margins[0, 0] <= 0
 
 
 def test_inputs_that_are_no_numbers_have_no_certificate(tmp_path: Path) -> None:
