@@ -10,11 +10,8 @@ from tasks.core.errors import CertiflowError
 from tasks.core.guard import bundle
 from tasks.data import DatasetRef, load
 from tasks.settings import Settings
-from tasks.tracking import Run, RunRef
+from tasks.tracking import GUARD_FOLDER, GUARD_REFUSED, Run, RunRef
 from tasks.train import ModelRef
-
-FOLDER = "guard"  # of a run's artifacts
-REFUSED = "guard.refused"  # tag of a run whose model cannot be served so: why
 
 
 @task(name="guard files", cache_policy=NO_CACHE)
@@ -27,18 +24,18 @@ def guard_files(dataset: DatasetRef, model: ModelRef, settings: Settings, run: R
     with console.stage("guard", 1) as progress:
         try:
             files = bundle.write(
-                run.folder / FOLDER,
+                run.folder / GUARD_FOLDER,
                 load_artifact(model.file).network,
                 data,
                 epsilons,
                 settings.seed,
             )
         except CertiflowError as error:
-            log.tags({REFUSED: error})
+            log.tags({GUARD_REFUSED: error})
             progress.advance(note=f"not to be served by certiflow guard: {error}")
             return
-        log.files(FOLDER, *files)
-        clean = bundle.read(run.folder / FOLDER).clean
+        log.files(GUARD_FOLDER, *files)
+        clean = bundle.read(run.folder / GUARD_FOLDER).clean
         log.per_epsilon("guard/accepted", {each: clean.accepted(each) for each in epsilons})
         said = ", ".join(f"{clean.accepted(each):.1%} at {each:g}" for each in epsilons)
         progress.advance(note=f"intervals accept {said} of clean inputs")

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flows.command import data_cli, question_cli, standard_output, version_cli
+from flows.command import data_cli, guard_cli, question_cli, standard_output, version_cli
 from flows.command.head import begin, end
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
 from tasks.core.errors import CertiflowError
@@ -87,6 +87,7 @@ def ui(
 question_cli.register(app)
 version_cli.register(app)
 data_cli.register(app)
+guard_cli.register(app)
 
 
 def main() -> None:

@@ -78,7 +78,7 @@ class Decider:
 
 
 class Escalation:
-    """Processes that start at once and live until `close`, and a bounded queue before them."""
+    """Processes that live from `start` until `close`, and a bounded queue before them."""
 
     def __init__(
         self, network: ReluNetwork, perturbation: Perturbation, num_workers: int, queue_size: int
@@ -94,6 +94,19 @@ class Escalation:
         ]
         for thread in self._threads:
             thread.start()
+
+    def start(self) -> None:
+        """Starts the processes, which else start with the first question, and waits for them.
+
+        Raises:
+            CertiflowError: one of them cannot start.
+        """
+        anything = np.broadcast_to(self._perturbation.domain.lower, self._network.num_inputs)
+        center = anything.astype(np.float32).reshape(self._perturbation.domain.shape)
+        for future in [
+            self.submit(Question(center, 0, 0.0, GRACE_SECONDS)) for _ in self._threads
+        ]:
+            future.result()
 
     @property
     def num_waiting(self) -> int:
