@@ -33,6 +33,8 @@ class GuardSettings(BaseModel):
         canary, canary_share: a version that serves that share of the clients.
         client_header: names the client of a request, where a proxy says so; else its address.
         alpha: the chance that a client within the clean flag rate is ever alarmed about.
+        flag_rate: of clean inputs, at most; by default what intervals leave open of the test set.
+        most_clients: as many are remembered.
         action: what becomes of the requests of a client under alarm.
         store: of what was not accepted; a path, or an SQLAlchemy URL of a database.
     """
@@ -58,6 +60,8 @@ class GuardSettings(BaseModel):
     follow_seconds: Annotated[float, Field(gt=0)] = 5.0
     client_header: str | None = None
     alpha: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    flag_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    most_clients: Annotated[int, Field(ge=1)] = 100_000
     action: Literal["alarm", "throttle", "block"] = "alarm"
     store: Path | None = Path("guard.db")
     store_rows: Annotated[int, Field(ge=1)] = 10_000

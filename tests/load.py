@@ -10,9 +10,7 @@ from time import perf_counter
 import numpy as np
 
 
-async def _connection(
-    host: str, port: int, request: bytes, ends: float, times: list[float]
-) -> int:
+async def _connection(host: str, port: int, request: bytes, ends: float, times: list[float]) -> int:
     """Sends the request again and again; how many answers were not 200."""
     reader, writer = await asyncio.open_connection(host, port)
     failed = 0
@@ -51,4 +49,6 @@ if __name__ == "__main__":
     host, port, path, file, connections, seconds = sys.argv[1:]
     with open(file, "rb") as stream:
         body = stream.read()
-    print(json.dumps(asyncio.run(load(host, int(port), path, body, int(connections), float(seconds)))))
+    print(
+        json.dumps(asyncio.run(load(host, int(port), path, body, int(connections), float(seconds))))
+    )

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from flows.guard import pages, protocols
-from flows.guard.service import Answered, BusyError, Service
+from flows.guard.service import ALARM, Answered, BlockedError, BusyError, Service
 from flows.guard.serving import Served
 from tasks.core.arrays import Float32Array
 from tasks.core.guard.contract import BrokenRuleError
@@ -23,6 +23,7 @@ RETRY_SECONDS = "1"
 WITH_BODY = {"requestBody": {"required": True, "content": {"application/json": {}}}}
 TITLES = {
     400: "The body cannot be read",
+    403: "Blocked",
     404: "No such model",
     408: "The body came too slowly",
     413: "The body is too large",
@@ -171,9 +172,9 @@ async def _answered(service: Service, request: Request, read: Read) -> Answered:
     try:
         return await service.answer(served, inputs, client, arrived)
     except BusyError as error:
-        raise RefusedError(
-            429, f"{service.settings.most_requests} requests are at work: try again in a second"
-        ) from error
+        raise RefusedError(429, f"{error}: try again in a second") from error
+    except BlockedError as error:
+        raise RefusedError(403, f"this client is blocked, since {ALARM}") from error
 
 
 def _client(service: Service, request: Request) -> str:

@@ -43,6 +43,7 @@ def live(service: Service) -> dict[str, Any]:
         "seconds": _buckets(service.metrics.seconds),
         "radii": _buckets(service.metrics.radius),
         "troubles": service.troubles,
+        "alarms": list(service.alarms)[::-1],
         "flagged": [_told(each, domain, names) for each in reversed(service.recent)],
     }
 

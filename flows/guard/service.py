@@ -11,19 +11,27 @@ from dataclasses import dataclass, replace
 from time import monotonic, time
 from uuid import uuid4
 
+import numpy as np
+
 from flows.guard.keeping import Keeper
 from flows.guard.metrics import Metrics
 from flows.guard.serving import Follower, Served
 from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer, Decision
 from tasks.core.guard.flagged import Flagged, FlaggedStore, digest_of
+from tasks.core.guard.traffic import Clients, SequentialTest
 from tasks.guard_settings import GuardSettings
 
-RECENT = 24  # flagged inputs that the page shows
+RECENT = 24  # flagged inputs, and alarms, that the page shows
+ALARM = "more inputs are not accepted than clean ones would be"
 
 
 class BusyError(Exception):
-    """As many requests are being answered as may be."""
+    """Not now: too many requests are at work, or the client is throttled."""
+
+
+class BlockedError(Exception):
+    """The client is under alarm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +53,7 @@ class Service:
         self.settings, self.metrics = settings, Metrics(settings.radii)
         self.recent: deque[Flagged] = deque(maxlen=RECENT)
         self.at_work, self.started = 0, time()
+        self.alarms: deque[str] = deque(maxlen=RECENT)
         self._ends = ExitStack()
         with ExitStack() as ends:
             self.main = ends.enter_context(closing(self._follower(settings.model)))
@@ -57,6 +66,11 @@ class Service:
                 )
                 if words is not None
             }
+            rate = settings.flag_rate
+            if rate is None:
+                rate = self.main.served.bundle.clean.most_flagged(settings.epsilon)
+            self.clients = Clients(rate, settings.alpha, settings.most_clients)
+            self.everyone = SequentialTest(rate, settings.alpha)
             self.keeper: Keeper | None = None
             if settings.store is not None:
                 store = FlaggedStore(str(settings.store), settings.store_rows, settings.store_days)
@@ -88,10 +102,15 @@ class Service:
         """Answers to valid inputs (n, *shape), counted, and kept where they are not accepted.
 
         Raises:
-            BusyError: too many requests are at work.
+            BusyError: too many requests are at work, or this client's are throttled.
+            BlockedError: this client is blocked.
         """
+        if self.settings.action != "alarm" and self.clients.is_alarmed(client):
+            if self.settings.action == "block":
+                raise BlockedError
+            raise BusyError(f"this client is throttled, since {ALARM}")
         if self.at_work >= self.settings.most_requests:
-            raise BusyError
+            raise BusyError(f"{self.at_work} requests are at work")
         self.at_work += 1
         try:
             answers = await served.answers(inputs, arrived)
@@ -117,6 +136,7 @@ class Service:
                         point,
                     )
                 )
+        self._watch(client, answers)
         self._compare(served, inputs, answers)
         return Answered(request, served, answers, digests, 1000 * seconds)
 
@@ -132,6 +152,17 @@ class Service:
             for row, label in zip(is_open, labels.tolist(), strict=True):
                 answers[row] = replace(answers[row], label=label)
         return answers
+
+    def _watch(self, client: str, answers: Sequence[Answer]) -> None:
+        """Alarms about the client, or about all of the traffic."""
+        flags = np.array([each.decision is not Decision.ACCEPTED for each in answers])
+        if self.clients.observe(client, flags).is_new_alarm:
+            self.metrics.alarms.labels("client").inc()
+            self.alarms.append(f"client {client}: {ALARM}")
+        was_alarmed = self.everyone.is_alarmed
+        if self.everyone.observe(flags) and not was_alarmed:
+            self.metrics.alarms.labels("flag rate").inc()
+            self.alarms.append(f"all traffic: {ALARM}")
 
     def _keep(self, flagged: Flagged) -> None:
         self.recent.append(flagged)

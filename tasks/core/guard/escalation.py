@@ -103,9 +103,7 @@ class Escalation:
         """
         anything = np.broadcast_to(self._perturbation.domain.lower, self._network.num_inputs)
         center = anything.astype(np.float32).reshape(self._perturbation.domain.shape)
-        for future in [
-            self.submit(Question(center, 0, 0.0, GRACE_SECONDS)) for _ in self._threads
-        ]:
+        for future in [self.submit(Question(center, 0, 0.0, GRACE_SECONDS)) for _ in self._threads]:
             future.result()
 
     @property
