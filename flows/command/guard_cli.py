@@ -1,4 +1,4 @@
-"""The command that serves a version behind its proofs."""
+"""The commands about a service whose answers carry a proof."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.command.head import begin
-from flows.command.options import Overrides, Verbose
+from flows.command.head import begin, end
+from flows.command.options import Data, Json, Overrides, Verbose
 
 
 def guard(
@@ -44,6 +44,40 @@ def guard(
     run(load_guard_settings(conf, overrides or [], given))
 
 
+def guard_evaluate(
+    model: Annotated[str, typer.Option(help="models:/name@alias or models:/name/3.")],
+    data: Data,
+    epsilon: Annotated[float, typer.Option(help="At which it is guarded.", min=0, max=1)],
+    points: Annotated[int, typer.Option(help="Test inputs that are attacked.", min=1)] = 1000,
+    attempts: Annotated[
+        int, typer.Option(help="Of attackers who know the certificate, at epsilon.", min=1)
+    ] = 100_000,
+    seed: Annotated[int, typer.Option(help="Of all random choices.", min=0)] = 0,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Attack a guarded version by all that is known of it, and other detectors beside it."""
+    begin(verbose=verbose, json=json)
+
+    from flows.command.guard_command import show
+    from flows.command.looking import data_named, extent_of
+    from flows.command.verify_command import model_path
+    from flows.processes.session import prefect_api
+    from tasks.core.models.inspection import check_fit, ends
+
+    named = data_named(data)
+    file = model_path(model)
+    check_fit(ends(file), named.name, extent_of(named))
+    with prefect_api("flows.guard_evaluation"):
+        from flows.guard_evaluation import guard_evaluation_flow
+        from tasks.core.guard.evaluation import Effort
+
+        effort = Effort(points=points, attempts=attempts, seed=seed)
+        summary = guard_evaluation_flow(model, file, named, epsilon, effort)
+    end(summary, json, show)
+
+
 def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
+    """Adds the commands to the program."""
     app.command()(guard)
+    app.command()(guard_evaluate)

@@ -69,12 +69,13 @@ def test_faults_do_not_stop_answers(guard: Guard, data: Dataset, project: Path) 
 
     # The disk is full: no file of the process may grow.
     size = (project / "guard.db").stat().st_size
-    resource.prlimit(guard.process.pid, resource.RLIMIT_FSIZE, (0, size))
+    limit = resource.RLIMIT_FSIZE
+    resource.prlimit(guard.process.pid, limit, (size, resource.RLIM_INFINITY))
     failed = 'certiflow_guard_not_stored_total{why="database"}'
     assert [each["decision"] for each in guard.predict(some)["answers"]] == decided
     until(lambda: guard.metric(failed) > 0, "nobody says that the disk is full")
     assert "not stored" in guard.readiness()["troubles"][0]
-    resource.prlimit(guard.process.pid, resource.RLIMIT_FSIZE, (size * 100, size * 100))
+    resource.prlimit(guard.process.pid, limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     guard.predict(some)
     until(lambda: not guard.readiness()["troubles"], "nobody says that there is room again")
 
@@ -91,7 +92,14 @@ def test_faults_do_not_stop_answers(guard: Guard, data: Dataset, project: Path) 
     children = psutil.Process(guard.process.pid).children(recursive=True)
     guard.process.send_signal(signal.SIGTERM)
     assert guard.process.wait(30) == 0
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if is_alive(child)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # ended, and not yet waited for
+    except psutil.NoSuchProcess:
+        return False
 
 
 def connected(guard: Guard) -> socket.socket:

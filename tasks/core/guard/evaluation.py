@@ -1,0 +1,278 @@
+"""What a guarded version does with clean inputs, with attackers who know it, and with strangers.
+
+The service's own certificate decides throughout (`certificate.CertificateRuntime`); TensorFlow only
+looks for what it might be wrong about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from tasks.core.arrays import FloatArray, Inputs, IntArray, Mask
+from tasks.core.attacks.gradient import pgd
+from tasks.core.data.datasets import Dataset
+from tasks.core.errors import ContradictionError
+from tasks.core.guard.adaptive import Attacker
+from tasks.core.guard.certificate import CertificateRuntime
+from tasks.core.guard.detectors import (
+    ActivationBoxes,
+    Certificate,
+    Detector,
+    FeatureSqueezing,
+    Mahalanobis,
+    SoftmaxThreshold,
+    calibrated,
+    scores,
+)
+from tasks.core.models.runtimes import Classifier
+
+if TYPE_CHECKING:
+    import keras
+
+FACTORS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of epsilon, that an attacker may move by
+BATCH = 500
+FITTED = 10_000  # training inputs that detectors are fitted on
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried.
+
+    Attributes:
+        points: rightly classified test inputs that are attacked.
+        attempts: adaptive ones through the certificate at epsilon, together.
+        num_steps: of each.
+        blind: steps and restarts of PGD that knows nothing of the detector.
+    """
+
+    points: int = 1000
+    attempts: int = 100_000
+    num_steps: int = 20
+    blind: tuple[int, int] = (40, 10)
+    seed: int = 0
+
+
+class Evaluation:
+    """Of one version at one epsilon."""
+
+    def __init__(
+        self,
+        model: keras.Sequential,
+        certificate: CertificateRuntime,
+        data: Dataset,
+        epsilon: float,
+        effort: Effort,
+    ) -> None:
+        self.model, self.certificate, self.data = model, certificate, data
+        self.epsilon, self.effort = epsilon, effort
+        self.perturbation = data.perturbation
+        self.through = [
+            Certificate.of(model, self.perturbation, epsilon, by_crown=by_crown)
+            for by_crown in (False, True)
+        ]
+        labels, self._accepted = self.judged(data.test_inputs)
+        self._right: Mask = labels == data.test_labels
+        order = np.random.default_rng(effort.seed).permutation(len(labels))
+        chosen = np.sort(order[self._right[order]][: effort.points])
+        self.inputs, self.labels = data.test_inputs[chosen], data.test_labels[chosen]
+
+    def judged(self, inputs: Inputs, radius: float | None = None) -> tuple[IntArray, Mask]:
+        """Labels, and whether they are proved at a radius, or at epsilon."""
+        radii = np.array([self.epsilon if radius is None else radius])
+        found = [
+            self.certificate.certified(inputs[start : start + BATCH], radii)
+            for start in range(0, len(inputs), BATCH)
+        ]
+        labels = np.concatenate([each.labels for each in found])
+        return labels, np.concatenate([each.margins[:, 0] > 0 for each in found])
+
+    def clean(self) -> dict[str, float]:
+        """Shares of the test set."""
+        _, twice = self.judged(self.data.test_inputs, 2 * self.epsilon)
+        return {
+            "accuracy": float(self._right.mean()),
+            "accepted": float(self._accepted.mean()),
+            "accepted_wrong": float((self._accepted & ~self._right).mean()),
+            "guaranteed_service": float((twice & self._right).mean()),
+        }
+
+    def attacks(self) -> Iterator[Row]:
+        """At each radius: attempts, and those that end in another label that is accepted.
+
+        Raises:
+            ContradictionError: one at most epsilon away does, which the proof excludes.
+        """
+        for factor in FACTORS:
+            for name, runs in self._attacks(factor).items():
+                attempts = fooled = 0
+                broken = np.zeros(len(self.inputs), dtype=bool)
+                for run in runs():
+                    points, rows = run
+                    found, accepted = self.judged(points)
+                    wrong = found != self.labels[rows]
+                    attempts, fooled = attempts + len(points), fooled + int(wrong.sum())
+                    broken[rows[wrong & accepted]] = True
+                if broken.any() and factor <= 1:
+                    raise ContradictionError(
+                        f"{name} at {factor:g} epsilon: {broken.sum()} accepted labels are wrong "
+                        "though the proof excludes it: this is a defect of certiflow; please "
+                        "report it with the run's artifacts"
+                    )
+                yield {
+                    "attack": name,
+                    "factor": factor,
+                    "radius": factor * self.epsilon,
+                    "attempts": attempts,
+                    "mislabelled": fooled,
+                    "points": len(self.inputs),
+                    "accepted_adversarial": int(broken.sum()),
+                }
+
+    def _attacks(self, factor: float) -> dict[str, Callable[[], Iterator[tuple[Inputs, IntArray]]]]:
+        """By name, what gives points and the places of the inputs that they are made of."""
+        everyone = np.arange(len(self.inputs))
+        classes = self.data.num_classes - 1
+        rounds = max(1, round(self.effort.attempts / len(self.inputs) / classes))
+        through = {0: rounds - rounds // 10, 1: max(1, rounds // 10)}
+        if factor != 1:
+            through = {0: 1, 1: 1}
+
+        def blind() -> Iterator[tuple[Inputs, IntArray]]:
+            steps, restarts = self.effort.blind
+            found = pgd(
+                Classifier(self.model),
+                self.inputs,
+                self.labels,
+                self.perturbation,
+                factor * self.epsilon,
+                num_steps=steps,
+                num_restarts=restarts,
+                seed=self.effort.seed,
+            )
+            yield found.points, everyone
+
+        def orthogonal() -> Iterator[tuple[Inputs, IntArray]]:
+            for number in range(through[0]):
+                attacker = self._attacker(factor, number)
+                yield attacker.orthogonal(self.through[0], self.inputs, self.labels), everyone
+
+        def towards(kind: int) -> Iterator[tuple[Inputs, IntArray]]:
+            for number in range(through[kind]):
+                for shift in range(1, classes + 1):
+                    attacker = self._attacker(factor, number * classes + shift)
+                    targets = (self.labels + shift) % (classes + 1)
+                    yield attacker.towards(self.through[kind], self.inputs, targets), everyone
+
+        return {
+            "PGD, blind": blind,
+            "through the intervals": lambda: towards(0),
+            "through CROWN": lambda: towards(1),
+            "orthogonal PGD": orthogonal,
+        }
+
+    def denial(self) -> dict[float, float]:
+        """By radius the share of rightly accepted inputs whose acceptance an attacker can take."""
+        _, accepted = self.judged(self.inputs)
+        inputs, labels = self.inputs[accepted], self.labels[accepted]
+        found = {}
+        for factor in FACTORS:
+            points = self._attacker(factor, 0).denial(self.through[0], inputs, labels)
+            said, still = self.judged(points)
+            found[factor * self.epsilon] = float((~(still & (said == labels))).mean())
+        return found
+
+    def strangers(self) -> dict[str, float]:
+        """The accepted share of inputs that are not of the training's kind, by what they are."""
+        generator = np.random.default_rng(self.effort.seed)
+        inputs, domain = self.inputs, self.perturbation.domain
+        if domain.is_table:
+            columns = inputs.copy()
+            for column in columns.T:
+                generator.shuffle(column)  # each feature as it is, none with another
+            made = {"features of different rows": columns[domain.contains(columns)]}
+        else:
+            noisy = inputs + generator.normal(0, 0.3, inputs.shape)
+            made = {
+                "uniform noise": generator.random(inputs.shape),
+                "with Gaussian noise": np.clip(noisy, 0, 1),
+                "rotated by 90 degrees": np.rot90(inputs, axes=(1, 2)),
+                "upside down": np.rot90(inputs, 2, axes=(1, 2)),
+                "inverted": 1 - inputs,
+                "blurred": ndimage.gaussian_filter(inputs, (0, 2, 2, *[0] * (inputs.ndim - 3))),
+            }
+        return {
+            name: float(self.judged(each.astype(np.float32))[1].mean())
+            for name, each in made.items()
+            if len(each)
+        }
+
+    def baselines(self) -> Iterator[Row]:
+        """Detectors that flag as many clean inputs as the certificate, attacked at epsilon."""
+        train = np.random.default_rng(self.effort.seed).permutation(len(self.data.train_inputs))
+        fitted = train[:FITTED]
+        known = self.data.train_inputs[fitted], self.data.train_labels[fitted]
+        others: list[Detector] = [
+            SoftmaxThreshold(),
+            FeatureSqueezing(self.model),
+            Mahalanobis.of(self.model, *known),
+            ActivationBoxes.of(self.model, *known),
+        ]
+        calibrated(others, self.model, self.data.test_inputs, float((~self._accepted).mean()))
+        steps, restarts = self.effort.blind
+        blind = pgd(
+            Classifier(self.model),
+            self.inputs,
+            self.labels,
+            self.perturbation,
+            self.epsilon,
+            num_steps=steps,
+            num_restarts=restarts,
+            seed=self.effort.seed,
+        ).points
+        for detector in others:
+            broken = self._evades(detector, blind)
+            blind_count = int(broken.sum())
+            for number in range(3):
+                attacker = self._attacker(1.0, number)
+                broken |= self._evades(
+                    detector, attacker.orthogonal(detector, self.inputs, self.labels)
+                )
+            clean = scores(detector, self.model, self.data.test_inputs)
+            yield {
+                "detector": detector.name,
+                "clean_flagged": float((clean > detector.threshold).mean()),
+                "points": len(self.inputs),
+                "blind": blind_count,
+                "adaptive": int(broken.sum()),
+            }
+
+    def _evades(self, detector: Detector, points: Inputs) -> Mask:
+        """Whether points are mislabelled and not flagged."""
+        labels = Classifier(self.model).predictions(points)
+        passed = scores(detector, self.model, points) <= detector.threshold
+        evades: Mask = (labels != self.labels) & passed
+        return evades
+
+    def _attacker(self, factor: float, number: int) -> Attacker:
+        return Attacker(
+            self.model,
+            self.perturbation,
+            factor * self.epsilon,
+            self.effort.num_steps,
+            self.effort.seed + number,
+        )
+
+
+def evasion_distances(radii: FloatArray, accepted: Mask, epsilon: float) -> FloatArray:
+    """Of accepted clean inputs: any accepted wrong answer lies at least so far away.
+
+    Within a proved radius r every input has the right label; an accepted answer holds in its own
+    ball; so an accepted wrong one lies beyond r + epsilon.
+    """
+    return radii[accepted] + epsilon
