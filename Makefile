@@ -1,7 +1,7 @@
 # certiflow: `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run-flow compare serve check test soundness lint bench ui lock clean
+.PHONY: help setup run-flow compare serve guard check test soundness lint bench ui lock clean
 
 CONF ?= conf/default.yaml
 CRON ?= 0 2 * * *
@@ -27,6 +27,9 @@ compare: setup ## model versions side by side, best first
 
 serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
+
+guard: setup ## serve the champion, each label with its proof (conf/guard.yaml)
+	@$(BIN)/certiflow guard
 
 QUICK := $(addprefix tests/,test_layers.py test_architecture.py test_documents.py tasks/test_settings.py) \
   $(addprefix tests/core/,properties data bounds attacks evidence)

@@ -59,7 +59,7 @@ def evaluate_guard(
     read = bundle.read(files)
     model = keras.models.load_model(model_file, compile=False, safe_mode=True)
     with console.stage("guard", None) as progress:
-        evaluation = Evaluation(model, read.certificate, data, epsilon, effort)
+        evaluation = Evaluation(model, read, data, epsilon, effort)
         clean = evaluation.clean()
         progress.advance(note=f"{clean['accepted']:.2%} of clean inputs accepted")
         accepted = read.clean.right & (read.clean.radii >= epsilon)
@@ -123,7 +123,8 @@ def told(summary: GuardSummary) -> str:
     clean, share = summary.clean, "{:.2%}".format
     lines = [
         f"Guarded at epsilon {summary.epsilon:g}: {share(clean['accepted'])} of clean inputs are "
-        f"accepted by intervals, {share(clean['accepted_wrong'])} accepted and wrong; "
+        f"accepted ({share(clean['accepted_by_intervals'])} by intervals), "
+        f"{share(clean['accepted_wrong'])} accepted and wrong; "
         f"{share(clean['guaranteed_service'])} can be neither changed nor blocked within epsilon. "
         f"An accepted wrong answer lies at least {summary.evasion_distance:g} away from half of "
         "the clean inputs.",

@@ -17,6 +17,7 @@ OUTSIDE_THE_CORE = (
     "tasks",
     "flows/processes",
     "flows",
+    "flows/guard",
     "flows/command",
 )
 PACKAGES = sorted({path.parent for path in project_modules()})

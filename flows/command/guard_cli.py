@@ -52,6 +52,9 @@ def guard_evaluate(
     attempts: Annotated[
         int, typer.Option(help="Of attackers who know the certificate, at epsilon.", min=1)
     ] = 100_000,
+    budget_ms: Annotated[
+        float, typer.Option(help="Of the ladder, for each clean input.", min=0)
+    ] = 50.0,
     seed: Annotated[int, typer.Option(help="Of all random choices.", min=0)] = 0,
     json: Json = None,
     verbose: Verbose = False,
@@ -72,7 +75,7 @@ def guard_evaluate(
         from flows.guard_evaluation import guard_evaluation_flow
         from tasks.core.guard.evaluation import Effort
 
-        effort = Effort(points=points, attempts=attempts, seed=seed)
+        effort = Effort(budget_ms / 1000, points, attempts, seed=seed)
         summary = guard_evaluation_flow(model, file, named, epsilon, effort)
     end(summary, json, show)
 

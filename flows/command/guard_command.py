@@ -15,7 +15,8 @@ def show(summary: GuardSummary) -> None:
     out, clean = Console(highlight=False), summary.clean
     out.print(f"[bold]{summary.model}[/]  guarded at epsilon {summary.epsilon:g}")
     out.print(
-        f"clean inputs: {clean['accepted']:.2%} accepted by intervals, "
+        f"clean inputs: {clean['accepted']:.2%} accepted "
+        f"({clean['accepted_by_intervals']:.2%} by intervals), "
         f"{clean['accepted_wrong']:.2%} accepted and wrong, "
         f"{clean['guaranteed_service']:.2%} guaranteed service",
         soft_wrap=True,

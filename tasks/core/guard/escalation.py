@@ -10,17 +10,20 @@ import queue
 import threading
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tasks.core.arrays import Float32Array
+from tasks.core.bounds.float32_error import row_error
+from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import GRACE_SECONDS
 from tasks.core.execution.worker_pool import WorkerPool
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.perturbation import Perturbation
+from tasks.core.properties.specification import Property
 from tasks.core.search import ladder
 from tasks.core.search.answer import Answer
 from tasks.core.verdicts import DecidedBy, Verdict
@@ -68,13 +71,28 @@ class Decider:
         ladder.warm_up()
 
     def __call__(self, question: Question) -> Answer:
-        ball = _ball(question)
+        """`robust` when every margin exceeds what float32 can take of it.
+
+        A search ends at the first bound above zero, so what rounding may take is subtracted before.
+        """
+        robustness = _ball(question).robustness(self.perturbation, self.network.num_outputs)
         return ladder.decide(
             self.network,
-            ball.robustness(self.perturbation, self.network.num_outputs),
+            self._less_rounding(robustness),
             timeout_seconds=question.seconds,
             with_marabou=False,
         )
+
+    def _less_rounding(self, prop: Property) -> Property:
+        box = prop.unsafe[0].box
+        hidden = preactivation_bounds(self.network, box, "interval")
+        rows = np.concatenate([region.rows for region in prop.unsafe])
+        errors = row_error(self.network, rows, hidden, box)[0]
+        unsafe = [
+            replace(region, offsets=region.offsets - error)
+            for region, error in zip(prop.unsafe, errors, strict=True)
+        ]
+        return replace(prop, unsafe=tuple(unsafe))
 
 
 class Escalation:
@@ -155,12 +173,9 @@ class Escalation:
             outcome.answer,
             outcome.seconds,
         )
-        verdict = found.verdict
-        if verdict is Verdict.ROBUST and not found.deployed:
-            verdict = Verdict.UNKNOWN
         point = found.counterexample
         shaped = None if point is None else point.astype(np.float32).reshape(question.center.shape)
-        return Escalated(verdict, found.decided_by, found.seconds, found.margin, shaped)
+        return Escalated(found.verdict, found.decided_by, found.seconds, found.margin, shaped)
 
 
 def _ball(question: Question) -> Ball:

@@ -16,6 +16,7 @@ from tasks.core.guard.escalation import Escalated, Escalation, Question, QueueFu
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
+from tests.core.guard.test_certificate import cancelling
 from tests.networks import random_network
 from tests.oracle import least_margin
 
@@ -53,6 +54,15 @@ def test_answers_are_the_truth(escalation: Escalation, network: ReluNetwork) -> 
             assert network(found.counterexample[None]).argmax() != asked.label
         verdicts.add(found.verdict)
     assert verdicts == {Verdict.ROBUST, Verdict.FALSIFIED}
+
+
+@pytest.mark.parametrize(("power", "verdict"), [(0, Verdict.ROBUST), (22, Verdict.UNKNOWN)])
+def test_what_float32_loses_is_not_proved(power: int, verdict: Verdict) -> None:
+    """(x + 2^22) - 2^22 against 1/2 at x = 0.51: in float32 a multiple of 1/2."""
+    network = cancelling(power)
+    with closing(Escalation(network, Perturbation.of_images((1,)), 1, 8)) as escalation:
+        asked = Question(np.array([0.51], dtype=np.float32), 0, 0.001, SECONDS)
+        assert escalation.submit(asked).result(SECONDS).verdict is verdict
 
 
 def test_a_full_queue_says_so_at_once(network: ReluNetwork) -> None:
