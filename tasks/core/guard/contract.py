@@ -81,7 +81,7 @@ class Contract:
         valid = self.domain.contains(inputs)
         if valid.all():
             return
-        row = int(np.flatnonzero(~valid)[0])
+        row = int(np.argmin(valid))
         point = inputs[row].reshape(-1).astype(np.float64)
         raise BrokenRuleError(f"{self.domain.noun} {row}: {self._broken(point)}")
 

@@ -1,0 +1,91 @@
+"""A table's rows behind a guard: named features in, a proof or what would flip the label out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.core.data.datasets import Dataset
+from tasks.core.networks.network import Affine, ReluNetwork
+from tests import guarded
+from tests.guarded import Guard
+from tests.loans import loans, write_loans
+
+NAME, EPSILON = "certiflow-loans", 0.02
+
+
+def risk() -> ReluNetwork:
+    """`paid` below a risk of 1.5, that of the table without its noise; the amount has a ceiling."""
+    first = Affine(
+        np.array([[1e-4, 0, 0, 0, 0, 0], [0, 1 / 72, 0, 0, 0, 0.5]]), np.array([-0.2, 0.0])
+    )
+    return ReluNetwork((first, Affine(np.array([[-1.0, -1], [1, 1]]), np.array([1.3, -1.3]))))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("loans")
+    write_loans(folder)
+    return loans(folder)
+
+
+@pytest.fixture(scope="module")
+def guard(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+    project = tmp_path_factory.mktemp("guard")
+    guarded.register(project, risk(), data, NAME)
+    settings = {"model": f"models:/{NAME}@champion", "epsilon": EPSILON, "budget_ms": 20_000}
+    with guarded.guarding(project, settings) as guard:
+        yield guard
+
+
+def records(data: Dataset) -> list[dict[str, Any]]:
+    return [data.domain.decoded(row) for row in data.test_inputs]
+
+
+def by_enumeration(data: Dataset, row: np.ndarray) -> bool:
+    """Whether the label holds at all whole months, at the ends and the middle of the amounts."""
+    network, box = risk(), data.perturbation.both_ways().box(row[None], EPSILON)
+    amounts = np.linspace(box.lower[0, 0], box.upper[0, 0], 21)
+    months = np.arange(box.lower[0, 1], box.upper[0, 1] + 1)
+    points = np.array([[a, m, *row[2:]] for a, m in product(amounts, months)])
+    points = points[data.domain.contains(points.astype(np.float32))]
+    return len(set(network(points).argmax(axis=1))) == 1
+
+
+def test_named_rows_are_proved_or_told_what_would_flip_them(guard: Guard, data: Dataset) -> None:
+    answers = guard.post("/predict", {"records": records(data)}).json()["answers"]
+    labels = risk()(data.test_inputs).argmax(axis=1)
+    assert [each["class"] for each in answers] == [data.class_names[label] for label in labels]
+    for row, answer in zip(data.test_inputs, answers, strict=True):
+        assert (answer["decision"] == "accepted") == by_enumeration(data, row)
+    assert len({each["decision"] for each in answers}) == 2
+    shown = guard.client.get("/live").json()["flagged"]
+    assert {"amount", "months", "age", "job"} == set(shown[0]["features"])
+    moved = [each["moves"] for each in shown if each["moves"]]
+    assert all("→" in move for moves in moved for move in moves)
+    assert not any(move.startswith(("age", "job")) for moves in moved for move in moves)
+    assert moved
+
+
+def test_rows_come_as_mlflow_sends_them(guard: Guard, data: Dataset) -> None:
+    rows = records(data)[:5]
+    native = guard.post("/predict", {"records": rows}).json()["answers"]
+    frame = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    for response in (
+        guard.post("/invocations", {"dataframe_split": frame}),
+        guard.post("/invocations", {"dataframe_records": rows}),
+        guard.client.post(
+            "/invocations", content="\n".join(lines), headers={"content-type": "text/csv"}
+        ),
+    ):
+        found = response.json()["predictions"]
+        assert [each["decision"] for each in found] == [each["decision"] for each in native]
+        assert [each["class"] for each in found] == [each["class"] for each in native]
+    refused = guard.post("/predict", {"records": [rows[0] | {"months": 12.5}]})
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "row 0: months is 12.5: expected a whole number"
