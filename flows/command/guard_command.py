@@ -1,13 +1,74 @@
-"""What `certiflow guard-evaluate` prints at its end."""
+"""What `certiflow guard-evaluate` prints at its end, and a second look at what a guard stored."""
 
 from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.command.head import write_json
 from flows.command.summary import short
-from tasks.guard_evaluation import GuardSummary
-from tasks.tracking import way_to
+from tasks.core.errors import CertiflowError
+from tasks.core.guard import bundle
+from tasks.core.guard.escalation import Escalation, Question
+from tasks.core.guard.flagged import FlaggedStore, digest_of
+from tasks.core.verdicts import Verdict
+from tasks.tracking import download_guard_files, version_meant, way_to
+
+if TYPE_CHECKING:
+    from tasks.guard_evaluation import GuardSummary
+
+
+def verify_flagged(digest: str, place: str, timeout: float, json: Path | None) -> None:
+    """Asks the ladder again about an input that a guard stored, with more time.
+
+    Raises:
+        CertiflowError: there is no such input, or its version is gone.
+    """
+    if "://" not in place and not Path(place).is_file():
+        raise CertiflowError(f"{place}: no such store; name that of the guard with --store")
+    with closing(FlaggedStore(place)) as store:
+        found = store.find(digest)
+    if found is None:
+        raise CertiflowError(f"{digest}: {place} has no input whose digest begins so")
+    point, _, epsilon, title = found
+    version = version_meant(title)
+    with tempfile.TemporaryDirectory() as folder:
+        read = bundle.read(download_guard_files(version, Path(folder)))
+    description, perturbation = read.description, read.description.perturbation
+    point = point.reshape(description.shape)
+    label = int(read.certificate.certified(point[None], [epsilon]).labels[0])
+    with closing(Escalation(read.network, perturbation, 1, 1)) as escalation:
+        answer = escalation.submit(Question(point, label, epsilon, timeout)).result()
+    other, moves = answer.counterexample, list[str]()
+    if other is not None and perturbation.domain.is_table:
+        moves = list(perturbation.domain.moves(point, other))
+    told: dict[str, Any] = {
+        "digest": digest_of(point),
+        "version": title,
+        "epsilon": epsilon,
+        "class": description.class_names[label],
+        "verdict": answer.verdict.value,
+        "decided_by": answer.decided_by.value,
+        "margin": answer.margin,
+        "seconds": answer.seconds,
+        "moves": moves,
+    }
+    write_json(json, told)
+    word = {Verdict.ROBUST: "proved", Verdict.FALSIFIED: "broken"}.get(answer.verdict, "open")
+    out = Console(highlight=False)
+    out.print(
+        f"{title}: {told['class']} is {word} at epsilon {epsilon:g} by {answer.decided_by}, "
+        f"{answer.seconds:.2f} s",
+        soft_wrap=True,
+        markup=False,
+    )
+    for move in moves:
+        out.print(f"  {move}", soft_wrap=True, markup=False)
 
 
 def show(summary: GuardSummary) -> None:

@@ -51,6 +51,12 @@ def verify(
     epsilon: Annotated[
         list[float] | None, typer.Option(help="With --data: radius; may be given several times.")
     ] = None,
+    flagged: Annotated[
+        str | None, typer.Option(help="What a guard stored, by its digest.", metavar="DIGEST")
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="With --flagged: the guard's store.", metavar="FILE")
+    ] = "guard.db",
     samples: Annotated[int, typer.Option(help="With --data: test points.", min=1)] = 20,
     witness_share: Annotated[
         float, typer.Option(help="With --data: of the proofs, shown to Marabou.", min=0, max=1)
@@ -63,15 +69,20 @@ def verify(
 ) -> None:
     """Decide properties of a model, or its local robustness at the test points of a dataset.
 
+    With --flagged, what a guard did not accept is asked again, with more time.
+
     With --property or --csv the verdict is VNN-COMP's: sat, unsat, unknown or timeout.
     With --data the verdicts are logged to MLflow, like the main flow's.
     """
-    if sum(option is not None for option in (prop, csv, data)) != 1:
+    if sum(option is not None for option in (prop, csv, data, flagged)) != 1:
         raise typer.BadParameter(
-            "give --model with --property, or --model with --data, or --csv with --results"
+            "give --model with --property, or --model with --data, or --csv with --results, or "
+            "--flagged"
         )
-    if (model is None) != (csv is not None):
-        raise typer.BadParameter("--property and --data need --model; --csv names models itself")
+    if (model is None) != (csv is not None or flagged is not None):
+        raise typer.BadParameter(
+            "--property and --data need --model; --csv and --flagged name models themselves"
+        )
     if (results is None) != (csv is None):
         raise typer.BadParameter("--csv and --results go together")
     if (epsilon is None) != (data is None):
@@ -79,6 +90,11 @@ def verify(
     if data is None and (scale, category_changes) != ("range", 0):
         raise typer.BadParameter("--scale and --category-changes go with --data")
     begin(verbose=verbose, json=json, results=results)
+    if flagged is not None:
+        from flows.command.guard_command import verify_flagged
+
+        verify_flagged(flagged, store, timeout, json)
+        return
 
     from flows.command import verify_command
 

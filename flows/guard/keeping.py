@@ -11,16 +11,23 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.guard.metrics import Metrics
 from tasks.core.errors import first_line
 from tasks.core.guard.flagged import Flagged, FlaggedStore
+from tasks.guard_settings import GuardSettings
 
 WAITING = 1024  # requests; what comes while so many wait is not stored, and counted
 MOST = 256  # rows in one transaction
+TRIMMED_EVERY = 256  # rows: bounds are kept to about that many
 
 
 class Keeper:
     """Takes rows from any thread, and writes them in its own."""
 
-    def __init__(self, store: FlaggedStore, metrics: Metrics) -> None:
-        self._store, self._metrics = store, metrics
+    def __init__(self, settings: GuardSettings, metrics: Metrics) -> None:
+        """Raises `CertiflowError` where the store cannot be used."""
+        self._store, self._settings, self._metrics = (
+            FlaggedStore(str(settings.store)),
+            settings,
+            metrics,
+        )
         self.trouble = ""
         self._waiting: queue.Queue[Flagged | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._write, name="keeper", daemon=True)
@@ -40,6 +47,7 @@ class Keeper:
         self._store.close()
 
     def _write(self) -> None:
+        since_trim = TRIMMED_EVERY
         while (first := self._waiting.get()) is not None:
             rows, is_last = [first], False
             with suppress(queue.Empty):
@@ -51,6 +59,10 @@ class Keeper:
                         rows.append(more)
             try:
                 self._store.add(rows)
+                since_trim += len(rows)
+                if since_trim >= TRIMMED_EVERY:
+                    self._store.trim(self._settings.store_rows, self._settings.store_days)
+                    since_trim = 0
                 self.trouble = ""
                 self._metrics.stored.inc(len(rows))
             except (SQLAlchemyError, OSError) as error:

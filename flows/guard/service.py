@@ -18,7 +18,7 @@ from flows.guard.metrics import Metrics
 from flows.guard.serving import Follower, Served
 from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer, Decision
-from tasks.core.guard.flagged import Flagged, FlaggedStore, digest_of
+from tasks.core.guard.flagged import Flagged, digest_of
 from tasks.core.guard.traffic import Clients, SequentialTest
 from tasks.guard_settings import GuardSettings
 
@@ -73,8 +73,7 @@ class Service:
             self.everyone = SequentialTest(rate, settings.alpha)
             self.keeper: Keeper | None = None
             if settings.store is not None:
-                store = FlaggedStore(str(settings.store), settings.store_rows, settings.store_days)
-                self.keeper = ends.enter_context(closing(Keeper(store, self.metrics)))
+                self.keeper = ends.enter_context(closing(Keeper(settings, self.metrics)))
             self._ends = ends.pop_all()
 
     def close(self) -> None:

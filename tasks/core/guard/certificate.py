@@ -26,9 +26,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike
 from onnx import TensorProto
 
-from tasks.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from tasks.core.arrays import BoolArray, Float32Array, IntArray
 from tasks.core.bounds.float32_error import LEAST_NORMAL, UNIT_ROUNDOFF
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.guard.graph import Graph, affine, most_terms
@@ -304,8 +305,9 @@ class CertificateRuntime:
                 f"{path}: onnxruntime cannot run this certificate: {first_line(error)}"
             ) from error
 
-    def certified(self, inputs: Float32Array, epsilons: Float32Array | FloatArray) -> Certified:
+    def certified(self, inputs: Float32Array, epsilons: ArrayLike) -> Certified:
         """Of inputs (n, *shape) at radii (K,), ascending."""
-        upwards = np.asarray(epsilons, dtype=np.float32)
-        upwards = np.where(upwards < epsilons, np.nextafter(upwards, np.float32(np.inf)), upwards)
+        radii = np.asarray(epsilons, dtype=np.float64)
+        upwards = radii.astype(np.float32)
+        upwards = np.where(upwards < radii, np.nextafter(upwards, np.float32(np.inf)), upwards)
         return Certified(*self._session.run(None, {"inputs": inputs, "epsilons": upwards}))

@@ -33,7 +33,6 @@ TABLE = sql.Table(
     sql.Column("input", sql.LargeBinary, nullable=False),
     sql.Column("counterexample", sql.LargeBinary),
 )
-TRIMMED_EVERY = 256  # rows: bounds are kept to about that many
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,20 +74,18 @@ def digest_of(point: Float32Array) -> str:
 
 
 class FlaggedStore:
-    """A table in SQLite or PostgreSQL, with at most so many rows, none older than so many days."""
+    """A table in SQLite or PostgreSQL."""
 
-    def __init__(self, place: str, most_rows: int, most_days: float) -> None:
+    def __init__(self, place: str) -> None:
         """`place` is a path, or an SQLAlchemy URL.
 
         Raises:
             CertiflowError: the database cannot be used.
         """
         url = place if "://" in place else f"sqlite:///{Path(place)}"
-        self._most_rows, self._seconds, self._since_trim = most_rows, most_days * 86_400, 0
         try:
             self._engine = sql.create_engine(url)
             TABLE.metadata.create_all(self._engine)
-            self._trim()
         except SQLAlchemyError as error:
             raise CertiflowError(
                 f"store: the database cannot be used ({first_line(error)}): name another one, or "
@@ -99,12 +96,9 @@ class FlaggedStore:
         """Raises `SQLAlchemyError` where it cannot be written, as when the disk is full."""
         with self._engine.begin() as connection:
             connection.execute(TABLE.insert(), [each.row() for each in flagged])
-        self._since_trim += len(flagged)
-        if self._since_trim >= TRIMMED_EVERY:
-            self._trim()
 
     def find(self, digest: str) -> tuple[Float32Array, int | None, float, str] | None:
-        """The input, flat, the label told, epsilon and version of the last that was stored so."""
+        """The last input whose digest begins so, flat; the label told, epsilon and version."""
         chosen = sql.select(TABLE).where(TABLE.c.digest.startswith(digest))
         with self._engine.connect() as connection:
             row = connection.execute(chosen.order_by(TABLE.c.id.desc()).limit(1)).first()
@@ -119,12 +113,12 @@ class FlaggedStore:
     def close(self) -> None:
         self._engine.dispose()
 
-    def _trim(self) -> None:
-        """Forgets what is too old, and the oldest of what is too much."""
+    def trim(self, most_rows: int, most_days: float) -> None:
+        """Forgets what is too old, and the oldest of what is too much; raises as `add`."""
         with self._engine.begin() as connection:
-            connection.execute(TABLE.delete().where(TABLE.c.received < time.time() - self._seconds))
-            newest = sql.select(TABLE.c.id).order_by(TABLE.c.id.desc()).offset(self._most_rows)
+            oldest = time.time() - most_days * 86_400
+            connection.execute(TABLE.delete().where(TABLE.c.received < oldest))
+            newest = sql.select(TABLE.c.id).order_by(TABLE.c.id.desc()).offset(most_rows)
             last = connection.execute(newest.limit(1)).scalar()
             if last is not None:
                 connection.execute(TABLE.delete().where(TABLE.c.id <= last))
-        self._since_trim = 0

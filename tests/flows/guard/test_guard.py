@@ -72,7 +72,7 @@ def test_what_is_accepted_is_true_and_the_rest_is_broken(
     guarded.until(
         lambda: guard.metric("certiflow_guard_stored_total") >= len(flagged), "nothing is stored"
     )
-    store = FlaggedStore(str(project / "guard.db"), 1000, 1.0)
+    store = FlaggedStore(str(project / "guard.db"))
     for answer in flagged:
         kept = store.find(answer["digest"])
         assert kept is not None

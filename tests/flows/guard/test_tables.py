@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from tasks.core.data.datasets import Dataset
 from tasks.core.networks.network import Affine, ReluNetwork
 from tests import guarded
+from tests.command import certiflow, clean_environment, error_of
 from tests.guarded import Guard
 from tests.loans import loans, write_loans
 
@@ -34,8 +37,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def guard(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
-    project = tmp_path_factory.mktemp("guard")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("guard")
+
+
+@pytest.fixture(scope="module")
+def guard(data: Dataset, project: Path) -> Iterator[Guard]:
     guarded.register(project, risk(), data, NAME)
     settings = {"model": f"models:/{NAME}@champion", "epsilon": EPSILON, "budget_ms": 20_000}
     with guarded.guarding(project, settings) as guard:
@@ -69,6 +76,25 @@ def test_named_rows_are_proved_or_told_what_would_flip_them(guard: Guard, data: 
     assert all("→" in move for moves in moved for move in moves)
     assert not any(move.startswith(("age", "job")) for moves in moved for move in moves)
     assert moved
+
+
+def test_what_was_flagged_is_asked_again(
+    guard: Guard, data: Dataset, project: Path, tmp_path: Path
+) -> None:
+    answers = guard.post("/predict", {"records": records(data)}).json()["answers"]
+    guarded.until(lambda: guard.metric("certiflow_guard_stored_total") > 0, "nothing is stored")
+    flagged = next(each for each in answers if each["decision"] == "flagged")
+    environment = clean_environment(tmp_path)
+    asked = ("verify", "--flagged", flagged["digest"][:16], "--json", str(tmp_path / "again.json"))
+    result = certiflow(project, environment, *asked)
+    assert result.returncode == 0, result.stderr
+    assert f"{NAME}/1: {flagged['class']} is broken at epsilon 0.02" in result.stdout
+    told = json.loads((tmp_path / "again.json").read_text())
+    assert told["digest"] == flagged["digest"]
+    assert told["verdict"] == "falsified"
+    assert all("→" in move for move in told["moves"])
+    unknown = certiflow(project, environment, "verify", "--flagged", "zz")
+    assert "has no input whose digest begins so" in error_of(unknown)
 
 
 def test_rows_come_as_mlflow_sends_them(guard: Guard, data: Dataset) -> None:
