@@ -18,6 +18,7 @@ from flows.guard.metrics import Metrics
 from flows.guard.serving import Follower, Served
 from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer, Decision
+from tasks.core.guard.drift import LABELS, WINDOW
 from tasks.core.guard.flagged import Flagged, digest_of
 from tasks.core.guard.traffic import Clients, SequentialTest
 from tasks.guard_settings import GuardSettings
@@ -136,6 +137,7 @@ class Service:
                     )
                 )
         self._watch(client, answers)
+        self._watch_drift(served, inputs, answers)
         self._compare(served, inputs, answers)
         return Answered(request, served, answers, digests, 1000 * seconds)
 
@@ -162,6 +164,16 @@ class Service:
         if self.everyone.observe(flags) and not was_alarmed:
             self.metrics.alarms.labels("flag rate").inc()
             self.alarms.append(f"all traffic: {ALARM}")
+
+    def _watch_drift(self, served: Served, inputs: Float32Array, answers: Sequence[Answer]) -> None:
+        """Alarms where inputs or labels are no longer like the test set's."""
+        labels = np.array([each.served for each in answers])
+        for name in served.drift.observe(inputs, labels):
+            self.metrics.alarms.labels("labels" if name == LABELS else "inputs").inc()
+            self.alarms.append(
+                f"{name}: shifted from the test set, index {served.drift.indices[name]:.2f} over "
+                f"{WINDOW} inputs"
+            )
 
     def _keep(self, flagged: Flagged) -> None:
         self.recent.append(flagged)

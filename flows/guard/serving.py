@@ -19,6 +19,7 @@ from tasks.core.guard.answers import BUDGET, CERTIFICATE, QUEUE, Answer, Decisio
 from tasks.core.guard.bundle import Bundle
 from tasks.core.guard.certificate import Certified
 from tasks.core.guard.contract import Contract
+from tasks.core.guard.drift import Drift
 from tasks.core.guard.escalation import Escalated, Escalation, Question, QueueFullError
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
@@ -45,6 +46,7 @@ class Served:
         self.perturbation = self.bundle.description.perturbation
         self.contract = Contract(self.perturbation.domain)
         self.radii = np.array(self.settings.radii)
+        self.drift = Drift(self.bundle.description.profile, self.perturbation.domain)
         self.at_epsilon = int(np.flatnonzero(self.radii == self.settings.epsilon)[0])
 
     @classmethod
@@ -120,16 +122,17 @@ class Served:
         self, label: int, radius: float, margin: float, escalated: Escalated | str | None
     ) -> Answer:
         if escalated is None:
-            return Answer(label, Decision.ACCEPTED, radius, CERTIFICATE, margin)
+            return Answer(label, label, Decision.ACCEPTED, radius, CERTIFICATE, margin)
         policy = DECISIONS[self.settings.policy]
         told = label if policy is Decision.FLAGGED else None
         if isinstance(escalated, str):
-            return Answer(told, policy, radius, escalated, margin)
+            return Answer(told, label, policy, radius, escalated, margin)
         by, least = escalated.decided_by.value, escalated.margin
         if escalated.verdict is Verdict.ROBUST:
             radius = max(radius, self.settings.epsilon)
-            return Answer(label, Decision.ACCEPTED, radius, by, margin if least is None else least)
-        return Answer(told, policy, radius, by, margin, escalated.counterexample)
+            least = margin if least is None else least
+            return Answer(label, label, Decision.ACCEPTED, radius, by, least)
+        return Answer(told, label, policy, radius, by, margin, escalated.counterexample)
 
     def close(self) -> None:
         """Answers what waits, then ends the processes."""

@@ -30,7 +30,8 @@ class Answer:
     """Of one input.
 
     Attributes:
-        label: None where it is withheld.
+        label: as it is told; None where it is withheld.
+        served: the version's own label.
         certified_radius: the greatest of the service's radii up to which the label is proved.
         decided_by: a stage of the ladder; `budget` or `queue` where there was no time for it.
         margin: the proved least margin at epsilon, or what bounds it from below.
@@ -38,6 +39,7 @@ class Answer:
     """
 
     label: int | None
+    served: int
     decision: Decision
     certified_radius: float
     decided_by: str

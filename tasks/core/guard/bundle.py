@@ -14,7 +14,8 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of, written_atomically
 from tasks.core.guard.certificate import CertificateRuntime, as_served, exported
-from tasks.core.guard.clean import CleanRadii, clean_radii
+from tasks.core.guard.clean import BATCH, CleanRadii, clean_radii
+from tasks.core.guard.drift import Profile
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.network_file import read_network, write_network
 from tasks.core.properties.domain import Domain, Feature
@@ -37,6 +38,7 @@ class Description(BaseModel):
         features, relations: of a table's rows; none of images.
         down, up: how far each input moves at epsilon 1, or one number for all pixels.
         unit: what epsilon is told in.
+        profile: of clean inputs, that those in service are compared with.
         sha256: of the network, and of the other files by their names.
     """
 
@@ -50,6 +52,7 @@ class Description(BaseModel):
     down: tuple[float, ...]
     up: tuple[float, ...]
     unit: str
+    profile: Profile
     network_sha256: str
     sha256: dict[str, str]
 
@@ -107,12 +110,22 @@ def write(
         down=tuple(perturbation.down.tolist()),
         up=tuple(perturbation.up.tolist()),
         unit=perturbation.unit,
+        profile=_profile(certificate, data),
         network_sha256=network.sha256,
         sha256={name: _digest(folder / name) for name in (CERTIFICATE, NETWORK, CLEAN)},
     )
     with written_atomically(folder / DESCRIPTION) as temporary:
         temporary.write_text(description.model_dump_json(indent=1), encoding="utf-8")
     return [folder / name for name in (CERTIFICATE, NETWORK, CLEAN, DESCRIPTION)]
+
+
+def _profile(certificate: CertificateRuntime, data: Dataset) -> Profile:
+    parts = [
+        certificate.certified(data.test_inputs[start : start + BATCH], epsilons=[0.0]).labels
+        for start in range(0, len(data.test_inputs), BATCH)
+    ]
+    labels = np.concatenate(parts)
+    return Profile.of(data.domain, data.test_inputs, labels, data.num_classes)
 
 
 def read(folder: Path) -> Bundle:

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import numpy as np
 
@@ -54,6 +55,13 @@ class Escalated:
     seconds: float
     margin: float | None = None
     counterexample: Float32Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    question: Question
+    deadline: float
+    future: Future[Escalated]
 
 
 class QueueFullError(Exception):
@@ -103,9 +111,7 @@ class Escalation:
     ) -> None:
         self._network, self._perturbation = network, perturbation
         self._runtime = NumpyRuntime(network)
-        self._waiting: queue.Queue[tuple[Question, Future[Escalated]] | None] = queue.Queue(
-            queue_size
-        )
+        self._waiting: queue.Queue[_Waiting | None] = queue.Queue(queue_size)
         self._threads = [
             threading.Thread(target=self._serve, name=f"escalation-{number}", daemon=True)
             for number in range(num_workers)
@@ -129,10 +135,10 @@ class Escalation:
         return self._waiting.qsize()
 
     def submit(self, question: Question) -> Future[Escalated]:
-        """Raises `QueueFullError` at once where the queue is full."""
+        """Its seconds begin now. Raises `QueueFullError` at once where the queue is full."""
         future: Future[Escalated] = Future()
         try:
-            self._waiting.put_nowait((question, future))
+            self._waiting.put_nowait(_Waiting(question, monotonic() + question.seconds, future))
         except queue.Full:
             raise QueueFullError from None
         return future
@@ -153,13 +159,13 @@ class Escalation:
         )
         with closing(pool):
             while (entry := self._waiting.get()) is not None:
-                question, future = entry
-                if not future.set_running_or_notify_cancel():
+                if not entry.future.set_running_or_notify_cancel():
                     continue  # whoever asked has given up
+                left = replace(entry.question, seconds=max(entry.deadline - monotonic(), 0.0))
                 try:
-                    future.set_result(self._answer(pool, question))
+                    entry.future.set_result(self._answer(pool, left))
                 except CertiflowError as error:  # no process can be started
-                    future.set_exception(error)
+                    entry.future.set_exception(error)
 
     def _answer(self, pool: WorkerPool[Question, Answer], question: Question) -> Escalated:
         (outcome,) = pool.run([question], lambda job: job.seconds + GRACE_SECONDS)

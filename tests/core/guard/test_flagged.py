@@ -16,7 +16,7 @@ from tasks.core.guard.flagged import Flagged, FlaggedStore, digest_of
 
 def flagged(number: int, received: float) -> Flagged:
     point = np.full((2, 2), number, dtype=np.float32)
-    answer = Answer(number, Decision.FLAGGED, 0.0, BUDGET, float("nan"), point + 1)
+    answer = Answer(number, number, Decision.FLAGGED, 0.0, BUDGET, float("nan"), point + 1)
     return Flagged(digest_of(point), received, "r", "c", "certiflow-x/1", 0.1, answer, point)
 
 
