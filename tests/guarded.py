@@ -49,7 +49,9 @@ def register(project: Path, network: ReluNetwork, data: Dataset, name: str = MOD
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
     try:
         client = MlflowClient()
-        experiment = mlflow.set_experiment("guard").experiment_id
+        known = client.get_experiment_by_name("guard")
+        place = (project / "mlartifacts").as_uri()
+        experiment = known.experiment_id if known else client.create_experiment("guard", place)
         run = client.create_run(experiment)
         files = bundle.write(project / "files", network, data, (0.02,), seed=0)
         for file in files:
