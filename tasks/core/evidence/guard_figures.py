@@ -24,7 +24,7 @@ def attack_curves(attacks: pd.DataFrame, distances: FloatArray, title: str, path
     epsilon = float(attacks.loc[attacks["factor"] == 1, "radius"].iloc[0])
     left.axvspan(0, epsilon, color="tab:green", alpha=0.12, label="excluded by the proof")
     left.set(xlabel="radius of the attack", ylabel="share accepted with another label", title=title)
-    left.set_ylim(bottom=-0.01)
+    left.set_ylim(-0.02, max(1.1 * left.get_ylim()[1], 0.1))
     left.grid(alpha=0.3)
     left.legend(fontsize=8)
     ordered = np.sort(distances)
