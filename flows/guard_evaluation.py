@@ -12,8 +12,8 @@ from flows.processes import environment
 from tasks import tracking
 from tasks.core.guard.evaluation import Effort
 from tasks.data import download, load
-from tasks.guard_evaluation import GuardSummary, evaluate_guard
-from tasks.settings import DataSettings, TrackingSettings
+from tasks.guard_evaluation import GuardSummary, evaluate_guard, told
+from tasks.settings import DataSettings, TrackingSettings, decimal
 
 
 @flow(name="guard-evaluation", flow_run_name="{data.name} {words}")
@@ -44,4 +44,8 @@ def guard_evaluation_flow(
         dataset = download(data)
         run.dataset(load(dataset))
         environment.load_keras()
-        return evaluate_guard(dataset, files, model_file, str(version), epsilon, effort, run.ref)
+        summary = evaluate_guard(dataset, files, model_file, str(version), epsilon, effort, run.ref)
+        tags = {f"guard/{name}": round(value, 4) for name, value in summary.clean.items()}
+        tags |= {"guard/epsilon": decimal(epsilon), "guard/run": run.ref.run_id}
+        tracking.RegisteredModel(version.model).describe_guard(version, told(summary), tags)
+        return summary

@@ -19,7 +19,7 @@ from tasks.core.arrays import FloatArray, Inputs, IntArray, Mask
 from tasks.core.attacks.gradient import pgd
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import ContradictionError
-from tasks.core.guard.adaptive import Attacker
+from tasks.core.guard.adaptive import Attacker, Reach
 from tasks.core.guard.bundle import Bundle
 from tasks.core.guard.detectors import (
     ActivationBoxes,
@@ -84,6 +84,7 @@ class Evaluation:
             Certificate.of(model, self.perturbation, epsilon, by_crown=by_crown)
             for by_crown in (False, True)
         ]
+        self.attacker = Attacker(model, self.perturbation, effort.num_steps)
         labels, self._accepted = self.judged(data.test_inputs)
         self._labels, self._right = labels, labels == data.test_labels
         order = np.random.default_rng(effort.seed).permutation(len(labels))
@@ -187,16 +188,17 @@ class Evaluation:
 
         def orthogonal() -> Iterator[tuple[Inputs, IntArray]]:
             for number in range(rounds):
-                attacker = self._attacker(factor, number)
-                yield attacker.orthogonal(self.through[0], self.inputs, self.labels), everyone
+                reach = self._reach(factor, number)
+                detector, attacker = self.through[0], self.attacker
+                yield attacker.orthogonal(detector, self.inputs, self.labels, reach), everyone
 
         def towards(
             certificate: Certificate, rows: IntArray, rounds: int
         ) -> Iterator[tuple[Inputs, IntArray]]:
             for number in range(rounds * classes):
                 targets = (self.labels[rows] + 1 + number % classes) % (classes + 1)
-                attacker = self._attacker(factor, number)
-                yield attacker.towards(certificate, self.inputs[rows], targets), rows
+                reach = self._reach(factor, number)
+                yield self.attacker.towards(certificate, self.inputs[rows], targets, reach), rows
 
         return {
             "PGD, blind": blind,
@@ -211,7 +213,8 @@ class Evaluation:
         inputs, labels = self.inputs[accepted], self.labels[accepted]
         found = {}
         for factor in FACTORS:
-            points = self._attacker(factor, 0).denial(self.through[0], inputs, labels)
+            reach = self._reach(factor, 0)
+            points = self.attacker.denial(self.through[0], inputs, labels, reach)
             said, still = self.judged(points)
             found[factor * self.epsilon] = float((~(still & (said == labels))).mean())
         return found
@@ -268,10 +271,9 @@ class Evaluation:
             broken = self._evades(detector, blind)
             blind_count = int(broken.sum())
             for number in range(3):
-                attacker = self._attacker(1.0, number)
-                broken |= self._evades(
-                    detector, attacker.orthogonal(detector, self.inputs, self.labels)
-                )
+                reach = self._reach(1.0, number)
+                points = self.attacker.orthogonal(detector, self.inputs, self.labels, reach)
+                broken |= self._evades(detector, points)
             clean = scores(detector, self.model, self.data.test_inputs)
             yield {
                 "detector": detector.name,
@@ -288,14 +290,8 @@ class Evaluation:
         evades: Mask = (labels != self.labels) & passed
         return evades
 
-    def _attacker(self, factor: float, number: int) -> Attacker:
-        return Attacker(
-            self.model,
-            self.perturbation,
-            factor * self.epsilon,
-            self.effort.num_steps,
-            self.effort.seed + number,
-        )
+    def _reach(self, factor: float, number: int) -> Reach:
+        return Reach(factor * self.epsilon, self.effort.seed + number)
 
 
 def evasion_distances(radii: FloatArray, accepted: Mask, epsilon: float) -> FloatArray:
