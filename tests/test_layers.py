@@ -16,9 +16,8 @@ CORE = ROOT / "tasks/core"
 # folder itself.
 FLOORS = (
     {"."},
-    {"properties", "execution"},
-    {"data", "networks"},
-    {"bounds"},
+    {"properties", "networks", "execution"},
+    {"data", "readers", "bounds"},
     {"models"},
     {"attacks"},
     {"training", "search"},

@@ -15,6 +15,7 @@ SOURCES = (
     "verdict_columns.py",
     "properties",
     "networks",
+    "readers",
     "bounds",
     "models",
     "attacks",

@@ -227,7 +227,7 @@ def decayed() -> ReluNetwork:
     import keras
     from keras import layers
 
-    from tasks.core.networks.keras_network import relu_network
+    from tasks.core.readers.keras_network import relu_network
 
     data = sources.load("digits", Path("unused"))
     keras.utils.set_random_seed(0)

@@ -25,7 +25,7 @@ from onnx.helper import (
 from tasks.core.bounds.float32_error import point_error
 from tasks.core.errors import CertiflowError
 from tasks.core.models.loading import load
-from tasks.core.networks.onnx_network import read_onnx
+from tasks.core.readers.onnx_network import read_onnx
 from tests.model_files import Constants, integers, normal, saved_onnx
 
 ML = "ai.onnx.ml"

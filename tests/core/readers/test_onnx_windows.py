@@ -12,7 +12,7 @@ from onnx.helper import make_node
 
 from tasks.core.errors import CertiflowError
 from tasks.core.models.runtimes import OnnxRuntime
-from tasks.core.networks.onnx_network import read_onnx
+from tasks.core.readers.onnx_network import read_onnx
 from tests.model_files import normal, saved_onnx
 
 

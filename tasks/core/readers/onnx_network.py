@@ -13,10 +13,10 @@ from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.endings import Ending, decided
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.onnx_endings import opened
-from tasks.core.networks.onnx_node import Node, Value
-from tasks.core.networks.onnx_operators import outputs
 from tasks.core.networks.tensor import Tensor
+from tasks.core.readers.onnx_endings import opened
+from tasks.core.readers.onnx_node import Node, Value
+from tasks.core.readers.onnx_operators import outputs
 
 # Before 7 arithmetic broadcasts along an attribute's axis and normalisation may train; after 28
 # nothing is known of what an operator means.

@@ -10,25 +10,25 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.endings import decided
-from tasks.core.networks.keras_endings import COPY, logits_of
-from tasks.core.networks.keras_graph import (
+from tasks.core.networks.lowering import ROOT_ROUNDINGS, Lowering
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.tensor import Tensor
+from tasks.core.networks.windows import Shape
+from tasks.core.readers.keras_endings import COPY, logits_of
+from tasks.core.readers.keras_graph import (
     check_arguments,
     check_layer,
     is_of_keras,
     made_by,
     unsupported,
 )
-from tasks.core.networks.keras_images import (
+from tasks.core.readers.keras_images import (
     average_pool,
     convolution,
     global_average_pool,
     is_channels_last,
     max_pool,
 )
-from tasks.core.networks.lowering import ROOT_ROUNDINGS, Lowering
-from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Shape
 
 if TYPE_CHECKING:
     import keras

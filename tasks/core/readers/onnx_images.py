@@ -7,9 +7,9 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.convolutions import average_pooled, averaged, convolved
-from tasks.core.networks.onnx_node import Node
 from tasks.core.networks.tensor import Tensor, along
 from tasks.core.networks.windows import Shape, Window
+from tasks.core.readers.onnx_node import Node
 
 
 def conv(node: Node) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.nnet_network import read_nnet
+from tasks.core.readers.nnet_network import read_nnet
 from tests.model_files import NNET_LINES, saved_nnet
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx.helper import make_node
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.onnx_network import read_onnx
+from tasks.core.readers.onnx_network import read_onnx
 from tests.model_files import Constants, Shape, integers, normal, saved_onnx
 
 IMAGE: Shape = (1, 4, 7, 6)

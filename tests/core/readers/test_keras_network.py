@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 
 
 def sequential(*inner: layers.Layer, shape: tuple[int, ...] = (4,)) -> keras.Model:

@@ -9,7 +9,8 @@ import onnx
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.onnx_images import (
+from tasks.core.networks.tensor import Tensor
+from tasks.core.readers.onnx_images import (
     average_pool,
     batch_normalization,
     conv,
@@ -17,8 +18,7 @@ from tasks.core.networks.onnx_images import (
     max_pool,
     reduce,
 )
-from tasks.core.networks.onnx_node import MACHINE_LEARNING, Array, Node, Value
-from tasks.core.networks.tensor import Tensor
+from tasks.core.readers.onnx_node import MACHINE_LEARNING, Array, Node, Value
 
 
 def is_read(node: onnx.NodeProto) -> bool:

@@ -12,7 +12,7 @@ from keras import layers
 
 from tasks.core.bounds.float32_error import point_error
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 from tests.core.bounds.test_float32_error import fused_sum, tree_sum
 
 Single = np.float32

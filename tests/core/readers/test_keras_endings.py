@@ -13,8 +13,8 @@ from keras import layers
 from tasks.core.bounds.float32_error import point_error
 from tasks.core.errors import CertiflowError
 from tasks.core.models.loading import load
-from tasks.core.networks.keras_endings import deciding, logits_of
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_endings import deciding, logits_of
+from tasks.core.readers.keras_network import relu_network
 
 ENDINGS: dict[str, tuple[list[layers.Layer], str]] = {
     "softmax activation": ([layers.Dense(3, "softmax")], "softmax"),

@@ -14,7 +14,7 @@ from onnx.helper import (
 )
 
 from tasks.core.models.runtimes import OnnxRuntime
-from tasks.core.networks.onnx_network import read_onnx
+from tasks.core.readers.onnx_network import read_onnx
 from tests.model_files import Shape, integers, normal, saved_onnx
 
 

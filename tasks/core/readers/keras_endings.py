@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.endings import LEAST, THRESHOLD, Ending
-from tasks.core.networks.keras_graph import check_arguments, check_layer, is_of_keras, made_by
+from tasks.core.readers.keras_graph import check_arguments, check_layer, is_of_keras, made_by
 
 if TYPE_CHECKING:
     import keras
