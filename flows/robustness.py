@@ -12,7 +12,7 @@ from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
 from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
-from tasks.core.verification.pairs import required
+from tasks.core.pairs.requirements import required
 from tasks.data import DatasetRef, download, load
 from tasks.data_card import write_card
 from tasks.data_check import write_profile

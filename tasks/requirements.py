@@ -15,8 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from tasks import console
 from tasks.core.evidence.sampling import share_interval
 from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.pairs.requirements import required
 from tasks.core.verdicts import VERDICT_COLUMNS, Verdict
-from tasks.core.verification.pairs import required
 from tasks.data import DatasetRef, load
 from tasks.settings import PropertySettings, decimal
 from tasks.tracking import Run, RunRef
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.core.data.datasets import Dataset
-    from tasks.core.verification.relational import PairResult
+    from tasks.core.pairs.relational import PairResult
 
 SUMMARY = "tables/properties_summary.csv"
 
@@ -44,8 +44,8 @@ def properties(
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models.loading import load_artifact
     from tasks.core.models.tolerance import answering
-    from tasks.core.verification.pair_solver import PairGoal
-    from tasks.core.verification.relational import verify_pairs
+    from tasks.core.pairs.pair_solver import PairGoal
+    from tasks.core.pairs.relational import verify_pairs
 
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = answering(load_artifact(model), data)

@@ -22,6 +22,7 @@ FLOORS = (
     {"attacks"},
     {"training", "search"},
     {"verification"},
+    {"pairs"},
     {"evidence"},
 )
 MODULES = [path for path in project_modules() if CORE in path.parents]

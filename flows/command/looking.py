@@ -15,8 +15,8 @@ from tasks.core.data.datasets import Extent
 from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
-from tasks.core.verification.near_pairs import near_pairs
-from tasks.core.verification.pairs import required
+from tasks.core.pairs.near_pairs import near_pairs
+from tasks.core.pairs.requirements import required
 from tasks.settings import DataSettings, Effort, ModelSettings, Settings
 
 NNET_SUFFIX = ".nnet"

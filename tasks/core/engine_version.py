@@ -22,6 +22,7 @@ SOURCES = (
     "search",
     "execution",
     "verification",
+    "pairs",
 )
 LIBRARIES = ("keras", "maraboupy", "numba", "numpy", "onnx", "onnxruntime", "scipy", "tensorflow")
 

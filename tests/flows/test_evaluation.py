@@ -21,7 +21,7 @@ from flows.robustness import robustness_flow
 from tasks import comparison, page
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.loading import load
-from tasks.core.verification.pairs import TOLERANCE
+from tasks.core.pairs.requirements import TOLERANCE
 from tasks.data import DatasetRef, load_checked
 from tasks.data_check import check_data
 from tasks.records import Decision, Summary

@@ -16,7 +16,7 @@ from tasks.core.data.proposal import propose
 from tasks.core.data.sources import load
 from tasks.core.data.tables import read_rows
 from tasks.core.errors import CertiflowError
-from tasks.core.verification.pairs import required
+from tasks.core.pairs.requirements import required
 from tasks.settings import DataSettings
 
 ROWS = 40

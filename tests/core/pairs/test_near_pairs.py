@@ -9,11 +9,11 @@ import pytest
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.pairs.near_pairs import NearPairs, near_pairs
+from tasks.core.pairs.twin_network import twin_network
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
-from tasks.core.verification.near_pairs import NearPairs, near_pairs
-from tasks.core.verification.twin_network import twin_network
 from tests.networks import box, random_network
 
 FEATURES = [

@@ -12,12 +12,12 @@ from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.pairs.difference_search import DifferenceGoal
+from tasks.core.pairs.global_robustness import ClassResult, global_robustness
+from tasks.core.pairs.near_pairs import NearPairs
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.verdicts import Verdict
-from tasks.core.verification.difference_search import DifferenceGoal
-from tasks.core.verification.global_robustness import ClassResult, global_robustness
-from tasks.core.verification.near_pairs import NearPairs
 from tests.networks import random_network
 from tests.one_process import outcomes_here
 

@@ -18,19 +18,19 @@ from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.paired import paired
-from tasks.core.properties.domain import Domain, Feature
-from tasks.core.properties.perturbation import Perturbation
-from tasks.core.verdicts import Verdict
-from tasks.core.verification.balls import Sample
-from tasks.core.verification.monotone import monotone_boxes
-from tasks.core.verification.pair_solver import PairGoal
-from tasks.core.verification.pairs import (
+from tasks.core.pairs.monotone import monotone_boxes
+from tasks.core.pairs.pair_solver import PairGoal
+from tasks.core.pairs.relational import PairResult, verify_pairs
+from tasks.core.pairs.requirements import (
     TOLERANCE,
     Requirement,
     are_in_order,
     pair_property,
 )
-from tasks.core.verification.relational import PairResult, verify_pairs
+from tasks.core.properties.domain import Domain, Feature
+from tasks.core.properties.perturbation import Perturbation
+from tasks.core.verdicts import Verdict
+from tasks.core.verification.balls import Sample
 from tasks.core.verification.replay import float32_inside
 from tests.networks import random_network
 from tests.one_process import outcomes_here

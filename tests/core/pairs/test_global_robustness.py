@@ -18,17 +18,17 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.properties.box import Box
-from tasks.core.properties.domain import Domain
-from tasks.core.verdicts import Verdict
-from tasks.core.verification.difference_search import (
+from tasks.core.pairs.difference_search import (
     DifferenceFindings,
     DifferenceGoal,
     DifferenceJob,
 )
-from tasks.core.verification.global_robustness import ClassResult, global_robustness
-from tasks.core.verification.near_pairs import NearPairs
-from tasks.core.verification.twin_network import twin_network
+from tasks.core.pairs.global_robustness import ClassResult, global_robustness
+from tasks.core.pairs.near_pairs import NearPairs
+from tasks.core.pairs.twin_network import twin_network
+from tasks.core.properties.box import Box
+from tasks.core.properties.domain import Domain
+from tasks.core.verdicts import Verdict
 from tests.networks import box, random_network
 from tests.oracle import least_margin
 

@@ -11,13 +11,13 @@ import numpy as np
 from tasks.core.arrays import Inputs
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.paired import paired
+from tasks.core.pairs.monotone import by_slopes, monotone_boxes
+from tasks.core.pairs.requirements import Requirement, pair_property, place_of
 from tasks.core.properties.specification import Property
 from tasks.core.search import ladder
 from tasks.core.search.answer import Answer
 from tasks.core.verdicts import Engine, Verdict
 from tasks.core.verification.balls import Sample
-from tasks.core.verification.monotone import by_slopes, monotone_boxes
-from tasks.core.verification.pairs import Requirement, pair_property, place_of
 
 SLOPE_SHARE = 0.5  # of the time, before two copies of the network are asked
 

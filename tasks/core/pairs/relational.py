@@ -17,19 +17,19 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.domain import Domain
-from tasks.core.search.answer import Answer
-from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
-from tasks.core.verification.balls import Sample
-from tasks.core.verification.fewest import Rows, fewest_changes
-from tasks.core.verification.pair_solver import PairGoal, PairJob, PairSolver, property_of
-from tasks.core.verification.pairs import (
+from tasks.core.pairs.pair_solver import PairGoal, PairJob, PairSolver, property_of
+from tasks.core.pairs.requirements import (
     Requirement,
     are_in_order,
     breaks,
     place_of,
     second,
 )
+from tasks.core.properties.domain import Domain
+from tasks.core.search.answer import Answer
+from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
+from tasks.core.verification.balls import Sample
+from tasks.core.verification.fewest import Rows, fewest_changes
 from tasks.core.verification.replay import float32_inside, nearest_box
 
 Pair = tuple[Inputs, Inputs]

@@ -12,12 +12,12 @@ from tasks.core.attacks import falsification
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.pairs.near_pairs import NearPairs
 from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.answer import Answer
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.bisection import Reply, narrow
-from tasks.core.verification.near_pairs import NearPairs
 
 ATTACK_STEPS = 60
 ATTACK_RESTARTS = 50

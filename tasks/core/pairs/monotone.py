@@ -18,13 +18,13 @@ from tasks.core.arrays import FloatArray, Inputs
 from tasks.core.bounds.float32_error import row_error
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.pairs.requirements import TOLERANCE, Requirement, is_by_steps, place_of
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.search.answer import Answer
 from tasks.core.search.slopes import search_slope
 from tasks.core.verdicts import DecidedBy, Verdict
-from tasks.core.verification.pairs import TOLERANCE, Requirement, is_by_steps, place_of
 from tasks.core.verification.replay import float32_inside
 
 LINES, LINE_POINTS = 8, 200  # of a part that is looked at, and of each of them

@@ -9,7 +9,7 @@ from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.verification.near_pairs import NearPairs
+from tasks.core.pairs.near_pairs import NearPairs
 
 
 def twin_network(network: ReluNetwork, pairs: NearPairs, *, clipped: bool = True) -> ReluNetwork:

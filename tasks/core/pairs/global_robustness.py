@@ -25,16 +25,16 @@ from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Runtime
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
-from tasks.core.verification.difference_search import (
+from tasks.core.pairs.difference_search import (
     DifferenceFindings,
     DifferenceGoal,
     DifferenceJob,
     DifferenceSolver,
 )
-from tasks.core.verification.near_pairs import NearPairs
+from tasks.core.pairs.near_pairs import NearPairs
+from tasks.core.pairs.twin_network import twin_network
+from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tasks.core.verification.replay import replayed
-from tasks.core.verification.twin_network import twin_network
 
 Pair = tuple[FloatArray, FloatArray]
 ROUNDING_ALONE = "float32 rounding moves the score further than the network does"
