@@ -10,9 +10,9 @@ from prefect import flow, get_client, runtime
 from flows.processes import environment
 from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
-from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
 from tasks.core.pairs.requirements import required
+from tasks.core.sources.download import DatasetUnavailableError
 from tasks.data import DatasetRef, download, load
 from tasks.data_card import write_card
 from tasks.data_check import write_profile

@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict
 from tasks import audit, comparison
 from tasks.comparison import Contender
 from tasks.comparison_view import COLUMNS, UNKNOWN, view
-from tasks.core.data import sources
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence import version_figures
 from tasks.core.evidence.version_figures import svg
 from tasks.core.files import output_file
+from tasks.core.sources import catalogue
 from tasks.core.verdicts import Verdict
 from tasks.descriptions import of_share
 from tasks.records import Comparison
@@ -105,7 +105,7 @@ def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
 
 
 def _is_table(contender: Contender) -> bool:
-    return sources.is_table(contender.run.params.get("data.dataset", contender.dataset))
+    return catalogue.is_table(contender.run.params.get("data.dataset", contender.dataset))
 
 
 def _hardest(newest: Contender, ranked: Sequence[Contender]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ FLOORS = (
     {"."},
     {"properties", "networks", "execution"},
     {"data", "readers", "bounds"},
-    {"models"},
+    {"sources", "models"},
     {"attacks"},
     {"training", "search"},
     {"verification"},

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from flows.command.verify_command import MLFLOW_URIS, model_path
 from flows.configuration import describe
 from tasks.core.data.datasets import Extent
-from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
 from tasks.core.pairs.near_pairs import near_pairs
 from tasks.core.pairs.requirements import required
+from tasks.core.sources.catalogue import SOURCES
 from tasks.settings import DataSettings, Effort, ModelSettings, Settings
 
 NNET_SUFFIX = ".nnet"

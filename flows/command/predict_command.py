@@ -15,7 +15,6 @@ from flows.command.verify_command import model_path
 from tasks import console
 from tasks.core.arrays import Float32Array
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.sources import is_table
 from tasks.core.data.tables import read_rows
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
@@ -26,6 +25,7 @@ from tasks.core.models.inspection import check_fit, ends
 from tasks.core.models.runtimes import Runtime
 from tasks.core.models.tolerance import answering
 from tasks.core.properties.domain import Domain, told
+from tasks.core.sources.catalogue import is_table
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
 from tasks.core.verification.fewest import Rows, fewest_changes

@@ -8,10 +8,10 @@ from pathlib import Path
 import yaml
 
 from tasks.core.data.frames import read_frame
-from tasks.core.data.own_data import SCHEMA_SUFFIXES
 from tasks.core.data.proposal import propose, read_published
 from tasks.core.errors import CertiflowError
 from tasks.core.files import output_file
+from tasks.core.sources.own_data import SCHEMA_SUFFIXES
 
 
 def propose_schema(data: Path, target: str, features: Path | None, output: Path | None) -> None:

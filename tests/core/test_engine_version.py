@@ -18,6 +18,7 @@ CARRIERS = {
     "errors.py",
     "files.py",
     "reporting.py",
+    "sources",
     "uris.py",
 }
 

@@ -17,8 +17,8 @@ import onnxruntime
 import pytest
 
 from flows.command.verify_command import read_instances
-from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.download import MIRROR_VARIABLE
 from tests.command import (
     CERTIFLOW,
     ROOT,

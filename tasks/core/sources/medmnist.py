@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core.data.npz import Array, read_arrays
 from tasks.core.data.pinned_files import check_digest
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.npz import Array, read_arrays
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 
 from tasks.core.arrays import Float32Array
 from tasks.core.data.datasets import DataCard, Dataset, Extent
-from tasks.core.data.npz import Array
 from tasks.core.data.pinned_files import CheckedFile, RemoteFile
 from tasks.core.properties.perturbation import Scale
+from tasks.core.sources.npz import Array
 
 
 class ImageFiles(Protocol):

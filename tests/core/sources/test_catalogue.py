@@ -14,14 +14,14 @@ import httpx
 import numpy as np
 import pytest
 
-from tasks.core.data import sources
-from tasks.core.data.cifar import FOLDER, TEST, TRAIN, CifarArchive
 from tasks.core.data.datasets import Dataset, Extent
-from tasks.core.data.download import MIRROR_VARIABLE, fetch
-from tasks.core.data.medmnist import MedicalFile
 from tasks.core.data.pinned_files import PinnedText
-from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
+from tasks.core.sources import catalogue
+from tasks.core.sources.catalogue import SOURCES
+from tasks.core.sources.cifar import FOLDER, TEST, TRAIN, CifarArchive
+from tasks.core.sources.download import MIRROR_VARIABLE, fetch
+from tasks.core.sources.medmnist import MedicalFile
 
 RECORDS = 4
 
@@ -183,11 +183,11 @@ def loaded(name: str, cache: Path) -> Dataset:
     if absent:
         pytest.skip(f"the mirror in {MIRROR_VARIABLE} lacks {absent[0]}")
     fetch(name, cache)
-    data = sources.load(name, cache)
+    data = catalogue.load(name, cache)
     assert data.name == name
     assert data.extent == SOURCES[name].extent
     assert data.class_names == SOURCES[name].class_names
-    assert data.domain.is_table == SOURCES[name].is_table == sources.is_table(name)
+    assert data.domain.is_table == SOURCES[name].is_table == catalogue.is_table(name)
     return data
 
 
@@ -272,3 +272,13 @@ def test_pneumonia(mnist_mirror: str, tmp_path: Path) -> None:
     assert data.class_names == ("normal", "pneumonia")
     assert data.positive == 1
     assert data.train_inputs.max() <= 1
+
+
+def test_digits_are_real_and_split(digits: Dataset) -> None:
+    assert digits.train_inputs.shape == (1437, 8, 8)
+    assert digits.test_inputs.shape == (360, 8, 8)
+    assert set(digits.test_labels) == set(range(10))
+    assert digits.test_inputs.max() == 1
+    flat = {image.tobytes() for image in digits.train_inputs}
+    shared = sum(image.tobytes() in flat for image in digits.test_inputs)
+    assert shared == 0

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from tasks.core.data.own_data import load_own
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.own_data import load_own
 
 
 def arrays(**changes: Any) -> dict[str, Any]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from tasks.core.data import own_data
-from tasks.core.data.bundled import Digits, breast_cancer
-from tasks.core.data.cifar import CifarArchive
 from tasks.core.data.datasets import DataCard, Dataset, Extent
-from tasks.core.data.idx import IdxFile, IdxFiles
-from tasks.core.data.image_source import ImageSource, in_folders
-from tasks.core.data.medmnist import MedicalFile
 from tasks.core.data.pinned_files import RemoteFile
-from tasks.core.data.table_source import TableSource
 from tasks.core.properties.perturbation import Scale
+from tasks.core.sources import own_data
+from tasks.core.sources.bundled import Digits, breast_cancer
+from tasks.core.sources.cifar import CifarArchive
+from tasks.core.sources.idx import IdxFile, IdxFiles
+from tasks.core.sources.image_source import ImageSource, in_folders
+from tasks.core.sources.medmnist import MedicalFile
+from tasks.core.sources.table_source import TableSource
 
 MNIST = IdxFiles(
     train_images=IdxFile(

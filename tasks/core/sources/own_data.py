@@ -9,10 +9,10 @@ import numpy as np
 
 from tasks.core.arrays import Float32Array, IntArray
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.npz import SUFFIX, Array, read_arrays
 from tasks.core.data.schema import Schema, read_schema
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.perturbation import Scale
+from tasks.core.sources.npz import SUFFIX, Array, read_arrays
 
 SCHEMA_SUFFIXES = (".yaml", ".yml")
 SUFFIXES = (SUFFIX, *SCHEMA_SUFFIXES)

@@ -11,8 +11,8 @@ import httpx
 from filelock import FileLock
 
 from tasks.core.data.pinned_files import CheckedFile, RemoteFile
-from tasks.core.data.sources import SOURCES
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.catalogue import SOURCES
 
 MIRROR_VARIABLE = "CERTIFLOW_DATASET_MIRROR"
 CONNECT_SECONDS = 5.0
