@@ -14,6 +14,7 @@ from tests.imports import ROOT, project_modules
 OUTSIDE_THE_CORE = (
     packages.SHARED,
     "tasks/tracking",
+    "tasks/presentation",
     "tasks",
     "flows/processes",
     "flows",

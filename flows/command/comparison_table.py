@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tasks.comparison_view import COLUMNS, Cell, ComparisonView, Line
+from tasks.presentation.comparison_view import COLUMNS, Cell, ComparisonView, Line
 
 STYLES = {"same": "dim", "better": "bold green", "worse": "bold red"}
 

@@ -14,7 +14,7 @@ from flows.processes import prefect_server
 from flows.processes.session import prefect_api
 from tasks import console, decisions, tracking
 from tasks.core.errors import CertiflowError
-from tasks.records import Decision
+from tasks.presentation.records import Decision
 from tasks.tracking import RegisteredModel, answered
 
 

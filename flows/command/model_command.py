@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.command.summary import short, show_verdicts
-from tasks.records import ModelSummary
+from tasks.presentation.records import ModelSummary
 from tasks.tracking import way_to
 
 MOST_TOLD = 5  # features of a pair on the screen; the table has all

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN
 from tasks.core.verdicts import VERDICT_COLUMNS
-from tasks.descriptions import of_measures, of_radius, of_share, witnesses
-from tasks.records import Summary
+from tasks.presentation.descriptions import of_measures, of_radius, of_share, witnesses
+from tasks.presentation.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import way_to
 

@@ -12,14 +12,15 @@ from flows.command.comparison_table import comparison_table
 from flows.command.head import end, write_json
 from flows.command.summary import short, show
 from flows.processes.session import prefect_api
-from tasks import comparison, tracking
-from tasks.comparison_view import view
+from tasks import tracking
 from tasks.core.errors import CertiflowError
 from tasks.core.files import output_file
+from tasks.presentation import comparison
+from tasks.presentation.comparison_view import view
 from tasks.tracking import answered
 
 if TYPE_CHECKING:
-    from tasks.records import RetrainSummary
+    from tasks.presentation.records import RetrainSummary
     from tasks.settings import Settings, Study
 
 
@@ -72,7 +73,7 @@ def report(
     words: list[str], epsilon: float | None, output: Path | None, json_file: Path | None
 ) -> None:
     """Writes the page, logs it on the newest of the runs, and says where it is."""
-    from tasks import page
+    from tasks.presentation import page
 
     written = page.write(comparison.collect(tracking.in_full(words), ""), epsilon, output)
     write_json(json_file, written)

@@ -28,7 +28,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.models import loading
 from tasks.core.sources.download import MIRROR_VARIABLE
 from tasks.core.training.checkpoints import Checkpoint
-from tasks.records import Summary
+from tasks.presentation.records import Summary
 from tests.flow_project import flow_project, smoke
 from tests.local_servers import mlflow_server
 

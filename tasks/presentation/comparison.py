@@ -13,7 +13,7 @@ from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence.comparison import Evidence, differences, rank
 from tasks.core.evidence.paired import GATE, MCNEMAR, Difference
-from tasks.records import SIGNIFICANCE, Comparison, Row
+from tasks.presentation.records import SIGNIFICANCE, Comparison, Row
 from tasks.tracking import (
     CHAMPION,
     VERSION_TAG,

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from tasks.comparison import Contender
-from tasks.comparison_view import UNKNOWN
 from tasks.core.verdicts import Verdict
+from tasks.presentation.comparison import Contender
+from tasks.presentation.comparison_view import UNKNOWN
 from tasks.tracking import COMMAND_TAG, LIBRARIES_TAG, way_to
 
 TAGS = {

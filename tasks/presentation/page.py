@@ -17,18 +17,17 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from tasks import audit, comparison
-from tasks.comparison import Contender
-from tasks.comparison_view import COLUMNS, UNKNOWN, view
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence import version_figures
 from tasks.core.evidence.version_figures import svg
 from tasks.core.files import output_file
 from tasks.core.sources import catalogue
 from tasks.core.verdicts import Verdict
-from tasks.descriptions import of_share
-from tasks.records import Comparison
-from tasks.requirements import SUMMARY
+from tasks.presentation import audit, comparison
+from tasks.presentation.comparison import Contender
+from tasks.presentation.comparison_view import COLUMNS, UNKNOWN, view
+from tasks.presentation.descriptions import of_share
+from tasks.presentation.records import REQUIREMENTS, Comparison
 from tasks.settings import TrackingSettings, decimal
 from tasks.tracking import DECISION, log_text
 
@@ -183,7 +182,7 @@ def _requirements(ranked: Sequence[Contender]) -> list[tuple[str, ...]]:
     """Version, requirement, radius, points, shares proved and broken, and a counterexample."""
     found: list[tuple[str, ...]] = []
     for contender in ranked:
-        path = contender.run.artifact(SUMMARY)
+        path = contender.run.artifact(REQUIREMENTS)
         table = pd.DataFrame() if path is None else pd.read_csv(path, keep_default_na=False)
         for row in table.to_dict("records"):
             radius, points = decimal(float(row["epsilon"])), str(row["points"])

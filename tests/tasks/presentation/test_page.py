@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from flows.promotion import promote_flow
 from flows.robustness import robustness_flow
-from tasks import comparison, page
+from tasks.presentation import comparison, page
 from tests.browser import render
 from tests.flow_project import flow_project, smoke
 

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from flows.command.comparison_table import comparison_table
-from tasks import descriptions
-from tasks.comparison_view import COLUMNS, Cell, ComparisonView, view
 from tasks.core.evidence.paired import BOOTSTRAP, GATE, MCNEMAR, Difference
-from tasks.records import Comparison, Row
+from tasks.presentation import descriptions
+from tasks.presentation.comparison_view import COLUMNS, Cell, ComparisonView, view
+from tasks.presentation.records import Comparison, Row
 
 DIFFERENCES = {
     "certified_accuracy": Difference(0.6, 0.4, 100, MCNEMAR, True, 0.001, sample=GATE),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.sources.catalogue import load
-from tasks.data_card import of_data
+from tasks.presentation.data_card import of_data
 from tests.core.data.test_schema import values
 from tests.core.data.test_tables import CELLS, csv_of, written
 

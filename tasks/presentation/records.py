@@ -11,6 +11,7 @@ from tasks.core.evidence.paired import Difference
 from tasks.tracking import DECISION
 
 SIGNIFICANCE = 0.05
+REQUIREMENTS = "tables/properties_summary.csv"  # of a run: a row for each, and radius
 
 
 class Summary(BaseModel):

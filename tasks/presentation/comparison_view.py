@@ -1,7 +1,7 @@
 """The comparison as it is shown: one set of rows, columns, formats and marks for every medium.
 
-A terminal (`flows.command.comparison_table`), the page (`tasks.page`) and Markdown
-(`tasks.descriptions`) lay it out.
+A terminal (`flows.command.comparison_table`), the page (`tasks.presentation.page`) and Markdown
+(`tasks.presentation.descriptions`) lay it out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 from tasks.core.evidence.comparison import DEPLOYED
 from tasks.core.evidence.paired import BOOTSTRAP, GATE, MCNEMAR, Difference
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text
-from tasks.records import Comparison, Row
+from tasks.presentation.records import Comparison, Row
 from tasks.settings import decimal
 
 UNKNOWN = "-"

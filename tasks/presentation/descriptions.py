@@ -6,17 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.comparison_view import COLUMNS, view
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text, share_interval
 from tasks.core.properties.domain import told
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
+from tasks.presentation.comparison_view import COLUMNS, view
 from tasks.settings import ModelSettings, Settings, decimal
 from tasks.tracking import way_to
 
 if TYPE_CHECKING:
-    from tasks.comparison_view import Cell, ComparisonView
-    from tasks.records import Comparison, Decision, Summary
+    from tasks.presentation.comparison_view import Cell, ComparisonView
+    from tasks.presentation.records import Comparison, Decision, Summary
 
 
 GRID = {"fgsm_accuracy": "FGSM", "pgd_accuracy": "PGD", "certified_accuracy": "certified"}

@@ -9,7 +9,7 @@ import numpy as np
 from tasks.core.data.datasets import Dataset
 from tasks.core.files import written_atomically
 from tasks.core.properties.domain import told
-from tasks.descriptions import table
+from tasks.presentation.descriptions import table
 from tasks.tracking import Run
 
 CARD = "data_card.md"
