@@ -18,6 +18,7 @@ OUTSIDE_THE_CORE = (
     "tasks",
     "flows/processes",
     "flows",
+    "flows/actions",
     "flows/command",
 )
 PACKAGES = sorted({path.parent for path in project_modules()})

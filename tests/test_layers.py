@@ -48,8 +48,8 @@ def test_core_loads_neither_prefect_nor_mlflow_nor_tensorflow() -> None:
     ("module", "later"),
     [
         ("flows.command.cli", {"mlflow", "numpy", "pandas", "prefect"}),
-        ("flows.command.decision_commands", {"keras", "matplotlib", "onnx", "prefect"}),
-        ("flows.command.version_commands", {"keras", "matplotlib", "onnx", "prefect"}),
+        ("flows.actions.decision_commands", {"keras", "matplotlib", "onnx", "prefect"}),
+        ("flows.actions.version_commands", {"keras", "matplotlib", "onnx", "prefect"}),
         ("flows.robustness", {"keras", "matplotlib", "onnxruntime"}),
     ],
 )

@@ -1,6 +1,6 @@
 """The comparison as it is shown: one set of rows, columns, formats and marks for every medium.
 
-A terminal (`flows.command.comparison_table`), the page (`tasks.presentation.page`) and Markdown
+A terminal (`flows.actions.comparison_table`), the page (`tasks.presentation.page`) and Markdown
 (`tasks.presentation.descriptions`) lay it out.
 """
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from flows.command.looking import look_at_settings
+from flows.actions.looking import look_at_settings
 from flows.evaluation import evaluation_flow
 from flows.promotion import promote_flow
 from tasks.core.data.datasets import Dataset

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.command.comparison_table import comparison_table
+from flows.actions.comparison_table import comparison_table
 from tasks.core.evidence.paired import BOOTSTRAP, GATE, MCNEMAR, Difference
 from tasks.presentation import descriptions
 from tasks.presentation.comparison_view import COLUMNS, Cell, ComparisonView, view

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.command.head import write_json
-from flows.command.looking import data_named, extent_of
-from flows.command.verify_command import model_path
+from flows.actions.head import write_json
+from flows.actions.looking import data_named, extent_of
+from flows.actions.verify_command import model_path
 from tasks.core.models.doctor import examine
 from tasks.core.models.examination import Examination
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from flows.command.verify_command import read_instances
+from flows.actions.verify_command import read_instances
 from tasks.core.errors import CertiflowError
 from tasks.core.sources.download import MIRROR_VARIABLE
 from tests.command import (
@@ -278,7 +278,7 @@ def stored(project: Path) -> dict[tuple[str, str, str], tuple[float, str]]:
 def test_files_need_no_tensorflow_mlflow_or_prefect() -> None:
     code = (
         "import sys; "
-        "import flows.command.cli, flows.command.verify_command, flows.command.reproduce_command; "
+        "import flows.command.cli, flows.actions.verify_command, flows.actions.reproduce_command; "
         "print(sorted({'tensorflow', 'keras', 'mlflow', 'prefect'} & set(sys.modules)))"
     )
     result = subprocess.run(

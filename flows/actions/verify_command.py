@@ -14,7 +14,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from flows.command.head import write_json
+from flows.actions.head import write_json
 from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flows.command.head import write_json
-from flows.command.verify_command import Effort, verified
+from flows.actions.head import write_json
+from flows.actions.verify_command import Effort, verified
 from tasks import console
 from tasks.core.verification.properties import Instance
 from tasks.core.verification.property_solver import InstanceResult

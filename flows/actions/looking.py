@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.command.verify_command import MLFLOW_URIS, model_path
+from flows.actions.verify_command import MLFLOW_URIS, model_path
 from flows.configuration import describe
 from tasks.core.data.datasets import Extent
 from tasks.core.errors import CertiflowError

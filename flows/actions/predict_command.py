@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from flows.command.head import write_json
-from flows.command.verify_command import model_path
+from flows.actions.head import write_json
+from flows.actions.verify_command import model_path
 from tasks import console
 from tasks.core.arrays import Float32Array
 from tasks.core.data.datasets import Dataset

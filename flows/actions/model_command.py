@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.command.summary import short, show_verdicts
+from flows.actions.summary import short, show_verdicts
 from tasks.presentation.records import ModelSummary
 from tasks.tracking import way_to
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.command.looking import extent_of, short_name
+from flows.actions.looking import extent_of, short_name
 from tasks.settings import DataSettings
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import Console
 
-from flows.command.comparison_table import comparison_table
-from flows.command.head import end, write_json
-from flows.command.summary import short, show
+from flows.actions.comparison_table import comparison_table
+from flows.actions.head import end, write_json
+from flows.actions.summary import short, show
 from flows.processes.session import prefect_api
 from tasks import tracking
 from tasks.core.errors import CertiflowError

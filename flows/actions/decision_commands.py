@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.command.head import end
+from flows.actions.head import end
 from flows.processes import prefect_server
 from flows.processes.session import prefect_api
 from tasks import console, decisions, tracking
