@@ -14,7 +14,7 @@ from tasks.core.data.drift import DataProfile
 from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
 from tasks.data import DatasetRef, load
-from tasks.records import DataCheck
+from tasks.presentation.records import DataCheck
 from tasks.settings import Settings
 from tasks.tracking import DECISION, RegisteredModel, Run, Version, model_name, read_run
 

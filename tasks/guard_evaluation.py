@@ -11,12 +11,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from tasks import console, descriptions
+from tasks import console
 from tasks.core.evidence.guard_figures import attack_curves
 from tasks.core.files import written_atomically
 from tasks.core.guard import bundle
 from tasks.core.guard.evaluation import Effort, Evaluation, evasion_distances
 from tasks.data import DatasetRef, load
+from tasks.presentation import descriptions
 from tasks.tracking import Run, RunRef
 
 

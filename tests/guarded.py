@@ -16,9 +16,9 @@ import yaml
 from mlflow import MlflowClient
 
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.sources import load
 from tasks.core.guard import bundle
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.sources.catalogue import load
 from tasks.tracking import GUARD_FOLDER
 from tests.command import CERTIFLOW, clean_environment
 from tests.local_servers import free_port

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.command.head import begin, end
+from flows.actions.head import begin, end
 from flows.command.options import Data, Json, Overrides, Verbose
 
 
@@ -62,9 +62,9 @@ def guard_evaluate(
     """Attack a guarded version by all that is known of it, and other detectors beside it."""
     begin(verbose=verbose, json=json)
 
-    from flows.command.guard_command import show
-    from flows.command.looking import data_named, extent_of
-    from flows.command.verify_command import model_path
+    from flows.actions.guard_command import show
+    from flows.actions.looking import data_named, extent_of
+    from flows.actions.verify_command import model_path
     from flows.processes.session import prefect_api
     from tasks.core.models.inspection import check_fit, ends
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.command.head import begin, end
+from flows.actions.head import begin, end
 from flows.command.options import (
     CategoryChanges,
     Cluster,
@@ -91,12 +91,12 @@ def verify(
         raise typer.BadParameter("--scale and --category-changes go with --data")
     begin(verbose=verbose, json=json, results=results)
     if flagged is not None:
-        from flows.command.guard_command import verify_flagged
+        from flows.actions.guard_command import verify_flagged
 
         verify_flagged(flagged, store, timeout, json)
         return
 
-    from flows.command import verify_command
+    from flows.actions import verify_command
 
     effort = verify_command.Effort.of(engine, seed, fresh, workers, cluster)
     if data is not None and model is not None:
@@ -140,8 +140,8 @@ def predict(
     """Label rows of a table; say how far each label is proved, and what change would flip it."""
     begin(verbose=verbose, json=json, output=output)
 
-    from flows.command import predict_command
-    from flows.command.looking import data_named
+    from flows.actions import predict_command
+    from flows.actions.looking import data_named
     from tasks.core.verification.radius_search import RadiusGoal
     from tasks.settings import Effort
 
@@ -239,7 +239,7 @@ def doctor(
     """Say what is read of a model, and what keeps it from being verified: then exit code 1."""
     begin(json=json)
 
-    from flows.command.doctor_command import diagnosed
+    from flows.actions.doctor_command import diagnosed
 
     if not diagnosed(model, data, json):
         raise typer.Exit(1)
@@ -256,7 +256,7 @@ def reluplex(
     """The local robustness of ACAS Xu 1_1 in the Reluplex paper (CAV 2017), beside its table."""
     begin(json=json)
 
-    from flows.command import reproduce_command, verify_command
+    from flows.actions import reproduce_command, verify_command
 
     effort = verify_command.Effort.of("ladder", 0, fresh, workers, cluster)
     reproduce_command.reluplex(timeout, effort, json)
@@ -276,7 +276,7 @@ def _ask(
     json: Path | None,
 ) -> None:
     """Runs the flow for the `sections` of `ModelSettings` asked, once model and data are seen."""
-    from flows.command.looking import look_at_model
+    from flows.actions.looking import look_at_model
     from flows.processes.session import prefect_api
 
     settings, file = look_at_model(model, data, seed, sections)
@@ -285,7 +285,7 @@ def _ask(
 
         summary = model_flow(settings, file, fresh)
 
-    from flows.command.model_command import show
+    from flows.actions.model_command import show
 
     end(summary, json, show)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.sources import load
 from tasks.core.errors import CertiflowError
 from tasks.core.guard import bundle
 from tasks.core.guard.clean import radii_grid
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.sources.catalogue import load
 from tests.networks import random_network
 
 EPSILONS = (0.01, 0.05)
