@@ -15,7 +15,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.verification.pairs import required
 from tasks.data import DatasetRef, download, load
 from tasks.data_card import write_card
-from tasks.data_check import write_profile
+from tasks.data_profile import write_profile
 from tasks.masking import masking
 from tasks.promotion import crown_first
 from tasks.radius import radius
