@@ -14,7 +14,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.pairs.requirements import required
 from tasks.core.sources.download import DatasetUnavailableError
 from tasks.data import DatasetRef, download, load
-from tasks.data_check import write_profile
+from tasks.data_profile import write_profile
 from tasks.guard import guard_files
 from tasks.masking import masking
 from tasks.presentation.data_card import write_card

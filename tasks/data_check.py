@@ -5,20 +5,16 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import ValidationError
 
 from tasks import console
 from tasks.core.data import drift
-from tasks.core.data.datasets import Dataset
 from tasks.core.data.drift import DataProfile
 from tasks.core.errors import CertiflowError
-from tasks.core.files import written_atomically
 from tasks.data import DatasetRef, load
+from tasks.data_profile import profile_of, recorded_profile
 from tasks.presentation.records import DataCheck
 from tasks.settings import Settings
-from tasks.tracking import DECISION, RegisteredModel, Run, Version, model_name, read_run
-
-PROFILE = "data_profile.json"
+from tasks.tracking import DECISION, RegisteredModel, Version, model_name
 
 
 @task(name="check data", cache_policy=NO_CACHE)
@@ -31,8 +27,8 @@ def check_data(dataset: DatasetRef, settings: Settings) -> DataCheck:
     """
     model = RegisteredModel(model_name(dataset.name))
     champion = model.champion()
-    old = None if champion is None else _recorded_profile(champion)
-    new = _profile(load(dataset), old)
+    old = recorded_profile(champion.run_id) if champion is not None and champion.run_id else None
+    new = profile_of(load(dataset), old)
     if champion is not None and old is not None:
         _check_comparable(dataset, new, old, champion)
     check = DataCheck(
@@ -48,33 +44,6 @@ def check_data(dataset: DatasetRef, settings: Settings) -> DataCheck:
         console.warn(f"{check.sentence}: the champion may no longer fit what it meets")
     create_markdown_artifact(check.sentence, key="certiflow-data-check")
     return check
-
-
-def write_profile(data: Dataset, run: Run) -> None:
-    """Logs the profile of the training data, which later data are compared with."""
-    path = run.ref.folder / "tables" / PROFILE
-    with written_atomically(path) as temporary:
-        temporary.write_text(_profile(data).model_dump_json())
-    run.files("tables", path)
-
-
-def _profile(data: Dataset, like: DataProfile | None = None) -> DataProfile:
-    if like is not None and like.shape != data.input_shape:
-        like = None  # they cannot be compared, which is said
-    return drift.profile(data.train_inputs, data.train_labels, data.domain, like)
-
-
-def _recorded_profile(version: Version) -> DataProfile | None:
-    path = read_run(version.run_id).artifact(f"tables/{PROFILE}") if version.run_id else None
-    if path is None:
-        return None
-    try:
-        return DataProfile.model_validate_json(path.read_text())
-    except ValidationError as error:
-        raise CertiflowError(
-            f"{PROFILE} of {version} cannot be read ({error.error_count()} errors): promote "
-            "another version, or train again"
-        ) from error
 
 
 def _check_comparable(

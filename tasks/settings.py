@@ -16,8 +16,8 @@ from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.core.properties.domain import Word
 from tasks.core.properties.perturbation import Scale
+from tasks.core.sources import own_data
 from tasks.core.sources.catalogue import SOURCES, is_table, load
-from tasks.core.sources.own_data import SUFFIXES
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
 from tasks.core.verdicts import Engine
@@ -30,7 +30,7 @@ DATASETS = tuple(SOURCES)
 
 
 def _known_dataset(name: str) -> str:
-    if name not in DATASETS and Path(name).suffix not in SUFFIXES:
+    if name not in DATASETS and Path(name).suffix not in own_data.SUFFIXES:
         raise ValueError(
             f"expected {', '.join(DATASETS)}, or a path of your own: an .npz file of images, or "
             "the .yaml schema of a table (`certiflow schema DATA.csv` proposes one)"
@@ -88,6 +88,8 @@ class DataSettings(_Section):
             deviation among the training rows, or 1 in its own unit.
         category_changes: of a table, how many categories an attacker may change.
         positive: the name of the class whose recall counts; None: as the data themselves say.
+        completions: of a table of the user's own, what stands for a feature's empty cells in the
+            place of its training rows' usual value, as numbers and names of categories.
     """
 
     dataset: DatasetName = "mnist"
@@ -96,6 +98,7 @@ class DataSettings(_Section):
     scale: Scale = "range"
     category_changes: int = Field(default=0, ge=0)
     positive: Word | None = None
+    completions: dict[str, Word] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> DataSettings:
@@ -106,7 +109,16 @@ class DataSettings(_Section):
                 f"{self.category_changes}, but {self.dataset} is images, whose pixels move alike: "
                 "leave both out, or choose a table"
             )
+        if self.completions and not own_data.is_table(self.dataset):
+            raise ValueError(
+                f"completions has {', '.join(self.completions)}, but {self.dataset} has no empty "
+                "cells: leave it out, or name the schema of a table of your own"
+            )
         return self
+
+    def __hash__(self) -> int:
+        """Of the values, since a dict has none."""
+        return hash(self.model_dump_json())
 
     @property
     def name(self) -> str:
@@ -119,7 +131,13 @@ class DataSettings(_Section):
         Raises:
             CertiflowError: a file is missing or is not what it must be; there is no such class.
         """
-        data = load(self.dataset, self.cache, scale=self.scale, most_changes=self.category_changes)
+        data = load(
+            self.dataset,
+            self.cache,
+            scale=self.scale,
+            most_changes=self.category_changes,
+            completions=self.completions,
+        )
         if self.positive is None:
             return data
         if data.tolerance is not None:

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from flows.actions.verify_command import MLFLOW_URIS, model_path
 from flows.configuration import describe
 from tasks.core.data.datasets import Extent
+from tasks.core.data.schema import Schema, read_schema
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import check_fit, ends
 from tasks.core.pairs.near_pairs import near_pairs
 from tasks.core.pairs.requirements import required
 from tasks.core.sources.catalogue import SOURCES
+from tasks.core.sources.own_data import is_table
 from tasks.settings import DataSettings, Effort, ModelSettings, Settings
 
 NNET_SUFFIX = ".nnet"
@@ -50,6 +52,8 @@ def look_at_model(
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
         raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
+    completed = completed_for(model, settings.data)
+    settings = settings.model_copy(update={"data": completed})
     name, extent = settings.data.name, extent_of(settings.data)
     for section in (settings.verification, settings.radius):
         if section is not None:
@@ -62,13 +66,15 @@ def look_at_model(
     return settings, file.absolute()
 
 
-def look_at_evaluation(model: str, settings: Settings) -> Path:
-    """The file of a model that is to be evaluated as the settings ask.
+def look_at_evaluation(model: str, settings: Settings) -> tuple[Settings, Path]:
+    """The settings that ask for it, completed for the model, and the file that is evaluated.
 
     Raises:
         CertiflowError: as `look_at_settings`, but for the training, and `look_at_model`; a model
             that MLflow has no form for.
     """
+    completed = completed_for(model, settings.data)
+    settings = settings.model_copy(update={"data": completed})
     _look_at_questions(settings)
     file = model_path(model)
     if file.suffix.lower() == NNET_SUFFIX:
@@ -77,7 +83,28 @@ def look_at_evaluation(model: str, settings: Settings) -> Path:
             "with `certiflow verify`"
         )
     check_fit(ends(file), settings.data.name, extent_of(settings.data))
-    return file.absolute()
+    return settings, file.absolute()
+
+
+def completed_for(model: str, data: DataSettings) -> DataSettings:
+    """The data with their empty cells taken to be what they were when the model was trained.
+
+    That is known of models in MLflow; what the settings say themselves goes first.
+
+    Raises:
+        CertiflowError: no such model or schema, or what is recorded of it cannot be read.
+    """
+    if not (model.startswith(MLFLOW_URIS) and is_table(data.dataset)):
+        return data
+    schema = read_schema(Path(data.dataset), Schema)
+    if schema.missing == "error":
+        return data
+    from tasks.data_profile import completions_of
+
+    recorded = completions_of(model)
+    names = [feature.name for feature in schema.features if feature.name in recorded]
+    known = {name: recorded[name] for name in names} | data.completions
+    return data.model_copy(update={"completions": known})
 
 
 def short_name(model: str) -> str:

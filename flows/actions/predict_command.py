@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from flows.actions.head import write_json
+from flows.actions.looking import completed_for
 from flows.actions.verify_command import model_path
 from tasks import console
 from tasks.core.arrays import Float32Array
@@ -35,6 +36,7 @@ from tasks.settings import DataSettings
 CSV, PARQUET = ".csv", ".parquet"
 COLUMNS = ("label", "certified_radius", "flipped_radius", "flipped_by")
 NUMBER_COLUMNS = ("prediction", "certified_radius", "moved_radius", "moved_by")
+COMPLETED = "completed"  # a column more, where the schema says that empty cells are imputed
 
 
 def predict(
@@ -50,9 +52,9 @@ def predict(
 ) -> None:
     """Writes the rows of a table with what the model says of each; see `predicted`."""
     _check_kinds(data, output)
-    dataset = data.load()
-    columns = COLUMNS if dataset.tolerance is None else NUMBER_COLUMNS
-    frame, inputs = read_rows(rows, dataset.features)
+    dataset = completed_for(model, data).load()
+    columns = _columns(dataset)
+    frame, inputs, put_in = read_rows(rows, dataset.features, dataset.completions)
     taken = [name for name in columns if name in frame]
     if taken:
         raise CertiflowError(
@@ -84,11 +86,11 @@ def predict(
             fresh=fresh,
             on_result=on_result,
         )
-    pairs = zip(brackets, inputs, strict=True)
-    found = [
-        dict(zip(columns, predicted(bracket, point, dataset, asked.runtime), strict=True))
-        for bracket, point in pairs
+    answers = [
+        (*predicted(bracket, point, dataset, asked.runtime), words)
+        for bracket, point, words in zip(brackets, inputs, put_in, strict=True)
     ]
+    found = [dict(zip(columns, answer, strict=False)) for answer in answers]  # perhaps no `words`
     table = frame.assign(**pd.DataFrame(found, columns=columns).to_dict("list"))
     with output_file(output) as temporary:
         if output.suffix == PARQUET:
@@ -104,6 +106,11 @@ def _check_kinds(data: DataSettings, output: Path) -> None:
         raise CertiflowError(f"{data.dataset} is images: predict takes the rows of a table")
     if output.suffix not in {CSV, PARQUET}:
         raise CertiflowError(f"--output {output}: expected a {CSV} or a {PARQUET} file")
+
+
+def _columns(data: Dataset) -> tuple[str, ...]:
+    columns = COLUMNS if data.tolerance is None else NUMBER_COLUMNS
+    return (*columns, COMPLETED) if data.completions else columns
 
 
 def _with_predictions(runtime: Runtime, inputs: Float32Array) -> Float32Array:
@@ -161,4 +168,7 @@ def _show(found: list[dict[str, Any]], output: Path) -> None:
     screen.print(
         f"certified radius: median {middle:.4f}, a tenth below {low:.4f}, a tenth above {high:.4f}"
     )
+    completed = sum(bool(each.get(COMPLETED)) for each in found)
+    if completed:
+        screen.print(f"{completed} rows had empty cells: label and radius are of the row completed")
     screen.print(f"rows with {next(iter(found[0]))}, radius and change: {output}", markup=False)

@@ -68,7 +68,7 @@ def evaluate(
 
     replaced = [f"data.dataset={data}", "data.fallback=null"]
     settings = load_settings_aloud(conf, [*replaced, *(overrides or [])])
-    file = look_at_evaluation(model, settings)
+    settings, file = look_at_evaluation(model, settings)
     with prefect_api("flows.evaluation"):
         from flows.evaluation import evaluation_flow
 

@@ -52,10 +52,12 @@ def of_data(data: Dataset) -> str:
             ", ".join(feature.categories) or f"{told(feature.lower)} to {told(feature.upper)}",
             feature.unit,
             *reach[feature.name],
+            data.completions.get(feature.name, "refused"),
         )
         for feature in data.features
     ]
-    header = ("feature", "kind", "values", "unit", "down at epsilon 1", "up at epsilon 1")
+    moves_at_1 = ("down at epsilon 1", "up at epsilon 1")
+    header = ("feature", "kind", "values", "unit", *moves_at_1, "empty cells")
     relations = [f"- `{relation.text}`" for relation in domain.relations]
     related = ["", "Valid rows satisfy:", "", *relations] if relations else []
     return "\n".join([*lines, "", *table(header, rows), *related, ""])

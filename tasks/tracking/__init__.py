@@ -28,6 +28,7 @@ from tasks.tracking.registry import (
     model_meant,
     model_name,
     registered_models,
+    run_of_model,
 )
 from tasks.tracking.runs import (
     COMMAND_TAG,
@@ -80,6 +81,7 @@ __all__ = [
     "read_run",
     "registered_models",
     "registered_runs",
+    "run_of_model",
     "serve_ui",
     "tracked_run",
     "version_meant",

@@ -238,10 +238,7 @@ def downloaded_model(uri: str) -> Path:
     try:
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as error:  # unknown URI, gone files and dead servers share no class
-        raise CertiflowError(
-            f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give this model "
-            f"({first_line(error)}); give models:/name@alias or models:/name/version"
-        ) from error
+        raise _unavailable(uri, error) from error
     files = [found] if found.is_file() else sorted(found.rglob("*"))
     models = [path for path in files if path.suffix in MODEL_SUFFIXES]
     if len(models) != 1:
@@ -250,6 +247,26 @@ def downloaded_model(uri: str) -> Path:
             f"{uri}: expected one {' or '.join(MODEL_SUFFIXES)} file, found {names}"
         )
     return models[0]
+
+
+def run_of_model(uri: str) -> str | None:
+    """The id of the run that logged the model behind a URI as `downloaded_model` takes it, if any.
+
+    Raises:
+        CertiflowError: the store does not answer, or has no such model.
+    """
+    open_store()
+    try:
+        return mlflow.models.get_model_info(uri).run_id
+    except Exception as error:  # as above
+        raise _unavailable(uri, error) from error
+
+
+def _unavailable(uri: str, error: Exception) -> CertiflowError:
+    return CertiflowError(
+        f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give this model "
+        f"({first_line(error)}); give models:/name@alias or models:/name/version"
+    )
 
 
 def _version(found: ModelVersion) -> Version:

@@ -87,6 +87,9 @@ def test_override(tmp_path: Path) -> None:
         ("data: {scale: std}", r"data: scale is 'std' .*, but mnist is images"),
         ("data: {dataset: x.npz, category_changes: 1}", r"category_changes is 1, but x.npz is im"),
         ("data: {dataset: credit, category_changes: -1}", r"data.category_changes is -1"),
+        ("data: {dataset: x.npz, completions: {a: 1}}", r"has a, but x.npz has no empty cells"),
+        ("data: {dataset: credit, completions: {a: 1}}", r"has a, but credit has no empty cells"),
+        ("data: {dataset: x.yaml, completions: {a: yes}}", r"data.completions.a is True: put it"),
         ("verification: {engine: magic}", r"verification.engine is 'magic': .*'ladder'"),
         ("training: {defence: pgd}", r"defence 'pgd' needs an epsilon"),
         ("training: {epsilon: 0.1}", r"training: defence 'none' takes no epsilon: leave it out"),
@@ -187,6 +190,16 @@ def test_the_reference_radius_is_the_greatest_verified_unless_set() -> None:
     assert load_settings(CONF / "smoke.yaml")[0].reference_epsilon == 0.05
     settings = load_settings(CONF / "smoke.yaml", ["promotion.epsilon=0.01"])[0]
     assert settings.reference_epsilon == 0.01
+
+
+def test_completions_are_words_and_tell_settings_apart() -> None:
+    """Which data are loaded once in a process by."""
+    told = [f"data.completions={{age: 41, job: {job}}}" for job in ("1", "2", "1")]
+    own = "data.dataset=loans.yaml"
+    data = [load_settings(CONF / "smoke.yaml", [own, each])[0].data for each in told]
+    assert data[0].completions == {"age": "41", "job": "1"}
+    assert data[0] == data[2] != data[1]
+    assert hash(data[0]) == hash(data[2]) != hash(data[1])
 
 
 def test_own_data_is_named_after_its_file() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from tasks.core.arrays import Float32Array, IntArray
+from tasks.core.data.completion import Completions
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
@@ -47,6 +48,8 @@ class Dataset:
     Where the target is a number, `tolerance` says how near to it a model's output must be. The last
     input of a row is then the `reference`, which the output is held against and nobody can change;
     all labels are 0, the first of the classes within, too high and too low.
+
+    `completions` stand where a table's cells are empty; of a feature without, none may be.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Dataset:
     positive: int | None = None
     card: DataCard = DataCard()
     tolerance: float | None = None
+    completions: Completions = field(default_factory=dict)
 
     @classmethod
     def of_images(

@@ -32,6 +32,7 @@ class DataProfile(BaseModel):
         brightness, contrast: images by the mean and the standard deviation of their pixels, in
             equal bins of [0, 1] and of [0, 0.5], which hold every image with pixels in [0, 1].
         features: a table's columns by name, in bins that hold a tenth of the data each.
+        completions: what stood for a table's empty cells, as in `Dataset`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +42,7 @@ class DataProfile(BaseModel):
     brightness: tuple[int, ...] = ()
     contrast: tuple[int, ...] = ()
     features: dict[str, Histogram] = {}
+    completions: dict[str, str] = {}
 
 
 class Drift(BaseModel):

@@ -58,7 +58,7 @@ class Schema(BaseModel):
             it lies nearer to the target than this.
         positive: the class that must not be missed.
         missing: what to do where a cell is empty: stop, or take the column's median (the most
-            frequent word, of categories) among the training rows.
+            frequent word, of categories) among the training rows; see `completion`.
         features: in the order of the model's inputs; other columns are not used.
         relations: what valid rows satisfy; see `tasks.core.properties.relations`.
     """

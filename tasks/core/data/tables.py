@@ -11,6 +11,13 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.arrays import Float32Array, FloatArray, IntArray, Mask
+from tasks.core.data.completion import (
+    NO_COMPLETIONS,
+    Completions,
+    completed,
+    completions_for,
+    in_words,
+)
 from tasks.core.data.datasets import DataCard, Dataset
 from tasks.core.data.frames import numbers, read_frame, words
 from tasks.core.data.schema import Schema
@@ -60,14 +67,17 @@ def dataset_of(
     frames: Mapping[str, pd.DataFrame],
     scale: Scale = "range",
     most_changes: int = 0,
+    given: Completions = NO_COMPLETIONS,
 ) -> Dataset:
     """The dataset of a schema, named after its `path`, and of its tables.
 
     Args:
         scale, most_changes: what an attacker may do; see `Perturbation`.
+        given: what stands for empty cells; see `completions_for`.
 
     Raises:
-        CertiflowError: the first cell or column that is not as the schema says.
+        CertiflowError: the first cell or column that is not as the schema says; completions that
+            it has no place for.
     """
     parts = [_rows(frame, source, schema) for source, frame in frames.items()]
     train, test = parts if len(parts) == 2 else _split(parts[0], schema)
@@ -77,7 +87,8 @@ def dataset_of(
                 f"{path}: class '{each.name}' has no row to train on: expected some of each class; "
                 f"correct the classes, or {schema.source}"
             )
-    train, test, filled = _completed(train, test, schema)
+    completions = completions_for(train.values, schema, given)
+    train, test, filled = _completed(train, test, schema, completions)
     inputs = _inputs(train.values, schema.columns_read), _inputs(test.values, schema.columns_read)
     domain = Domain.of_table(schema.columns_read, schema.relations)
     try:
@@ -96,23 +107,32 @@ def dataset_of(
         schema.positive_label,
         DataCard(schema.licence, schema.citation, notes),
         schema.tolerance,
+        completions,
     )
 
 
-def read_rows(path: Path, features: Sequence[Feature]) -> tuple[pd.DataFrame, Float32Array]:
-    """A table without a target, and its rows as a model takes them, (rows, inputs).
+def read_rows(
+    path: Path, features: Sequence[Feature], completions: Completions = NO_COMPLETIONS
+) -> tuple[pd.DataFrame, Float32Array, list[str]]:
+    """A table without a target, its rows as a model takes them, (rows, inputs), and completions.
+
+    Empty cells are completed; the last says what was put into each row, as `in_words` does.
 
     Raises:
-        CertiflowError: a feature that is missing or empty, or the first cell that is not valid.
+        CertiflowError: a feature that is missing, or empty without a completion, or the first cell
+            that is not valid.
     """
     frame = read_frame(path)
-    values = []
+    columns = []
     for feature in features:
         _check_column(frame, feature.name, path.name)
         column = _values(frame[feature.name], feature, path.name)
-        _refuse(np.isnan(column), frame[feature.name], path.name, "a value")
-        values.append(column)
-    return frame, _inputs(np.stack(values, axis=1), features)
+        if feature.name not in completions:
+            _refuse(np.isnan(column), frame[feature.name], path.name, "a value")
+        columns.append(column)
+    values = np.stack(columns, axis=1)
+    inputs = _inputs(completed(values, features, completions), features)
+    return frame, inputs, in_words(values, features, completions)
 
 
 def _check_column(frame: pd.DataFrame, name: str, source: str) -> None:
@@ -227,36 +247,27 @@ def _split(rows: Rows, schema: Schema) -> tuple[Rows, Rows]:
     return rows[train], rows[test]
 
 
-def _completed(train: Rows, test: Rows, schema: Schema) -> tuple[Rows, Rows, tuple[str, ...]]:
+def _completed(
+    train: Rows, test: Rows, schema: Schema, completions: Completions
+) -> tuple[Rows, Rows, tuple[str, ...]]:
     """Rows without empty cells, and what was put there; raises where that is not wanted."""
-    filled, notes = (train.values.copy(), test.values.copy()), []
+    notes = []
     for place, feature in enumerate(schema.features):
-        known = train.values[:, place]
         empty = [np.isnan(part.values[:, place]) for part in (train, test)]
         count = int(empty[0].sum() + empty[1].sum())
         if count == 0:
             continue
-        if schema.missing == "error" or empty[0].all():
+        if feature.name not in completions:
             remedy = "" if empty[0].all() else "fill them, set missing: impute in the schema, or "
             raise CertiflowError(
                 f"{schema.source}: {feature.name} is empty in {count} rows: {remedy}leave it out "
                 "of features"
             )
-        value, word = _usual(known[~empty[0]], feature)
-        for part, where in zip(filled, empty, strict=True):
-            part[where, place] = value
-        notes.append(f"{feature.name} is empty in {count} rows, taken to be {word}")
-    return Rows(filled[0], train.labels), Rows(filled[1], test.labels), tuple(notes)
-
-
-def _usual(known: FloatArray, feature: Feature) -> tuple[float, str]:
-    """What stands for an empty cell, and its word: a median, rounded down to a whole number."""
-    if feature.kind == "category":
-        place = int(np.bincount(known.astype(np.int64)).argmax())
-        return place, feature.categories[place]
-    median = float(np.median(known))
-    value = float(np.floor(median)) if feature.is_whole else median
-    return value, f"{value:g}"
+        notes.append(
+            f"{feature.name} is empty in {count} rows, taken to be {completions[feature.name]}"
+        )
+    values = [completed(each.values, schema.columns_read, completions) for each in (train, test)]
+    return Rows(values[0], train.labels), Rows(values[1], test.labels), tuple(notes)
 
 
 def _inputs(values: FloatArray, features: Sequence[Feature]) -> Float32Array:

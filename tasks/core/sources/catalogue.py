@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from tasks.core.data.completion import NO_COMPLETIONS, Completions
 from tasks.core.data.datasets import DataCard, Dataset, Extent
 from tasks.core.data.pinned_files import RemoteFile
 from tasks.core.properties.perturbation import Scale
@@ -218,12 +219,22 @@ def is_table(source: str) -> bool:
     return SOURCES[source].is_table if source in SOURCES else own_data.is_table(source)
 
 
-def load(source: str, cache: Path, *, scale: Scale = "range", most_changes: int = 0) -> Dataset:
+def load(
+    source: str,
+    cache: Path,
+    *,
+    scale: Scale = "range",
+    most_changes: int = 0,
+    completions: Completions = NO_COMPLETIONS,
+) -> Dataset:
     """A dataset by name, from its files in `cache / name`, or one of the user's own by its path.
 
-    Of a table, `scale` and `most_changes` say what an attacker may do; see `Perturbation`.
+    Of a table, `scale` and `most_changes` say what an attacker may do; see `Perturbation`. Of one
+    of the user's own, `completions` stand in empty cells; those by name have none.
     Raises `CertiflowError` when a file is missing or is not what it must be.
     """
     if source in SOURCES:
         return SOURCES[source].read(source, cache / source, scale, most_changes)
-    return own_data.load_own(Path(source), scale=scale, most_changes=most_changes)
+    return own_data.load_own(
+        Path(source), scale=scale, most_changes=most_changes, completions=completions
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.arrays import Float32Array, IntArray
+from tasks.core.data.completion import NO_COMPLETIONS, Completions
 from tasks.core.data.datasets import Dataset
 from tasks.core.data.schema import Schema, read_schema
 from tasks.core.errors import CertiflowError
@@ -26,12 +27,18 @@ def is_table(source: str) -> bool:
     return Path(source).suffix in SCHEMA_SUFFIXES
 
 
-def load_own(path: Path, *, scale: Scale = "range", most_changes: int = 0) -> Dataset:
+def load_own(
+    path: Path,
+    *,
+    scale: Scale = "range",
+    most_changes: int = 0,
+    completions: Completions = NO_COMPLETIONS,
+) -> Dataset:
     """The dataset in `path`, named after the file: images, or a table by its schema.
 
     The images are uint8 (0 to 255) or floating point within [0, 1], of shape (n, height, width) or
     (n, height, width, 3); the labels are integers from 0, named by `class_names` where the file has
-    them. Arrays are read without pickles. `scale` and `most_changes` are for tables.
+    them. Arrays are read without pickles. The other arguments are for tables; see `dataset_of`.
 
     Raises:
         CertiflowError: no such file, or the first thing in it that is not so.
@@ -43,7 +50,7 @@ def load_own(path: Path, *, scale: Scale = "range", most_changes: int = 0) -> Da
 
         schema = read_schema(path, Schema)
         frames = read_frames(schema, path.parent)
-        return dataset_of(schema, path, frames, scale, most_changes)
+        return dataset_of(schema, path, frames, scale, most_changes, completions)
     return _images_in(path)
 
 

@@ -77,7 +77,7 @@ def test_another_tolerance_is_another_dataset(tmp_path: Path) -> None:
 def test_new_rows_need_no_target(tmp_path: Path) -> None:
     data = read(tmp_path)
     (tmp_path / "new.csv").write_text("town,area\nb,44\n")
-    _, inputs = read_rows(tmp_path / "new.csv", data.features)
+    _, inputs, _ = read_rows(tmp_path / "new.csv", data.features)
     np.testing.assert_array_equal(inputs, [[44, 0, 1]])
 
 

@@ -58,6 +58,7 @@ def read(folder: Path, content: bytes | None = None, **schema: Any) -> Dataset:
 
 def test_rows_become_inputs(tmp_path: Path) -> None:
     data = read(tmp_path, positive="left")
+    assert data.completions == {}
     inputs = np.concatenate([data.train_inputs, data.test_inputs])
     labels = np.concatenate([data.train_labels, data.test_labels])
     assert (data.name, data.class_names, data.positive) == ("customers", ("kept", "left"), 1)
@@ -258,6 +259,20 @@ def test_empty_cells_become_the_usual_value_of_the_training_rows(tmp_path: Path)
         "balance is empty in 2 rows, taken to be 3",
         "region is empty in 3 rows, taken to be north",
     )
+    assert data.completions == {"age": "50", "balance": "3", "region": "north"}
+
+
+def test_completions_are_known_without_an_empty_cell_and_can_be_given(tmp_path: Path) -> None:
+    """From the training rows alone, where balances are 0.1, 7, 200 and 1000 in equal numbers."""
+    (tmp_path / "test.csv").write_bytes(csv_of(cells(age={0: ""}, balance={1: "9", 2: "9"})))
+    data = read(tmp_path, test_source="test.csv", missing="impute")
+    assert data.completions == {"age": "45", "balance": "103.5", "region": "north"}
+    assert data.test_inputs[0, 0] == 45
+    path = str(tmp_path / "customers.yaml")
+    given = load(path, tmp_path, completions={"age": "77"})
+    assert given.completions == {"age": "77", "balance": "103.5", "region": "north"}
+    assert given.test_inputs[0, 0] == 77
+    assert given.sha256 != data.sha256
 
 
 def test_a_category_may_be_called_as_an_empty_cell(tmp_path: Path) -> None:

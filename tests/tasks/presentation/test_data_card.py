@@ -23,9 +23,9 @@ def test_of_a_table(tmp_path: Path) -> None:
     assert "- Source: not stated" in lines
     assert "- columns that are not used: id" in lines
     assert "| kept | 8 | 2 |" in lines
-    assert "| age | integer | 18 to 99 |  | 0 | 0 |" in lines
-    assert "| balance | real | 0 to 1,000 | EUR | 0 | 250 |" in lines
-    assert "| region | category | north, south |  | stays | stays |" in lines
+    assert "| age | integer | 18 to 99 |  | 0 | 0 | refused |" in lines
+    assert "| balance | real | 0 to 1,000 | EUR | 0 | 250 | refused |" in lines
+    assert "| region | category | north, south |  | stays | stays | refused |" in lines
     assert "- `age >= 0`" in lines
     changing = of_data(load(path, tmp_path, most_changes=1))
     assert "| region | category | north, south |  | one of 1 changes | one of 1" in changing
