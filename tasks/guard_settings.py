@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.core.guard.answers import Decision
+from tasks.core.guard.answers import Decision, graded
 
 Policy = Literal["flag", "abstain", "fall_back", "queue"]
 DECISIONS: dict[Policy, Decision] = {
@@ -16,7 +16,6 @@ DECISIONS: dict[Policy, Decision] = {
     "fall_back": Decision.FELL_BACK,
     "queue": Decision.QUEUED,
 }
-GRADES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of epsilon, at which certificates are graded
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -78,4 +77,4 @@ class GuardSettings(BaseModel):
     @property
     def radii(self) -> tuple[float, ...]:
         """At which certificates are graded, ascending; epsilon is one."""
-        return tuple(self.epsilon * grade for grade in GRADES)
+        return graded(self.epsilon)

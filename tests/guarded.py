@@ -20,6 +20,7 @@ from tasks.core.guard import bundle
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.sources.catalogue import load
 from tasks.tracking import GUARD_FOLDER
+from tasks.tracking.scoring import describe_scoring
 from tests.command import CERTIFLOW, clean_environment
 from tests.local_servers import free_port
 
@@ -54,7 +55,7 @@ def register(project: Path, network: ReluNetwork, data: Dataset, name: str = MOD
         experiment = known.experiment_id if known else client.create_experiment("guard", place)
         run = client.create_run(experiment)
         files = bundle.write(project / "files", network, data, (0.02,), seed=0)
-        for file in files:
+        for file in [*files, describe_scoring(project / "files", 0.02)]:
             client.log_artifact(run.info.run_id, str(file), GUARD_FOLDER)
         with suppress(mlflow.MlflowException):
             client.create_registered_model(name)

@@ -64,6 +64,13 @@ def application(service: Service) -> FastAPI:
 
 
 def _own(app: FastAPI, service: Service) -> None:
+    @app.post(
+        "/predict", summary="Labels, each with its proof or its flag", openapi_extra=WITH_BODY
+    )
+    async def predict(request: Request) -> Response:
+        answered = await _answered(service, request, protocols.native_inputs)
+        return _json(protocols.native_answer(answered))
+
     @app.get("/", response_class=HTMLResponse, summary="What is being decided, live")
     async def page() -> Response:
         return HTMLResponse(pages.live_page())
@@ -79,13 +86,6 @@ def _own(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", summary="For Prometheus")
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.post(
-        "/predict", summary="Labels, each with its proof or its flag", openapi_extra=WITH_BODY
-    )
-    async def predict(request: Request) -> Response:
-        answered = await _answered(service, request, protocols.native_inputs)
-        return _json(protocols.native_answer(answered))
 
 
 def _v2(app: FastAPI, service: Service) -> None:

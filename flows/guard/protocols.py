@@ -25,19 +25,6 @@ MLFLOW = "expected one of dataframe_split, dataframe_records, instances and inpu
 V2 = "expected a JSON object with 'inputs': one tensor with name, shape, datatype and data"
 
 
-def row_of(answer: Answer, served: Served) -> dict[str, Any]:
-    """One input's answer, in words."""
-    names = served.bundle.description.class_names
-    return {
-        "label": answer.label,
-        "class": None if answer.label is None else names[answer.label],
-        "decision": answer.decision.value,
-        "certified_radius": answer.certified_radius,
-        "decided_by": answer.decided_by,
-        "margin": answer.margin,
-    }
-
-
 def native_inputs(body: bytes, served: Served) -> Float32Array:
     """Of {"inputs": …} or {"records": …}. Raises `BrokenRuleError`."""
     asked = _object(body, NATIVE)
@@ -50,8 +37,9 @@ def native_inputs(body: bytes, served: Served) -> Float32Array:
 
 def native_answer(answered: Answered) -> dict[str, Any]:
     """All that is known of a request."""
+    names = answered.served.bundle.description.class_names
     rows = [
-        row_of(answer, answered.served) | {"digest": digest}
+        answer.row(names) | {"digest": digest}
         for answer, digest in zip(answered.answers, answered.digests, strict=True)
     ]
     return {
@@ -84,7 +72,8 @@ def mlflow_inputs(body: bytes, content_type: str, served: Served) -> Float32Arra
 
 def mlflow_answer(answered: Answered) -> dict[str, Any]:
     """A row of guarded columns for each input."""
-    return {"predictions": [row_of(answer, answered.served) for answer in answered.answers]}
+    names = answered.served.bundle.description.class_names
+    return {"predictions": [answer.row(names) for answer in answered.answers]}
 
 
 def v2_inputs(body: bytes, served: Served) -> tuple[str | None, Float32Array]:

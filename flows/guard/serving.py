@@ -85,7 +85,7 @@ class Served:
             certified = await asyncio.to_thread(self.certified, inputs)
         proved = certified.margins[:, self.at_epsilon] > 0
         escalated = await self._escalated(inputs, certified, ~proved, arrived)
-        radii = np.concatenate([[0.0], self.radii])[certified.grades]
+        radii = certified.radii(self.radii)
         return [
             self._answer(int(label), float(radius), float(margin), escalated.get(row))
             for row, (label, radius, margin) in enumerate(

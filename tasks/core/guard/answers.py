@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from tasks.core.arrays import Float32Array
 
@@ -23,6 +25,12 @@ CERTIFICATE, BUDGET, QUEUE = (
     "budget",
     "queue",
 )  # who decided, besides the ladder's stages
+GRADES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of epsilon, at which certificates are graded
+
+
+def graded(epsilon: float) -> tuple[float, ...]:
+    """At which certificates are graded, ascending; epsilon is one."""
+    return tuple(epsilon * grade for grade in GRADES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +53,14 @@ class Answer:
     decided_by: str
     margin: float
     counterexample: Float32Array | None = None
+
+    def row(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """The guarded columns."""
+        return {
+            "label": self.label,
+            "class": None if self.label is None else class_names[self.label],
+            "decision": self.decision.value,
+            "certified_radius": self.certified_radius,
+            "decided_by": self.decided_by,
+            "margin": self.margin,
+        }

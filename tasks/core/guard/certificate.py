@@ -29,7 +29,7 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import TensorProto
 
-from tasks.core.arrays import BoolArray, Float32Array, IntArray
+from tasks.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from tasks.core.bounds.float32_error import LEAST_NORMAL, UNIT_ROUNDOFF
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.guard.graph import Graph, affine, most_terms
@@ -283,6 +283,10 @@ class Certified:
     def grades(self) -> IntArray:
         """How many of the radii, from the least, are proved without a gap: (n,)."""
         return (self.margins > 0).cumprod(axis=1).sum(axis=1)
+
+    def radii(self, epsilons: ArrayLike) -> FloatArray:
+        """The greatest of the radii up to which all are proved, or 0: (n,)."""
+        return np.append(0.0, epsilons)[self.grades]
 
 
 class CertificateRuntime:

@@ -134,8 +134,10 @@ def _gathered(graph: Graph, values: str, places: NDArray[np.int64], size: int) -
     while run > 1 and not _in_runs(places, run):
         run = next(each for each in range(run - 1, 0, -1) if run % each == 0)
     starts = places.reshape(-1, run).max(axis=1).clip(0) // run
-    if run == 1:
-        return graph.node("Gather", values, graph.constant(starts), axis=1)
+    if run == 1:  # all rows' at once: moved one by one, four bytes would cost what a line costs
+        by_column = graph.node("Transpose", values, perm=[1, 0])
+        chosen = graph.node("Gather", by_column, graph.constant(starts), axis=0)
+        return graph.node("Transpose", chosen, perm=[1, 0])
     runs = graph.reshaped(values, -1, size // run, run)
     return graph.reshaped(
         graph.node("Gather", runs, graph.constant(starts), axis=1), -1, len(places)

@@ -8,8 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.networks.network import Affine, ReluNetwork
@@ -115,3 +119,21 @@ def test_rows_come_as_mlflow_sends_them(guard: Guard, data: Dataset) -> None:
     refused = guard.post("/predict", {"records": [rows[0] | {"months": 12.5}]})
     assert refused.status_code == 422
     assert refused.json()["detail"] == "row 0: months is 12.5: expected a whole number"
+
+
+def test_mlflow_loads_what_takes_named_rows(guard: Guard, data: Dataset, project: Path) -> None:
+    rows = records(data)
+    native = guard.post("/predict", {"records": rows}).json()["answers"]
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    try:
+        run = MlflowClient().get_model_version(NAME, "1").run_id
+        model = mlflow.pyfunc.load_model(f"runs:/{run}/guard")
+    finally:
+        mlflow.set_tracking_uri(None)
+    found = model.predict(pd.DataFrame(rows), params={"epsilon": EPSILON}).to_dict("records")
+    assert [each["class"] for each in found] == [each["class"] for each in native]
+    accepted = [each["decision"] == "accepted" for each in found]
+    assert accepted == [each["decided_by"] == "interval" for each in native]
+    assert any(accepted)
+    with pytest.raises(MlflowException, match=r"months is 12.5: expected a whole number"):
+        model.predict(pd.DataFrame([rows[0] | {"months": 12.5}]))
