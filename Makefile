@@ -1,7 +1,7 @@
 # certiflow: `make` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run-flow compare serve check test soundness lint bench ui lock clean
+.PHONY: help setup run-flow compare serve guard check test soundness lint bench ui lock clean
 
 CONF ?= conf/default.yaml
 CRON ?= 0 2 * * *
@@ -28,8 +28,11 @@ compare: setup ## model versions side by side, best first
 serve: setup ## serve the scheduled retraining (CONF=..., CRON='0 2 * * *')
 	@$(BIN)/certiflow serve --conf $(CONF) --cron '$(CRON)'
 
+guard: setup ## serve the champion, each label with its proof (conf/guard.yaml)
+	@$(BIN)/certiflow guard
+
 QUICK := $(addprefix tests/,test_layers.py test_architecture.py test_documents.py tasks/test_settings.py) \
-  $(addprefix tests/core/,properties data bounds attacks evidence)
+  $(addprefix tests/core/,properties data sources bounds attacks evidence)
 
 check: lint ## lint, types, and the tests that take less than a minute
 	@$(BIN)/python -m pytest --quiet --durations=0 --durations-min=5 $(QUICK)

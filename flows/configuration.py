@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from tasks import console
 from tasks.core.errors import CertiflowError
+from tasks.guard_settings import GuardSettings
 from tasks.settings import Settings, Study
 
 if TYPE_CHECKING:
@@ -36,6 +37,24 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, 
         details = "; ".join(describe(detail) for detail in error.errors())
         raise CertiflowError(f"{path}: {details}") from error
     return settings, _grid_notes(values, settings)
+
+
+def load_guard_settings(
+    path: Path, overrides: Sequence[str], given: dict[str, Any]
+) -> GuardSettings:
+    """A guarded service's: a file's values, `key=value` on top, and then those `given` by name.
+
+    Raises:
+        CertiflowError: as `load_settings`.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return GuardSettings.model_validate(values | given)
+    except ValidationError as error:
+        details = "; ".join(describe(detail, GuardSettings) for detail in error.errors())
+        raise CertiflowError(f"{path}: {details}") from error
 
 
 def load_settings_aloud(path: Path, overrides: Sequence[str]) -> Settings:
@@ -137,12 +156,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise CertiflowError(f"--set {override}: the value cannot be read as YAML") from error
 
 
-def describe(detail: ErrorDetails) -> str:
+def describe(detail: ErrorDetails, settings: type[BaseModel] = Settings) -> str:
     """One error of pydantic's: the key, what it is, and what is allowed."""
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location) or "settings"
     if detail["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1])
+        allowed = _allowed_keys(location[:-1], settings)
         close = difflib.get_close_matches(location[-1], allowed, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         return f"unknown key '{key}': {hint}allowed are {', '.join(allowed)}"
@@ -156,8 +175,7 @@ def _message(detail: ErrorDetails) -> str:
     return message[0].lower() + message[1:]
 
 
-def _allowed_keys(sections: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Settings
+def _allowed_keys(sections: Sequence[str], model: type[BaseModel]) -> list[str]:
     for section in sections:
         annotation = model.model_fields[section].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

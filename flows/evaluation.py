@@ -11,8 +11,8 @@ from flows.robustness import check_questions, judge, obtain_dataset, record_data
 from tasks import tracking
 from tasks.adopt import adopt
 from tasks.core.models.keras_archive import KERAS_SUFFIX
+from tasks.presentation.records import Summary
 from tasks.promotion import crown_first
-from tasks.records import Summary
 from tasks.settings import Settings
 from tasks.tracking import model_name
 

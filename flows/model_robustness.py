@@ -10,13 +10,14 @@ import pandas as pd
 from prefect import flow, runtime
 
 from flows.processes import environment
-from tasks import descriptions, tracking
+from tasks import tracking
 from tasks.core.evidence import metrics
 from tasks.core.files import ArtifactRef
 from tasks.core.models.keras_archive import KERAS_SUFFIX
 from tasks.data import download, load
+from tasks.presentation import descriptions
+from tasks.presentation.records import ModelSummary
 from tasks.radius import global_robustness, radius
-from tasks.records import ModelSummary
 from tasks.settings import ModelSettings
 from tasks.verify import verify
 

@@ -15,9 +15,9 @@ from flows.robustness import assess, run_tags
 from tasks import console, tracking
 from tasks.data import download
 from tasks.data_check import check_data
-from tasks.page import page
+from tasks.presentation.page import page
+from tasks.presentation.records import Decision, RetrainSummary
 from tasks.promotion import gate
-from tasks.records import Decision, RetrainSummary
 from tasks.settings import Settings
 
 FAILURE_EVENT = "certiflow.retrain.failed"

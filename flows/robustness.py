@@ -10,16 +10,17 @@ from prefect import flow, get_client, runtime
 from flows.processes import environment
 from tasks import console, tracking
 from tasks.attack import bounds, fgsm, pgd
-from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
-from tasks.core.verification.pairs import required
+from tasks.core.pairs.requirements import required
+from tasks.core.sources.download import DatasetUnavailableError
 from tasks.data import DatasetRef, download, load
-from tasks.data_card import write_card
 from tasks.data_profile import write_profile
+from tasks.guard import guard_files
 from tasks.masking import masking
+from tasks.presentation.data_card import write_card
+from tasks.presentation.records import Summary
 from tasks.promotion import crown_first
 from tasks.radius import radius
-from tasks.records import Summary
 from tasks.report import report
 from tasks.requirements import properties
 from tasks.settings import Settings, decimal
@@ -78,6 +79,7 @@ def judge(
     radius_file = None
     if settings.radius is not None:
         radius_file = radius(dataset, model.file, settings.radius, seed, ref, fresh)
+    guard_files(dataset, model, settings, ref)
     properties_file = None
     if settings.properties is not None:
         properties_file = properties(dataset, model.file, settings.properties, seed, ref, fresh)

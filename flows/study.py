@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect import flow, runtime
 
 from flows.robustness import robustness_flow
-from tasks import console, descriptions, tracking
+from tasks import console, tracking
 from tasks.core.errors import CertiflowError
-from tasks.records import StudySummary
+from tasks.presentation import descriptions
+from tasks.presentation.records import StudySummary
 from tasks.settings import Study
 from tasks.study import conclude
 

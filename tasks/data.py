@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks import console
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.download import DatasetUnavailableError, fetch
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.download import DatasetUnavailableError, fetch
 from tasks.settings import DataSettings
 
 

@@ -12,7 +12,7 @@ from tasks.core.data.drift import DataProfile
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, load
 from tasks.data_profile import profile_of, recorded_profile
-from tasks.records import DataCheck
+from tasks.presentation.records import DataCheck
 from tasks.settings import Settings
 from tasks.tracking import DECISION, RegisteredModel, Version, model_name
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from tasks import descriptions
 from tasks.core.errors import CertiflowError
-from tasks.records import Decision, Word
+from tasks.presentation import descriptions
+from tasks.presentation.records import Decision, Word
 from tasks.tracking import NEVER_PREDICTED, RegisteredModel, Version, local_store_locked
 
 DECIDING_SECONDS = 120

@@ -6,13 +6,14 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks import console, decisions, descriptions
+from tasks import console, decisions
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.verdicts import Verdict
 from tasks.data import DatasetRef, load
 from tasks.decisions import NO_CHAMPION, check_not_champion, deciding, recorded, said
-from tasks.records import Decision, Word
+from tasks.presentation import descriptions
+from tasks.presentation.records import Decision, Word
 from tasks.settings import Settings
 from tasks.tracking import RegisteredModel, Version, downloaded_model, model_name
 from tasks.train import never_predicted

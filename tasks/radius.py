@@ -18,8 +18,8 @@ from tasks.tracking import Run, RunRef
 from tasks.verify import sample_for
 
 if TYPE_CHECKING:
+    from tasks.core.pairs.global_robustness import ClassResult
     from tasks.core.verification.critical_radius import Bracket
-    from tasks.core.verification.global_robustness import ClassResult
 
 
 @task(name="radius", cache_policy=NO_CACHE)
@@ -127,9 +127,9 @@ def global_robustness(
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models.loading import load_artifact
     from tasks.core.models.tolerance import answering
-    from tasks.core.verification import global_robustness as core
-    from tasks.core.verification.difference_search import DifferenceGoal
-    from tasks.core.verification.near_pairs import near_pairs
+    from tasks.core.pairs import global_robustness as core
+    from tasks.core.pairs.difference_search import DifferenceGoal
+    from tasks.core.pairs.near_pairs import near_pairs
 
     loaded, log, data = load_artifact(model), Run(run), load(dataset)
     answering(loaded, data)  # the shapes must fit

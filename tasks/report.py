@@ -10,13 +10,14 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks import console, descriptions
+from tasks import console
 from tasks.attack import epsilon_grid, test_points
 from tasks.core.evidence import figures, metrics
 from tasks.core.evidence.radii import radius_summary
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
-from tasks.records import Summary
+from tasks.presentation import descriptions
+from tasks.presentation.records import Summary
 from tasks.requirements import records
 from tasks.settings import Settings, decimal
 from tasks.tracking import NEVER_PREDICTED, VERSION_TAG, Run, RunRef, model_name

@@ -15,9 +15,10 @@ from prefect.cache_policies import NO_CACHE
 from tasks import console
 from tasks.core.evidence.sampling import share_interval
 from tasks.core.files import ArtifactRef, written_atomically
+from tasks.core.pairs.requirements import required
 from tasks.core.verdicts import VERDICT_COLUMNS, Verdict
-from tasks.core.verification.pairs import required
 from tasks.data import DatasetRef, load
+from tasks.presentation.records import REQUIREMENTS
 from tasks.settings import PropertySettings, decimal
 from tasks.tracking import Run, RunRef
 from tasks.verify import sample_for
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.core.data.datasets import Dataset
-    from tasks.core.verification.relational import PairResult
-
-SUMMARY = "tables/properties_summary.csv"
+    from tasks.core.pairs.relational import PairResult
 
 
 @task(name="properties", cache_policy=NO_CACHE)
@@ -44,8 +43,8 @@ def properties(
     from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
     from tasks.core.models.loading import load_artifact
     from tasks.core.models.tolerance import answering
-    from tasks.core.verification.pair_solver import PairGoal
-    from tasks.core.verification.relational import verify_pairs
+    from tasks.core.pairs.pair_solver import PairGoal
+    from tasks.core.pairs.relational import verify_pairs
 
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = answering(load_artifact(model), data)
@@ -90,7 +89,7 @@ def _log_results(log: Run, results: list[PairResult], data: Dataset, folder: Pat
         for result in results
     )
     path, summary = folder / "tables/properties.csv", summarised(table, results, data)
-    for file, frame in ((path, table), (folder / SUMMARY, summary)):
+    for file, frame in ((path, table), (folder / REQUIREMENTS, summary)):
         with written_atomically(file) as temporary:
             frame.to_csv(temporary, index=False)
         log.files("tables", file)
@@ -100,7 +99,7 @@ def _log_results(log: Run, results: list[PairResult], data: Dataset, folder: Pat
             shares = at[measure].to_dict()
             log.per_epsilon(f"properties/{name}/{measure}", shares, curve=measure == "certified")
     log.files("counterexamples", *_save_pairs(results, folder))
-    return ArtifactRef.to(folder / SUMMARY)
+    return ArtifactRef.to(folder / REQUIREMENTS)
 
 
 def summarised(table: pd.DataFrame, results: list[PairResult], data: Dataset) -> pd.DataFrame:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tasks.core.data import own_data
-from tasks.core.data.sources import SOURCES, is_table, load
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.core.properties.domain import Word
 from tasks.core.properties.perturbation import Scale
+from tasks.core.sources import own_data
+from tasks.core.sources.catalogue import SOURCES, is_table, load
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.uris import without_passwords
 from tasks.core.verdicts import Engine

@@ -8,10 +8,11 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import comparison, console
+from tasks import console
 from tasks.core.evidence import figures, version_figures
 from tasks.core.files import written_atomically
-from tasks.records import Comparison
+from tasks.presentation import comparison
+from tasks.presentation.records import Comparison
 from tasks.tracking import Run, RunRef
 
 

@@ -23,10 +23,10 @@ environment.prepare(verbose=False)
 import keras  # noqa: E402
 
 from tasks.core.attacks import gradient  # noqa: E402
-from tasks.core.data import sources  # noqa: E402
 from tasks.core.data.datasets import Dataset  # noqa: E402
-from tasks.core.data.download import DatasetUnavailableError, fetch  # noqa: E402
 from tasks.core.models.runtimes import Classifier  # noqa: E402
+from tasks.core.sources import catalogue  # noqa: E402
+from tasks.core.sources.download import DatasetUnavailableError, fetch  # noqa: E402
 from tasks.core.training import loop  # noqa: E402
 from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
 
@@ -125,10 +125,10 @@ def bench_data() -> Dataset:
     """MNIST, or the digits where it cannot be had."""
     try:
         fetch("mnist", CACHE)
-        return sources.load("mnist", CACHE)
+        return catalogue.load("mnist", CACHE)
     except DatasetUnavailableError as error:
         print(f"{error}; measuring on digits")
-        return sources.load("digits", CACHE)
+        return catalogue.load("digits", CACHE)
 
 
 def main() -> None:

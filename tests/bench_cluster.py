@@ -24,7 +24,7 @@ from tasks.core.evidence import metrics
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.cluster import run_on_cluster
 from tasks.core.models.runtimes import Classifier
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.search.answer import Known
 from tasks.core.search.first_stages import AttackStrength, FirstStages
 from tasks.core.training import loop

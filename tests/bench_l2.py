@@ -18,10 +18,10 @@ from rich.table import Table
 from flows.configuration import load_settings
 from flows.processes import environment
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
-from tasks.core.data.download import fetch
-from tasks.core.networks.keras_network import relu_network
 from tasks.core.properties.box import Ellipsoid
 from tasks.core.properties.perturbation import Perturbation
+from tasks.core.readers.keras_network import relu_network
+from tasks.core.sources.download import fetch
 from tasks.core.training import loop
 
 CONFIGURATIONS = ("phishing", "phishing_defended", "phishing_defended_0.2")

@@ -14,7 +14,7 @@ from rich.table import Table
 from tasks.core.data.datasets import Dataset
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import loop
 from tasks.core.training.architectures import Architecture, describe

@@ -21,11 +21,11 @@ from rich.table import Table
 
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.search.first_stages import AttackStrength
+from tasks.core.sources.download import MIRROR_VARIABLE
 from tasks.core.training import loop
 from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verdicts import Engine, Verdict, VerificationResult

@@ -26,8 +26,8 @@ from flows.command.cli import app
 from flows.processes import environment as libraries
 from flows.processes import guardian, prefect_server
 from flows.processes.guardian import INVOCATION
-from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.download import MIRROR_VARIABLE
 from tests import command_server
 
 ROOT = Path(__file__).parents[1]

@@ -41,11 +41,11 @@ from flows.processes import environment  # noqa: E402
 
 environment.prepare(verbose=False)
 
-from tasks.core.data import sources  # noqa: E402
 from tasks.core.data.datasets import Dataset  # noqa: E402
-from tasks.core.data.download import MIRROR_VARIABLE  # noqa: E402
 from tasks.core.models.runtimes import Classifier  # noqa: E402
 from tasks.core.networks import block_matrix  # noqa: E402
+from tasks.core.sources import catalogue  # noqa: E402
+from tasks.core.sources.download import MIRROR_VARIABLE  # noqa: E402
 from tasks.core.training import loop  # noqa: E402  after the environment is quiet
 from tasks.core.training.training_settings import TrainingSettings  # noqa: E402
 from tests import command  # noqa: E402
@@ -123,7 +123,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StorySchedul
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return sources.load("digits", Path("unused"))
+    return catalogue.load("digits", Path("unused"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import yaml
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.own_data import load_own
+from tasks.core.sources.own_data import load_own
 
 SCHEMA = {
     "source": "loans.csv",

@@ -14,9 +14,12 @@ from tests.imports import ROOT, project_modules
 OUTSIDE_THE_CORE = (
     packages.SHARED,
     "tasks/tracking",
+    "tasks/presentation",
     "tasks",
     "flows/processes",
     "flows",
+    "flows/guard",
+    "flows/actions",
     "flows/command",
 )
 PACKAGES = sorted({path.parent for path in project_modules()})

@@ -46,10 +46,11 @@ def defined(path: Path) -> set[str]:
     """Names of a module's functions and classes, and `Class.method`."""
     names = set()
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
-            methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            kinds = ast.FunctionDef | ast.AsyncFunctionDef
+            methods = [part for part in node.body if isinstance(part, kinds)]
             names |= {f"{node.name}.{method.name}" for method in methods}
     return names
 

@@ -11,8 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flows.command import data_cli, question_cli, standard_output, version_cli
-from flows.command.head import begin, end
+from flows.actions.head import begin, end
+from flows.command import data_cli, guard_cli, question_cli, standard_output, version_cli
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
 from tasks.core.errors import CertiflowError
 
@@ -55,7 +55,7 @@ def run(
     """Download, train, attack, verify and report: the main flow, once."""
     begin(verbose=verbose, json=json)
 
-    from flows.command.looking import look_at_settings
+    from flows.actions.looking import look_at_settings
     from flows.configuration import load_settings_aloud
     from flows.processes.session import prefect_api
 
@@ -66,7 +66,7 @@ def run(
 
         summary = robustness_flow(settings, fresh)
 
-    from flows.command.summary import show
+    from flows.actions.summary import show
 
     end(summary, json, show)
 
@@ -87,6 +87,7 @@ def ui(
 question_cli.register(app)
 version_cli.register(app)
 data_cli.register(app)
+guard_cli.register(app)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command.head import begin
+from flows.actions.head import begin
 
 
 def schema(
@@ -24,7 +24,7 @@ def schema(
     """Propose a schema for a table of your own, to be edited: what its columns are."""
     begin(output=output)
 
-    from flows.command import schema_command
+    from flows.actions import schema_command
 
     schema_command.propose_schema(data, target, features, output)
 

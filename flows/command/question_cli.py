@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.command.head import begin, end
+from flows.actions.head import begin, end
 from flows.command.options import (
     CategoryChanges,
     Cluster,
@@ -51,6 +51,12 @@ def verify(
     epsilon: Annotated[
         list[float] | None, typer.Option(help="With --data: radius; may be given several times.")
     ] = None,
+    flagged: Annotated[
+        str | None, typer.Option(help="What a guard stored, by its digest.", metavar="DIGEST")
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="With --flagged: the guard's store.", metavar="FILE")
+    ] = "guard.db",
     samples: Annotated[int, typer.Option(help="With --data: test points.", min=1)] = 20,
     witness_share: Annotated[
         float, typer.Option(help="With --data: of the proofs, shown to Marabou.", min=0, max=1)
@@ -63,15 +69,20 @@ def verify(
 ) -> None:
     """Decide properties of a model, or its local robustness at the test points of a dataset.
 
+    With --flagged, what a guard did not accept is asked again, with more time.
+
     With --property or --csv the verdict is VNN-COMP's: sat, unsat, unknown or timeout.
     With --data the verdicts are logged to MLflow, like the main flow's.
     """
-    if sum(option is not None for option in (prop, csv, data)) != 1:
+    if sum(option is not None for option in (prop, csv, data, flagged)) != 1:
         raise typer.BadParameter(
-            "give --model with --property, or --model with --data, or --csv with --results"
+            "give --model with --property, or --model with --data, or --csv with --results, or "
+            "--flagged"
         )
-    if (model is None) != (csv is not None):
-        raise typer.BadParameter("--property and --data need --model; --csv names models itself")
+    if (model is None) != (csv is not None or flagged is not None):
+        raise typer.BadParameter(
+            "--property and --data need --model; --csv and --flagged name models themselves"
+        )
     if (results is None) != (csv is None):
         raise typer.BadParameter("--csv and --results go together")
     if (epsilon is None) != (data is None):
@@ -79,8 +90,13 @@ def verify(
     if data is None and (scale, category_changes) != ("range", 0):
         raise typer.BadParameter("--scale and --category-changes go with --data")
     begin(verbose=verbose, json=json, results=results)
+    if flagged is not None:
+        from flows.actions.guard_command import verify_flagged
 
-    from flows.command import verify_command
+        verify_flagged(flagged, store, timeout, json)
+        return
+
+    from flows.actions import verify_command
 
     effort = verify_command.Effort.of(engine, seed, fresh, workers, cluster)
     if data is not None and model is not None:
@@ -124,8 +140,8 @@ def predict(
     """Label rows of a table; say how far each label is proved, and what change would flip it."""
     begin(verbose=verbose, json=json, output=output)
 
-    from flows.command import predict_command
-    from flows.command.looking import data_named
+    from flows.actions import predict_command
+    from flows.actions.looking import data_named
     from tasks.core.verification.radius_search import RadiusGoal
     from tasks.settings import Effort
 
@@ -223,7 +239,7 @@ def doctor(
     """Say what is read of a model, and what keeps it from being verified: then exit code 1."""
     begin(json=json)
 
-    from flows.command.doctor_command import diagnosed
+    from flows.actions.doctor_command import diagnosed
 
     if not diagnosed(model, data, json):
         raise typer.Exit(1)
@@ -240,7 +256,7 @@ def reluplex(
     """The local robustness of ACAS Xu 1_1 in the Reluplex paper (CAV 2017), beside its table."""
     begin(json=json)
 
-    from flows.command import reproduce_command, verify_command
+    from flows.actions import reproduce_command, verify_command
 
     effort = verify_command.Effort.of("ladder", 0, fresh, workers, cluster)
     reproduce_command.reluplex(timeout, effort, json)
@@ -260,7 +276,7 @@ def _ask(
     json: Path | None,
 ) -> None:
     """Runs the flow for the `sections` of `ModelSettings` asked, once model and data are seen."""
-    from flows.command.looking import look_at_model
+    from flows.actions.looking import look_at_model
     from flows.processes.session import prefect_api
 
     settings, file = look_at_model(model, data, seed, sections)
@@ -269,7 +285,7 @@ def _ask(
 
         summary = model_flow(settings, file, fresh)
 
-    from flows.command.model_command import show
+    from flows.actions.model_command import show
 
     end(summary, json, show)
 

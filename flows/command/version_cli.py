@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command.head import begin, end
+from flows.actions.head import begin, end
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
 
 Runs = Annotated[
@@ -38,7 +38,7 @@ def compare(
     """Model versions side by side, best first, with what differs from the champion."""
     begin(verbose=verbose, json=json, csv=csv)
 
-    from flows.command import version_commands
+    from flows.actions import version_commands
 
     version_commands.compare(runs or [], experiment, epsilon, json, csv)
 
@@ -62,7 +62,7 @@ def evaluate(
     """Attack, verify and register a model that was trained elsewhere: a version like any other."""
     begin(verbose=verbose, json=json)
 
-    from flows.command.looking import look_at_evaluation, short_name
+    from flows.actions.looking import look_at_evaluation, short_name
     from flows.configuration import load_settings_aloud
     from flows.processes.session import prefect_api
 
@@ -74,7 +74,7 @@ def evaluate(
 
         summary = evaluation_flow(settings, file, name or short_name(model), fresh)
 
-    from flows.command.summary import show
+    from flows.actions.summary import show
 
     end(summary, json, show)
 
@@ -91,13 +91,13 @@ def study(
     """Run several configurations as one, and compare what came of them."""
     begin(verbose=verbose, json=json)
 
-    from flows.command.looking import look_at_settings
+    from flows.actions.looking import look_at_settings
     from flows.configuration import load_study
 
     asked = load_study(file, overrides or [])
     look_at_settings(*asked.configurations.values())
 
-    from flows.command import version_commands
+    from flows.actions import version_commands
 
     version_commands.study(asked, fresh, json)
 
@@ -115,7 +115,7 @@ def report(
     """One self-contained HTML page on one or several versions, logged on the newest run."""
     begin(verbose=verbose, json=json, output=output)
 
-    from flows.command import version_commands
+    from flows.actions import version_commands
 
     version_commands.report(runs, epsilon, output, json)
 
@@ -132,7 +132,7 @@ def promote(
         raise typer.BadParameter("--force and --reason go together: a forced decision says why")
     begin(verbose=verbose, json=json)
 
-    from flows.command import decision_commands
+    from flows.actions import decision_commands
 
     decision_commands.promote(version, reason, json)
 
@@ -150,7 +150,7 @@ def rollback(
         raise typer.BadParameter("--reason is empty: say why")
     begin(verbose=verbose, json=json)
 
-    from flows.command import decision_commands
+    from flows.actions import decision_commands
 
     decision_commands.rollback(reason, model, json)
 
@@ -167,13 +167,13 @@ def retrain(
     """Check the data, train, attack, verify, compare, judge and report: once, now."""
     begin(verbose=verbose, json=json)
 
-    from flows.command.looking import look_at_settings
+    from flows.actions.looking import look_at_settings
     from flows.configuration import load_settings_aloud
 
     settings = load_settings_aloud(conf, overrides or [])
     look_at_settings(settings)
 
-    from flows.command import version_commands
+    from flows.actions import version_commands
 
     version_commands.retrain(settings, force, json)
 
@@ -190,7 +190,7 @@ def serve(
     """Serve the scheduled retraining from this process, with Prefect's server and its UI."""
     begin(verbose=verbose, prefect_level="INFO")  # what runs, and how it ends
 
-    from flows.command.looking import look_at_settings
+    from flows.actions.looking import look_at_settings
     from flows.configuration import load_settings_aloud
 
     settings = load_settings_aloud(conf, overrides or [])

@@ -15,12 +15,14 @@ SOURCES = (
     "verdict_columns.py",
     "properties",
     "networks",
+    "readers",
     "bounds",
     "models",
     "attacks",
     "search",
     "execution",
     "verification",
+    "pairs",
 )
 LIBRARIES = ("keras", "maraboupy", "numba", "numpy", "onnx", "onnxruntime", "scipy", "tensorflow")
 

@@ -4,6 +4,7 @@ May import `tasks.settings`, `tasks.console` and `tasks.core`; the stages import
 Guarantees: a run that ends is marked so wherever MLflow can be told; no password is stored.
 """
 
+from tasks.tracking.guarded import GUARD_FOLDER, GUARD_REFUSED, download_guard_files, version_meant
 from tasks.tracking.origin import git_commit
 from tasks.tracking.records import (
     VERSION_TAG,
@@ -49,6 +50,8 @@ __all__ = [
     "COMMAND_TAG",
     "DECISION",
     "FLOW_RUN_TAG",
+    "GUARD_FOLDER",
+    "GUARD_REFUSED",
     "INVOCATION_TAG",
     "LIBRARIES_TAG",
     "LOCAL_STORE",
@@ -62,6 +65,7 @@ __all__ = [
     "RunRef",
     "Version",
     "answered",
+    "download_guard_files",
     "downloaded_model",
     "find_run",
     "find_version",
@@ -80,5 +84,6 @@ __all__ = [
     "run_of_model",
     "serve_ui",
     "tracked_run",
+    "version_meant",
     "way_to",
 ]

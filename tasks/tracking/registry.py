@@ -22,6 +22,7 @@ from tasks.tracking.descriptions import (
     shortened,
     told_decisions,
     with_decisions,
+    with_guard,
 )
 from tasks.tracking.store import first_line, local_database, open_store
 
@@ -141,6 +142,14 @@ class RegisteredModel:
         self._client.set_model_version_tag(self.name, number, key, paragraph)
         own = self.version(version.number).description.partition(DECISIONS)[0]
         self._client.update_model_version(self.name, number, with_decisions(own, told))
+
+    def describe_guard(self, version: Version, told: str, tags: Mapping[str, Any]) -> None:
+        """Writes what was found of a version's guard into its description, and its key numbers."""
+        number, now = str(version.number), self.version(version.number)
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self.name, number, key, str(value))
+        described = with_guard(now.description, told)
+        self._client.update_model_version(self.name, number, described)
 
     def describe(self, markdown: str) -> None:
         """The description that the model's page shows."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.data.download import DatasetUnavailableError
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.download import DatasetUnavailableError
 from tasks.core.uris import Credentials, parted, without_passwords
 
 

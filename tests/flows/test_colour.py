@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from numpy.typing import NDArray
 
 from flows.robustness import robustness_flow
-from tasks import comparison, page
-from tasks.records import Summary
+from tasks.presentation import comparison, page
+from tasks.presentation.records import Summary
 from tests.browser import render
 from tests.flow_project import flow_project, smoke
 

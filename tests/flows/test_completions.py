@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from flows.command.looking import completed_for, look_at_evaluation, look_at_model
+from flows.actions.looking import completed_for, look_at_evaluation, look_at_model
 from flows.configuration import recorded_settings
 from flows.evaluation import evaluation_flow
 from flows.robustness import robustness_flow
 from tasks.data import load_checked
-from tasks.records import Summary
+from tasks.presentation.records import Summary
 from tasks.settings import DataSettings, Settings
 from tasks.tracking import read_run
 from tests.command import invoked, refusal

@@ -18,13 +18,13 @@ from flows.evaluation import evaluation_flow
 from flows.promotion import promote_flow
 from flows.retraining import retrain_flow
 from flows.robustness import robustness_flow
-from tasks import comparison, page
 from tasks.core.data.datasets import Dataset
 from tasks.core.models.loading import load
-from tasks.core.verification.pairs import TOLERANCE
+from tasks.core.pairs.requirements import TOLERANCE
 from tasks.data import DatasetRef, load_checked
 from tasks.data_check import check_data
-from tasks.records import Decision, Summary
+from tasks.presentation import comparison, page
+from tasks.presentation.records import Decision, Summary
 from tasks.settings import DataSettings, Settings
 from tasks.tracking import RegisteredModel
 from tests.browser import render

@@ -24,11 +24,11 @@ from prefect.client.schemas.filters import (
 
 from flows.configuration import load_settings
 from flows.robustness import robustness_flow
-from tasks.core.data.download import MIRROR_VARIABLE
 from tasks.core.errors import CertiflowError
 from tasks.core.models import loading
+from tasks.core.sources.download import MIRROR_VARIABLE
 from tasks.core.training.checkpoints import Checkpoint
-from tasks.records import Summary
+from tasks.presentation.records import Summary
 from tests.flow_project import flow_project, smoke
 from tests.local_servers import mlflow_server
 
@@ -187,9 +187,9 @@ def test_logged_model_predicts_like_the_trained_one(summary: Summary, run: Run) 
     info = mlflow.models.get_model_info(uri)
     assert info.signature is not None
     assert info.saved_input_example_info is not None
-    from tasks.core.data import sources
+    from tasks.core.sources import catalogue
 
-    digits = sources.load("digits", Path("unused"))
+    digits = catalogue.load("digits", Path("unused"))
     logits = mlflow.pyfunc.load_model(uri).predict(digits.test_inputs)
     accuracy = (np.asarray(logits).argmax(axis=1) == digits.test_labels).mean()
     assert accuracy == pytest.approx(summary.clean_accuracy)
@@ -266,8 +266,8 @@ def test_fallback_is_loud_and_recorded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv(MIRROR_VARIABLE, tmp_path.as_uri())
-    monkeypatch.setattr("tasks.core.data.sources.SOURCES", without_mirrors())
-    monkeypatch.setattr("tasks.core.data.download.SOURCES", without_mirrors())
+    monkeypatch.setattr("tasks.core.sources.catalogue.SOURCES", without_mirrors())
+    monkeypatch.setattr("tasks.core.sources.download.SOURCES", without_mirrors())
     settings = smoke("data.dataset=mnist", "data.fallback=digits", f"data.cache={tmp_path}/cache")
     summary = robustness_flow(settings)
     assert (summary.dataset, summary.dataset_requested) == ("digits", "mnist")
@@ -280,7 +280,7 @@ def test_fallback_is_loud_and_recorded(
 def without_mirrors() -> dict[str, Any]:
     from dataclasses import replace
 
-    from tasks.core.data.sources import SOURCES
+    from tasks.core.sources.catalogue import SOURCES
 
     mnist = SOURCES["mnist"]
     files = tuple(replace(file, addresses=()) for file in mnist.files)

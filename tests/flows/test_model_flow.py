@@ -17,7 +17,7 @@ from tasks.core.models.loading import load
 from tasks.core.models.runtimes import Classifier
 from tests.command import certiflow, clean_environment, error_of, interpreted, refusal, started
 from tests.flow_project import flow_project
-from tests.flows.command.test_verify_command import stored
+from tests.flows.actions.test_verify_command import stored
 from tests.loans import loans, trained, write_loans
 from tests.property_files import saved_distance
 

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from flows.command.looking import look_at_settings
+from flows.actions.looking import look_at_settings
 from flows.evaluation import evaluation_flow
 from flows.promotion import promote_flow
-from tasks import comparison, page
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.own_data import load_own
 from tasks.core.errors import CertiflowError
 from tasks.core.models.loading import load
-from tasks.records import Summary
+from tasks.core.sources.own_data import load_own
+from tasks.presentation import comparison, page
+from tasks.presentation.records import Summary
 from tasks.settings import Settings
 from tasks.tracking import downloaded_model
 from tests.command import certiflow, clean_environment

@@ -15,7 +15,7 @@ from tasks import tracking
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.data import load_checked
-from tasks.records import RetrainSummary
+from tasks.presentation.records import RetrainSummary
 from tasks.settings import Settings
 from tasks.tracking import RegisteredModel
 from tests.flow_project import flow_project, smoke

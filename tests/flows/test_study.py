@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from flows.configuration import load_study
 from flows.study import study_flow
 from tasks.core.errors import CertiflowError
-from tasks.records import StudySummary
+from tasks.presentation.records import StudySummary
 from tests.flow_project import CONF, flow_project
 
 SMOKE = """\

@@ -18,10 +18,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.promotion import promote_flow, rollback_flow
 from flows.robustness import robustness_flow
-from tasks import comparison, decisions, promotion, tracking
+from tasks import decisions, promotion, tracking
 from tasks.core.errors import CertiflowError
 from tasks.core.verdicts import Verdict
-from tasks.records import Summary
+from tasks.presentation import comparison
+from tasks.presentation.records import Summary
 from tasks.tracking import RegisteredModel
 from tasks.tracking.descriptions import told_decisions
 from tests.command import invoked, refusal

@@ -85,8 +85,8 @@ def carried_bounds() -> None:
 
 def onnx_attributes() -> None:
     """What no reader asks of a node is ignored, in every opset."""
-    from tasks.core.networks import onnx_network
-    from tasks.core.networks.onnx_node import Node
+    from tasks.core.readers import onnx_network
+    from tasks.core.readers.onnx_node import Node
 
     Node.unread = lambda self: {}
     Node.check = lambda self: None
@@ -96,7 +96,7 @@ def onnx_attributes() -> None:
 
 def keras_types() -> None:
     """Layers and activations are what they are called, and inputs what they look like."""
-    from tasks.core.networks import keras_network
+    from tasks.core.readers import keras_network
 
     keras_network._is_of_keras = lambda thing: True
     keras_network._check_layer = lambda layer: None

@@ -9,7 +9,7 @@ from tasks.core.models.keras_archive import KERAS_SUFFIX
 from tasks.core.models.keras_examination import examine_keras
 from tasks.core.models.loading import check_kind
 from tasks.core.models.onnx_examination import examine_onnx
-from tasks.core.networks.nnet_network import read_nnet
+from tasks.core.readers.nnet_network import read_nnet
 
 
 def examine(path: Path) -> Examination:

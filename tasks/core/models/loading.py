@@ -78,14 +78,14 @@ def _read(path: Path, sha256: str) -> LoadedModel:
 
 def _load_onnx(path: Path) -> LoadedModel:
     from tasks.core.models.runtimes import OnnxRuntime
-    from tasks.core.networks.onnx_network import read_onnx
+    from tasks.core.readers.onnx_network import read_onnx
 
     read = read_onnx(path)
     return LoadedModel(read.network, OnnxRuntime(path), read.ending)
 
 
 def _load_nnet(path: Path) -> LoadedModel:
-    from tasks.core.networks.nnet_network import read_nnet
+    from tasks.core.readers.nnet_network import read_nnet
 
     network = read_nnet(path).network
     return LoadedModel(network, NumpyRuntime(network))
@@ -95,8 +95,8 @@ def _load_keras(path: Path) -> LoadedModel:
     import keras
 
     from tasks.core.models.runtimes import Classifier
-    from tasks.core.networks.keras_endings import deciding, logits_of
-    from tasks.core.networks.keras_network import relu_network
+    from tasks.core.readers.keras_endings import deciding, logits_of
+    from tasks.core.readers.keras_network import relu_network
 
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)

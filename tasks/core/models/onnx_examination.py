@@ -11,9 +11,9 @@ import onnx
 
 from tasks.core.errors import CertiflowError
 from tasks.core.models.examination import Examination, Layer
-from tasks.core.networks.onnx_endings import opened
-from tasks.core.networks.onnx_network import input_shape, only_input, read_graph, read_onnx
-from tasks.core.networks.onnx_operators import is_read
+from tasks.core.readers.onnx_endings import opened
+from tasks.core.readers.onnx_network import input_shape, only_input, read_graph, read_onnx
+from tasks.core.readers.onnx_operators import is_read
 
 SCALING = {"Scaler", "Sub", "Add", "Mul", "Div", "BatchNormalization"}
 HARMLESS = {"Cast", "Constant", "Identity", "Transpose", "Reshape", "Flatten", "Unsqueeze"}

@@ -17,8 +17,8 @@ from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.endings import LEAST, THRESHOLD
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.onnx_endings import OpenGraph, opened
-from tasks.core.networks.onnx_network import input_shape, only_input, read_graph
+from tasks.core.readers.onnx_endings import OpenGraph, opened
+from tasks.core.readers.onnx_network import input_shape, only_input, read_graph
 
 if TYPE_CHECKING:
     import keras

@@ -1,5 +1,5 @@
-"""The float64 `ReluNetwork` that proofs speak about, and its readers: Keras, ONNX, `.nnet`.
+"""The float64 `ReluNetwork` that proofs speak about: its matrices, its lowering from a graph.
 
-May import `properties` and what lies before it.
-Guarantees: the file's function, or a `CertiflowError` that names what cannot be expressed.
+May import the modules of `tasks.core` itself.
+Guarantees: a network is the function that its graph was said to compute, over the reals.
 """

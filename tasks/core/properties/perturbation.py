@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 from math import prod
@@ -111,6 +111,11 @@ class Perturbation:
         """The one-hot columns of the categories that may become others."""
         groups = self.domain.groups if self.most_changes else ()
         return tuple(columns for feature, columns in groups if feature.mutable)
+
+    def both_ways(self) -> Perturbation:
+        """As far down as up: an input and what was made of it lie in each other's balls."""
+        farther = np.maximum(self.down, self.up)
+        return replace(self, down=farther, up=farther)
 
     def box(self, centers: Inputs | FloatArray, epsilon: float) -> Box:
         """The boxes around centers, (n, …), of the domain; categories stay as they are there.

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core.data.download import DatasetUnavailableError, fetch_file, mirror_url
 from tasks.core.data.pinned_files import PinnedFile
 from tasks.core.models import loading
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import NumpyRuntime
-from tasks.core.networks.nnet_network import read_nnet
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.readers.nnet_network import read_nnet
+from tasks.core.sources.download import DatasetUnavailableError, fetch_file, mirror_url
 
 ONNX_FILE = PinnedFile(
     "ACASXU_run2a_1_1_batch_2000.onnx",

@@ -13,10 +13,10 @@ import yaml
 from tasks.core.data.datasets import Dataset, Extent
 from tasks.core.data.frames import read_frame
 from tasks.core.data.proposal import propose
-from tasks.core.data.sources import load
 from tasks.core.data.tables import read_rows
 from tasks.core.errors import CertiflowError
-from tasks.core.verification.pairs import required
+from tasks.core.pairs.requirements import required
+from tasks.core.sources.catalogue import load
 from tasks.settings import DataSettings
 
 ROWS = 40

@@ -10,8 +10,8 @@ import yaml
 
 from tasks.core.data.frames import read_frame
 from tasks.core.data.proposal import propose, read_published
-from tasks.core.data.sources import load
 from tasks.core.errors import CertiflowError
+from tasks.core.sources.catalogue import load
 
 ROWS = 120
 COLUMNS = {

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from tasks.core.data.datasets import Dataset
-from tasks.core.data.sources import load
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
+from tasks.core.sources.catalogue import load
 from tests.core.data.test_schema import values
 
 CELLS = {

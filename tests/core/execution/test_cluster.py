@@ -24,7 +24,7 @@ from tasks.core.execution.cluster import run_on_cluster
 from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.runtimes import Classifier
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import loop
 from tasks.core.training.training_settings import TrainingSettings

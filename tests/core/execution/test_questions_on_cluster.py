@@ -16,13 +16,13 @@ from tasks.core.execution.cluster import run_on_cluster
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.loading import load
 from tasks.core.models.runtimes import NumpyRuntime
+from tasks.core.pairs.difference_search import DifferenceGoal
+from tasks.core.pairs.global_robustness import ClassResult, global_robustness
+from tasks.core.pairs.near_pairs import NearPairs
 from tasks.core.properties.domain import Domain
 from tasks.core.properties.vnnlib import read_property
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
-from tasks.core.verification.difference_search import DifferenceGoal
-from tasks.core.verification.global_robustness import ClassResult, global_robustness
-from tasks.core.verification.near_pairs import NearPairs
 from tasks.core.verification.properties import Instance, verify_instances
 from tasks.core.verification.property_solver import InstanceResult
 from tasks.core.verification.radius_search import RadiusGoal

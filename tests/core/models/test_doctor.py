@@ -20,7 +20,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.models.doctor import examine
 from tasks.core.models.loading import load
 from tests.command import ROOT
-from tests.core.networks.test_onnx_endings import SCIKIT_LEARN, torch_model
+from tests.core.readers.test_onnx_endings import SCIKIT_LEARN, torch_model
 from tests.model_files import NNET_LINES, normal, saved_nnet, saved_onnx
 
 DENSE = layers.Dense

@@ -9,12 +9,12 @@ from pathlib import Path
 import keras
 import pytest
 
-from tasks.core.data import sources
 from tasks.core.data.datasets import Dataset, Extent
-from tasks.core.data.download import fetch
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import Ends, check_fit, ends
 from tasks.core.models.runtimes import Classifier
+from tasks.core.sources import catalogue
+from tasks.core.sources.download import fetch
 from tests.command import ROOT
 
 
@@ -73,9 +73,9 @@ def test_one_linear_output_is_no_classifier(digits: Dataset) -> None:
 
 
 def test_extent_of_the_digits_is_what_their_files_hold(digits: Dataset) -> None:
-    assert sources.SOURCES["digits"].extent == digits.extent == Extent((8, 8), 10, 360)
+    assert catalogue.SOURCES["digits"].extent == digits.extent == Extent((8, 8), 10, 360)
 
 
 def test_extent_of_mnist_is_what_its_files_hold(mnist_mirror: str, tmp_path: Path) -> None:
     fetch("mnist", tmp_path)
-    assert sources.SOURCES["mnist"].extent == sources.load("mnist", tmp_path).extent
+    assert catalogue.SOURCES["mnist"].extent == catalogue.load("mnist", tmp_path).extent

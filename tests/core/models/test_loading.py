@@ -188,7 +188,7 @@ def test_code_in_a_model_is_not_run(tmp_path: Path) -> None:
 
 def test_reading_does_not_need_tensorflow(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tasks.core.networks import keras_network\n"
+        "import sys; from pathlib import Path; from tasks.core.readers import keras_network\n"
         "from tasks.core.properties import vnnlib\n"
         "from tasks.core.models.loading import load\n"
         f"load(Path({str(_onnx(tmp_path))!r})); load(Path({str(_nnet(tmp_path))!r}))\n"

@@ -12,9 +12,9 @@ from keras import layers
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.block_matrix import BlockMatrix
-from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.training import architectures
 from tests.networks import ball_around, hand_computed, random_network
 

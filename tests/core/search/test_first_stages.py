@@ -16,10 +16,10 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime
-from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.search import box_bounds, first_stages
 from tasks.core.search.answer import Answer, Known
 from tasks.core.search.first_stages import AttackStrength, FirstStages

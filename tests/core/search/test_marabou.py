@@ -12,11 +12,11 @@ import pytest
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks.falsification import descend
 from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
-from tasks.core.data import sources
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion, margin_rows
 from tasks.core.search import ladder, marabou
+from tasks.core.sources import catalogue
 from tasks.core.verdicts import NEAR_BOUNDARY, WITNESSED_ONLY, DecidedBy, Engine, Verdict
 from tests import raw_marabou
 from tests.networks import (
@@ -227,9 +227,9 @@ def decayed() -> ReluNetwork:
     import keras
     from keras import layers
 
-    from tasks.core.networks.keras_network import relu_network
+    from tasks.core.readers.keras_network import relu_network
 
-    data = sources.load("digits", Path("unused"))
+    data = catalogue.load("digits", Path("unused"))
     keras.utils.set_random_seed(0)
     decay = keras.regularizers.L2(1e-2)
     model = keras.Sequential(
@@ -248,7 +248,7 @@ def decayed() -> ReluNetwork:
 
 def broken_balls(network: ReluNetwork, count: int) -> Iterator[tuple[Box, int, FloatArray]]:
     """Balls around digits with a counterexample found by descent: (ball, label, margin row)."""
-    data = sources.load("digits", Path("unused"))
+    data = catalogue.load("digits", Path("unused"))
     for image, label in zip(data.test_inputs, data.test_labels, strict=True):
         for epsilon in (0.1, 0.2):
             ball = ball_around(image[None], epsilon)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.training.architectures import build, describe
 from tasks.core.training.loop import TrainedModel, shifted, train
 from tasks.core.training.training_settings import TrainingSettings

@@ -11,9 +11,9 @@ import pytest
 
 from tasks.core.data.datasets import Dataset, Extent
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.keras_network import relu_network
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.training.architectures import moments
 from tasks.core.training.loop import balanced_weights
 from tasks.core.training.training_settings import TrainingSettings

@@ -9,8 +9,8 @@ import pytest
 from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.bounds import linear, relaxations
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.keras_network import relu_network
 from tasks.core.properties.box import Box
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.training.training_bounds import BoundedNetwork, BoxTensors, relu_lines
 from tests.networks import ball_around
 from tests.oracle import least_margin

@@ -14,9 +14,9 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.errors import ContradictionError
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier, NumpyRuntime, Runtime
-from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.perturbation import Perturbation
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.search.answer import Answer
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.training import architectures

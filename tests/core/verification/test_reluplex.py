@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core.data.download import MIRROR_VARIABLE, DatasetUnavailableError
 from tasks.core.data.pinned_files import PinnedFile
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
@@ -17,6 +16,7 @@ from tasks.core.files import sha256_of
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.sources.download import MIRROR_VARIABLE, DatasetUnavailableError
 from tasks.core.verification import reluplex
 from tasks.core.verification.properties import Instance, verify_instances
 from tasks.core.verification.reluplex import PublishedCell, cells, load_network

@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 from tasks.core.models.loading import load
-from tasks.core.networks.keras_network import relu_network
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.training.architectures import moments
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.balls import Sample

@@ -12,11 +12,11 @@ from tasks.core.arrays import FloatArray
 from tasks.core.execution import asking
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
-from tasks.core.networks.keras_endings import deciding
-from tasks.core.networks.keras_network import relu_network
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.properties.specification import margins
+from tasks.core.readers.keras_endings import deciding
+from tasks.core.readers.keras_network import relu_network
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.verdicts import Verdict
 from tasks.core.verification.balls import Sample

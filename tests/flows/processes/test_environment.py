@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from flows.command import head
+from flows.actions import head
 from flows.processes import environment
 from tests.command import ROOT
 

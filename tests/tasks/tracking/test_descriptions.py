@@ -7,11 +7,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from flows.command import summary
-from tasks import descriptions
+from flows.actions import summary
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
-from tasks.records import Decision
+from tasks.presentation import descriptions
+from tasks.presentation.records import Decision
 from tasks.settings import ModelSettings
 from tasks.tracking import origin, store
 from tasks.tracking.descriptions import (

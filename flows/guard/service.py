@@ -1,0 +1,200 @@
+"""What a request goes through: contract, certificate, ladder, policy, store, comparison."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from time import monotonic, time
+from uuid import uuid4
+
+import numpy as np
+
+from flows.guard.keeping import Keeper
+from flows.guard.metrics import Metrics
+from flows.guard.serving import Follower, Served
+from tasks.core.arrays import Float32Array
+from tasks.core.guard.answers import Answer, Decision
+from tasks.core.guard.drift import LABELS, WINDOW
+from tasks.core.guard.flagged import Flagged, digest_of
+from tasks.core.guard.traffic import Clients, SequentialTest
+from tasks.guard_settings import GuardSettings
+
+RECENT = 24  # flagged inputs, and alarms, that the page shows
+ALARM = "more inputs are not accepted than clean ones would be"
+
+
+class BusyError(Exception):
+    """Not now: too many requests are at work, or the client is throttled."""
+
+
+class BlockedError(Exception):
+    """The client is under alarm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A request's answers, and the version that gave all of them."""
+
+    request: str
+    served: Served
+    answers: list[Answer]
+    digests: list[str]
+    milliseconds: float
+
+
+class Service:
+    """The versions in service and all that is counted and kept of their answers."""
+
+    def __init__(self, settings: GuardSettings) -> None:
+        """Raises `CertiflowError` where a version or the store cannot be used."""
+        self.settings, self.metrics = settings, Metrics(settings.radii)
+        self.recent: deque[Flagged] = deque(maxlen=RECENT)
+        self.at_work, self.started = 0, time()
+        self.alarms: deque[str] = deque(maxlen=RECENT)
+        self._ends = ExitStack()
+        with ExitStack() as ends:
+            self.main = ends.enter_context(closing(self._follower(settings.model)))
+            self.others = {
+                role: ends.enter_context(closing(self._follower(words)))
+                for role, words in (
+                    ("fall_back", settings.fall_back),
+                    ("shadow", settings.shadow),
+                    ("canary", settings.canary),
+                )
+                if words is not None
+            }
+            rate = settings.flag_rate
+            if rate is None:
+                rate = self.main.served.bundle.clean.most_flagged(settings.epsilon)
+            self.clients = Clients(rate, settings.alpha, settings.most_clients)
+            self.everyone = SequentialTest(rate, settings.alpha)
+            self.keeper: Keeper | None = None
+            if settings.store is not None:
+                self.keeper = ends.enter_context(closing(Keeper(settings, self.metrics)))
+            self._ends = ends.pop_all()
+
+    def close(self) -> None:
+        """Stores what waits, and ends all processes."""
+        self._ends.close()
+
+    @property
+    def troubles(self) -> list[str]:
+        """What does not work and does not keep answers from being given."""
+        followers = (self.main, *self.others.values())
+        found = [follower.trouble for follower in followers]
+        found += [] if self.keeper is None else [self.keeper.trouble]
+        return [each for each in found if each]
+
+    def served_for(self, client: str) -> Served:
+        """The version in service, or for a share of the clients, always the same, the canary."""
+        canary = self.others.get("canary")
+        if canary is None or zlib.crc32(client.encode()) / 2**32 >= self.settings.canary_share:
+            return self.main.served
+        return canary.served
+
+    async def answer(
+        self, served: Served, inputs: Float32Array, client: str, arrived: float
+    ) -> Answered:
+        """Answers to valid inputs (n, *shape), counted, and kept where they are not accepted.
+
+        Raises:
+            BusyError: too many requests are at work, or this client's are throttled.
+            BlockedError: this client is blocked.
+        """
+        if self.settings.action != "alarm" and self.clients.is_alarmed(client):
+            if self.settings.action == "block":
+                raise BlockedError
+            raise BusyError(f"this client is throttled, since {ALARM}")
+        if self.at_work >= self.settings.most_requests:
+            raise BusyError(f"{self.at_work} requests are at work")
+        self.at_work += 1
+        try:
+            answers = await served.answers(inputs, arrived)
+        finally:
+            self.at_work -= 1
+        answers = self._with_policy(answers, inputs)
+        seconds = monotonic() - arrived
+        request = uuid4().hex
+        digests = [digest_of(point) for point in inputs]
+        self.metrics.answered(answers, served.title, seconds)
+        self.metrics.waiting.set(served.escalation.num_waiting)
+        for point, digest, answer in zip(inputs, digests, answers, strict=True):
+            if answer.decision is not Decision.ACCEPTED:
+                self._keep(
+                    Flagged(
+                        digest,
+                        time(),
+                        request,
+                        client,
+                        served.title,
+                        self.settings.epsilon,
+                        answer,
+                        point,
+                    )
+                )
+        self._watch(client, answers)
+        self._watch_drift(served, inputs, answers)
+        self._compare(served, inputs, answers)
+        return Answered(request, served, answers, digests, 1000 * seconds)
+
+    def _follower(self, words: str) -> Follower:
+        return Follower(words, self.settings)
+
+    def _with_policy(self, answers: list[Answer], inputs: Float32Array) -> list[Answer]:
+        """With the label of the version to fall back to, where that is the policy."""
+        fall_back = self.others.get("fall_back")
+        is_open = [row for row, each in enumerate(answers) if each.decision is Decision.FELL_BACK]
+        if fall_back is not None and is_open:
+            labels = fall_back.served.certified(inputs[is_open]).labels
+            for row, label in zip(is_open, labels.tolist(), strict=True):
+                answers[row] = replace(answers[row], label=label)
+        return answers
+
+    def _watch(self, client: str, answers: Sequence[Answer]) -> None:
+        """Alarms about the client, or about all of the traffic."""
+        flags = np.array([each.decision is not Decision.ACCEPTED for each in answers])
+        if self.clients.observe(client, flags).is_new_alarm:
+            self.metrics.alarms.labels("client").inc()
+            self.alarms.append(f"client {client}: {ALARM}")
+        was_alarmed = self.everyone.is_alarmed
+        if self.everyone.observe(flags) and not was_alarmed:
+            self.metrics.alarms.labels("flag rate").inc()
+            self.alarms.append(f"all traffic: {ALARM}")
+
+    def _watch_drift(self, served: Served, inputs: Float32Array, answers: Sequence[Answer]) -> None:
+        """Alarms where inputs or labels are no longer like the test set's."""
+        labels = np.array([each.served for each in answers])
+        for name in served.drift.observe(inputs, labels):
+            self.metrics.alarms.labels("labels" if name == LABELS else "inputs").inc()
+            self.alarms.append(
+                f"{name}: shifted from the test set, index {served.drift.indices[name]:.2f} over "
+                f"{WINDOW} inputs"
+            )
+
+    def _keep(self, flagged: Flagged) -> None:
+        self.recent.append(flagged)
+        if self.keeper is not None:
+            self.keeper.keep(flagged)
+
+    def _compare(self, served: Served, inputs: Float32Array, answers: Sequence[Answer]) -> None:
+        """Has the shadow certify the same inputs, once the answer is on its way."""
+        shadow = self.others.get("shadow")
+        if shadow is not None:
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, self._count_shadow, shadow.served, inputs, answers)
+
+    def _count_shadow(
+        self, shadow: Served, inputs: Float32Array, answers: Sequence[Answer]
+    ) -> None:
+        certified = shadow.certified(inputs)
+        accepted = certified.margins[:, shadow.at_epsilon] > 0
+        for answer, label, held in zip(answers, certified.labels, accepted, strict=True):
+            same_label = answer.label in {None, int(label)}
+            same = "same" if same_label else "label"
+            if same_label and held != (answer.decision is Decision.ACCEPTED):
+                same = "decision"
+            self.metrics.compared.labels("shadow", shadow.title, same).inc()

@@ -1,0 +1,303 @@
+"""What a guarded version does with clean inputs, with attackers who know it, and with strangers.
+
+The service's own certificate decides throughout (`certificate.CertificateRuntime`); TensorFlow only
+looks for what it might be wrong about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from tasks.core.arrays import FloatArray, Inputs, IntArray, Mask
+from tasks.core.attacks.gradient import pgd
+from tasks.core.data.datasets import Dataset
+from tasks.core.errors import ContradictionError
+from tasks.core.guard.adaptive import Attacker, Reach
+from tasks.core.guard.bundle import Bundle
+from tasks.core.guard.detectors import (
+    ActivationBoxes,
+    Certificate,
+    Detector,
+    FeatureSqueezing,
+    Mahalanobis,
+    SoftmaxThreshold,
+    calibrated,
+    scores,
+)
+from tasks.core.guard.escalation import Escalation, Question
+from tasks.core.models.runtimes import Classifier
+from tasks.core.verdicts import Verdict
+
+if TYPE_CHECKING:
+    import keras
+
+FACTORS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of epsilon, that an attacker may move by
+BATCH = 500
+CROWN_SHARE = 10  # one input in so many is attacked through CROWN: that takes far longer
+FITTED = 10_000  # training inputs that detectors are fitted on
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried.
+
+    Attributes:
+        budget_seconds: of the ladder, for each clean input that intervals leave open.
+        points: rightly classified test inputs that are attacked.
+        attempts: adaptive ones through the certificate at epsilon, together.
+        num_steps: of each.
+        blind: steps and restarts of PGD that knows nothing of the detector.
+    """
+
+    budget_seconds: float = 0.05
+    points: int = 1000
+    attempts: int = 100_000
+    num_steps: int = 20
+    blind: tuple[int, int] = (40, 10)
+    seed: int = 0
+
+
+class Evaluation:
+    """Of one version at one epsilon."""
+
+    def __init__(
+        self,
+        model: keras.Sequential,
+        read: Bundle,
+        data: Dataset,
+        epsilon: float,
+        effort: Effort,
+    ) -> None:
+        self.model, self.network, self.data = model, read.network, data
+        self.certificate = read.certificate
+        self.epsilon, self.effort = epsilon, effort
+        self.perturbation = data.perturbation
+        self.through = [
+            Certificate.of(model, self.perturbation, epsilon, by_crown=by_crown)
+            for by_crown in (False, True)
+        ]
+        self.attacker = Attacker(model, self.perturbation, effort.num_steps)
+        labels, self._accepted = self.judged(data.test_inputs)
+        self._labels, self._right = labels, labels == data.test_labels
+        order = np.random.default_rng(effort.seed).permutation(len(labels))
+        chosen = np.sort(order[self._right[order]][: effort.points])
+        self.inputs, self.labels = data.test_inputs[chosen], data.test_labels[chosen]
+
+    def judged(self, inputs: Inputs, radius: float | None = None) -> tuple[IntArray, Mask]:
+        """Labels, and whether they are proved at a radius, or at epsilon."""
+        radii = np.array([self.epsilon if radius is None else radius])
+        found = [
+            self.certificate.certified(inputs[start : start + BATCH], radii)
+            for start in range(0, len(inputs), BATCH)
+        ]
+        labels = np.concatenate([each.labels for each in found])
+        return labels, np.concatenate([each.margins[:, 0] > 0 for each in found])
+
+    def clean(self) -> dict[str, float]:
+        """Shares of the test set; `accepted` with the ladder, each input within the budget."""
+        _, twice = self.judged(self.data.test_inputs, 2 * self.epsilon)
+        accepted = self._accepted | self._accepted_by_the_ladder()
+        return {
+            "accuracy": float(self._right.mean()),
+            "accepted": float(accepted.mean()),
+            "accepted_by_intervals": float(self._accepted.mean()),
+            "accepted_wrong": float((accepted & ~self._right).mean()),
+            "guaranteed_service": float((twice & self._right).mean()),
+        }
+
+    def _accepted_by_the_ladder(self) -> Mask:
+        """What intervals leave open, one after another, as a service with one process has it."""
+        accepted = np.zeros(len(self._labels), dtype=bool)
+        perturbation = self.perturbation.both_ways()
+        with closing(Escalation(self.network, perturbation, 1, 2)) as escalation:
+            escalation.start()
+            for row in np.flatnonzero(~self._accepted):
+                asked = Question(
+                    self.data.test_inputs[row],
+                    int(self._labels[row]),
+                    self.epsilon,
+                    self.effort.budget_seconds,
+                )
+                started = monotonic()
+                found = escalation.submit(asked).result()
+                in_time = monotonic() - started <= self.effort.budget_seconds
+                accepted[row] = in_time and found.verdict is Verdict.ROBUST
+        return accepted
+
+    def attacks(self) -> Iterator[Row]:
+        """At each radius: attempts, and those that end in another label that is accepted.
+
+        Raises:
+            ContradictionError: one at most epsilon away does, which the proof excludes.
+        """
+        for factor in FACTORS:
+            for name, runs in self._attacks(factor).items():
+                attempts = fooled = 0
+                broken = np.zeros(len(self.inputs), dtype=bool)
+                tried = np.zeros(len(self.inputs), dtype=bool)
+                for points, rows in runs():
+                    tried[rows] = True
+                    found, accepted = self.judged(points)
+                    wrong = found != self.labels[rows]
+                    attempts, fooled = attempts + len(points), fooled + int(wrong.sum())
+                    broken[rows[wrong & accepted]] = True
+                if broken.any() and factor <= 1:
+                    raise ContradictionError(
+                        f"{name} at {factor:g} epsilon: {broken.sum()} accepted labels are wrong "
+                        "though the proof excludes it: this is a defect of certiflow; please "
+                        "report it with the run's artifacts"
+                    )
+                yield {
+                    "attack": name,
+                    "factor": factor,
+                    "radius": factor * self.epsilon,
+                    "attempts": attempts,
+                    "mislabelled": fooled,
+                    "points": int(tried.sum()),
+                    "accepted_adversarial": int(broken.sum()),
+                }
+
+    def _attacks(self, factor: float) -> dict[str, Callable[[], Iterator[tuple[Inputs, IntArray]]]]:
+        """By name, what gives points and the places of the inputs that they are made of."""
+        everyone = np.arange(len(self.inputs))
+        some = everyone[: max(1, len(everyone) // CROWN_SHARE)]
+        classes = self.data.num_classes - 1
+        rounds = -(-self.effort.attempts // (len(self.inputs) * classes)) if factor == 1 else 1
+
+        def blind() -> Iterator[tuple[Inputs, IntArray]]:
+            steps, restarts = self.effort.blind
+            found = pgd(
+                Classifier(self.model),
+                self.inputs,
+                self.labels,
+                self.perturbation,
+                factor * self.epsilon,
+                num_steps=steps,
+                num_restarts=restarts,
+                seed=self.effort.seed,
+            )
+            yield found.points, everyone
+
+        def orthogonal() -> Iterator[tuple[Inputs, IntArray]]:
+            for number in range(rounds):
+                reach = self._reach(factor, number)
+                detector, attacker = self.through[0], self.attacker
+                yield attacker.orthogonal(detector, self.inputs, self.labels, reach), everyone
+
+        def towards(
+            certificate: Certificate, rows: IntArray, rounds: int
+        ) -> Iterator[tuple[Inputs, IntArray]]:
+            for number in range(rounds * classes):
+                targets = (self.labels[rows] + 1 + number % classes) % (classes + 1)
+                reach = self._reach(factor, number)
+                yield self.attacker.towards(certificate, self.inputs[rows], targets, reach), rows
+
+        return {
+            "PGD, blind": blind,
+            "through the intervals": lambda: towards(self.through[0], everyone, rounds),
+            "through CROWN": lambda: towards(self.through[1], some, 1),
+            "orthogonal PGD": orthogonal,
+        }
+
+    def denial(self) -> dict[float, float]:
+        """By radius the share of rightly accepted inputs whose acceptance an attacker can take."""
+        _, accepted = self.judged(self.inputs)
+        inputs, labels = self.inputs[accepted], self.labels[accepted]
+        found = {}
+        for factor in FACTORS:
+            reach = self._reach(factor, 0)
+            points = self.attacker.denial(self.through[0], inputs, labels, reach)
+            said, still = self.judged(points)
+            found[factor * self.epsilon] = float((~(still & (said == labels))).mean())
+        return found
+
+    def strangers(self) -> dict[str, float]:
+        """The accepted share of inputs that are not of the training's kind, by what they are."""
+        generator = np.random.default_rng(self.effort.seed)
+        inputs, domain = self.inputs, self.perturbation.domain
+        if domain.is_table:
+            columns = inputs.copy()
+            for column in columns.T:
+                generator.shuffle(column)  # each feature as it is, none with another
+            made = {"features of different rows": columns[domain.contains(columns)]}
+        else:
+            noisy = inputs + generator.normal(0, 0.3, inputs.shape)
+            made = {
+                "uniform noise": generator.random(inputs.shape),
+                "with Gaussian noise": np.clip(noisy, 0, 1),
+                "rotated by 90 degrees": np.rot90(inputs, axes=(1, 2)),
+                "upside down": np.rot90(inputs, 2, axes=(1, 2)),
+                "inverted": 1 - inputs,
+                "blurred": ndimage.gaussian_filter(inputs, (0, 2, 2, *[0] * (inputs.ndim - 3))),
+            }
+        return {
+            name: float(self.judged(each.astype(np.float32))[1].mean())
+            for name, each in made.items()
+            if len(each)
+        }
+
+    def baselines(self) -> Iterator[Row]:
+        """Detectors that flag as many clean inputs as the certificate, attacked at epsilon."""
+        train = np.random.default_rng(self.effort.seed).permutation(len(self.data.train_inputs))
+        fitted = train[:FITTED]
+        known = self.data.train_inputs[fitted], self.data.train_labels[fitted]
+        others: list[Detector] = [
+            SoftmaxThreshold(),
+            FeatureSqueezing(self.model),
+            Mahalanobis.of(self.model, *known),
+            ActivationBoxes.of(self.model, *known),
+        ]
+        calibrated(others, self.model, self.data.test_inputs, float((~self._accepted).mean()))
+        steps, restarts = self.effort.blind
+        blind = pgd(
+            Classifier(self.model),
+            self.inputs,
+            self.labels,
+            self.perturbation,
+            self.epsilon,
+            num_steps=steps,
+            num_restarts=restarts,
+            seed=self.effort.seed,
+        ).points
+        for detector in others:
+            broken = self._evades(detector, blind)
+            blind_count = int(broken.sum())
+            for number in range(3):
+                reach = self._reach(1.0, number)
+                points = self.attacker.orthogonal(detector, self.inputs, self.labels, reach)
+                broken |= self._evades(detector, points)
+            clean = scores(detector, self.model, self.data.test_inputs)
+            yield {
+                "detector": detector.name,
+                "clean_flagged": float((clean > detector.threshold).mean()),
+                "points": len(self.inputs),
+                "blind": blind_count,
+                "adaptive": int(broken.sum()),
+            }
+
+    def _evades(self, detector: Detector, points: Inputs) -> Mask:
+        """Whether points are mislabelled and not flagged."""
+        labels = Classifier(self.model).predictions(points)
+        passed = scores(detector, self.model, points) <= detector.threshold
+        evades: Mask = (labels != self.labels) & passed
+        return evades
+
+    def _reach(self, factor: float, number: int) -> Reach:
+        return Reach(factor * self.epsilon, self.effort.seed + number)
+
+
+def evasion_distances(radii: FloatArray, accepted: Mask, epsilon: float) -> FloatArray:
+    """Of accepted clean inputs: any accepted wrong answer lies at least so far away.
+
+    Within a proved radius r every input has the right label; an accepted answer holds in its own
+    ball; so an accepted wrong one lies beyond r + epsilon.
+    """
+    return radii[accepted] + epsilon

@@ -1,0 +1,314 @@
+"""What each ONNX operator does to the tensors of a lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from tasks.core.errors import CertiflowError
+from tasks.core.networks.tensor import Tensor
+from tasks.core.readers.onnx_images import (
+    average_pool,
+    batch_normalization,
+    conv,
+    global_average_pool,
+    max_pool,
+    reduce,
+)
+from tasks.core.readers.onnx_node import MACHINE_LEARNING, Array, Node, Value
+
+
+def is_read(node: onnx.NodeProto) -> bool:
+    """Whether the operator can be read, on constants at least."""
+    domains = {MACHINE_LEARNING} if node.op_type in OF_MACHINE_LEARNING else {"", "ai.onnx"}
+    return node.domain in domains and node.op_type in OPERATORS.keys() | FOLDED
+
+
+def outputs(node: Node) -> list[Value]:
+    """The node's outputs, at least those that do not depend on training.
+
+    Raises `CertiflowError` for an operator or attribute that cannot be expressed with affine maps
+    and ReLUs, and for every attribute that had no part in the outputs and is not harmless.
+    """
+    kind = node.proto.op_type
+    _refuse_others(node, kind)
+    node.check()
+    results = _results(node, kind)
+    for name, value in node.unread().items():
+        if name not in HARMLESS.get(kind, ()):
+            found = " ".join(str(value).split())
+            raise CertiflowError(
+                f"{name} = {found} is not read in opset {node.opset}; export the model without it"
+            )
+    return results
+
+
+def _refuse_others(node: Node, kind: str) -> None:
+    if kind in {"Softmax", "LogSoftmax"}:
+        raise CertiflowError(
+            "cannot be verified: properties are proved of logits; export the model up to them"
+        )
+    if not is_read(node.proto):
+        raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
+    if kind not in OPERATORS and node.depends_on_input:
+        raise CertiflowError("can be verified only on constants, and it depends on the input")
+
+
+def _results(node: Node, kind: str) -> list[Value]:
+    if kind in FOLDED and not node.depends_on_input:
+        constants = node.evaluated(node.constants())
+        if kind in UNEVEN and any(array.dtype.kind == "f" for array in constants):
+            node.lowering.distrust_constants()
+        return [*constants]
+    result = OPERATORS[kind](node)
+    return result if isinstance(result, list) else [result]
+
+
+def _identity(node: Node) -> Tensor:
+    return node.tensor(0)
+
+
+def _dropout(node: Node) -> Tensor:
+    training = node.optional(2)
+    if training is not None and training.any():
+        raise CertiflowError("training_mode is true: export the model for inference")
+    return node.tensor(0)
+
+
+def _shape(node: Node) -> Array:
+    shape = np.array(node.tensor(0).shape, dtype=np.int64)
+    return shape[node.attribute("start", 0) : node.attribute("end", None)]
+
+
+def _moved(node: Node) -> list[Value]:
+    """An operator that only moves elements, by what it does to their positions."""
+    tensor = node.tensor(0)
+    moved = node.evaluated([tensor.positions, *node.constants(1)])
+    return [tensor.taken(positions) for positions in moved]
+
+
+def _split(node: Node) -> list[Value]:
+    node.require(num_outputs=len(node.proto.output))
+    return _moved(node)
+
+
+def _concat(node: Node) -> Tensor:
+    tensors = [node.tensor(index) for index in range(len(node.inputs))]
+    starts = np.cumsum([0, *(len(tensor.constant) for tensor in tensors)])
+    positions = [
+        tensor.positions + start for tensor, start in zip(tensors, starts[:-1], strict=True)
+    ]
+    return node.lowering.stacked(tensors).taken(
+        np.concatenate(positions, node.attribute("axis", None))
+    )
+
+
+def _pad(node: Node) -> Tensor:
+    """Zeros around the elements; negative pads cut some off."""
+    node.require(mode=b"constant", value=0.0)
+    fill = node.optional(2)
+    if fill is not None and fill.any():
+        raise CertiflowError(f"padding with {fill} cannot be verified; expected 0")
+    tensor = node.tensor(0)
+    rank = len(tensor.shape)
+    pads = np.asarray(node.attribute("pads", ()) if node.opset < 11 else node.array(1))
+    axes = node.optional(3)
+    chosen = normalize_axis_tuple(range(rank) if axes is None else axes.tolist(), rank)
+    around = np.zeros((rank, 2), dtype=np.int64)
+    around[list(chosen)] = pads.reshape(2, len(chosen)).T
+    kept = tuple(
+        slice(max(-before, 0), size + min(after, 0))
+        for size, (before, after) in zip(tensor.shape, around, strict=True)
+    )
+    moved = np.pad((tensor.positions + 1)[kept], np.maximum(around, 0))
+    zero_first = node.lowering.stacked([node.lowering.constant([0.0]), tensor])
+    return zero_first.taken(moved)
+
+
+def _cast(node: Node) -> Tensor:
+    kind = node.attribute("to", None)
+    if kind not in {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}:
+        found = onnx.TensorProto.DataType.Name(kind)
+        raise CertiflowError(f"to = {found} cannot be verified; expected FLOAT")
+    return node.tensor(0)
+
+
+def _add(node: Node) -> Tensor:
+    return node.lowering.add(node.tensor(0), node.tensor(1))
+
+
+def _sub(node: Node) -> Tensor:
+    return node.lowering.add(node.tensor(0), node.tensor(1).scaled(-1.0))
+
+
+def _neg(node: Node) -> Tensor:
+    return node.tensor(0).scaled(-1.0)
+
+
+def _mul(node: Node) -> Tensor:
+    if isinstance(node.inputs[0], Tensor):
+        return node.tensor(0).scaled(node.weights(1))
+    return node.tensor(1).scaled(node.weights(0))
+
+
+def _div(node: Node) -> Tensor:
+    divisor = node.weights(1)
+    if not divisor.all():
+        raise CertiflowError("a division by zero cannot be verified")
+    return node.tensor(0).scaled(1 / divisor)
+
+
+def _scaler(node: Node) -> Tensor:
+    """scikit-learn's scaling: (x - offset) * scale."""
+    offset, scale = (
+        np.asarray(node.attribute(name, []), dtype=np.float32).astype(np.float64)
+        for name in ("offset", "scale")
+    )
+    centred = node.lowering.add(node.tensor(0), node.lowering.constant(-offset))
+    scaled = centred.scaled(scale)
+    if scaled.shape != node.tensor(0).shape:
+        raise CertiflowError(
+            f"{offset.size} offsets and {scale.size} scales do not fit the shape "
+            f"{node.tensor(0).shape}"
+        )
+    return scaled
+
+
+def _matmul(node: Node) -> Tensor:
+    if isinstance(node.inputs[0], Tensor):
+        return node.tensor(0).times(node.matrix(1))
+    transposed = _transposed(node.tensor(1)).times(node.matrix(0).T)
+    return _transposed(transposed)
+
+
+def _gemm(node: Node) -> Tensor:
+    tensor, weights = node.tensor(0), node.matrix(1)
+    if node.attribute("transA", 0):
+        tensor = _transposed(tensor)
+    if node.attribute("transB", 0):
+        weights = weights.T
+    product = tensor.times(node.attribute("alpha", 1.0) * weights)
+    beta = node.attribute("beta", 1.0)
+    if node.is_left_out(2):
+        return product
+    result = node.lowering.add(product, node.tensor(2).scaled(beta))
+    if result.shape != product.shape:
+        raise CertiflowError(
+            f"input 3 of shape {node.tensor(2).shape} does not broadcast to {product.shape}"
+        )
+    return result
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.taken(tensor.positions.swapaxes(-1, -2))
+
+
+def _relu(node: Node) -> Tensor:
+    return node.lowering.relu(node.tensor(0))
+
+
+def _leaky_relu(node: Node) -> Tensor:
+    slope = np.float32(node.attribute("alpha", 0.01))
+    return node.lowering.bent(node.tensor(0), slope)
+
+
+def _prelu(node: Node) -> Tensor:
+    return node.lowering.bent(node.tensor(0), node.weights(1))
+
+
+def _clip(node: Node) -> Tensor:
+    lower = _limit(node, 1, "min", -np.inf)
+    upper = _limit(node, 2, "max", np.inf)
+    if not lower <= upper:
+        raise CertiflowError(f"min = {lower}, max = {upper}: expected min <= max")
+    return node.lowering.clipped(node.tensor(0), lower, upper)
+
+
+def _limit(node: Node, index: int, name: str, default: float) -> float:
+    """An attribute until opset 10, an input since."""
+    if node.opset < 11:
+        return float(node.attribute(name, default))
+    given = node.optional(index)
+    return default if given is None else float(given.item())
+
+
+Operator = Callable[[Node], Value | list[Value]]
+OPERATORS: dict[str, Operator] = {
+    "Add": _add,
+    "AveragePool": average_pool,
+    "BatchNormalization": batch_normalization,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": conv,
+    "Div": _div,
+    "Dropout": _dropout,
+    "Expand": _moved,
+    "Flatten": _moved,
+    "Gather": _moved,
+    "Gemm": _gemm,
+    "GlobalAveragePool": global_average_pool,
+    "Identity": _identity,
+    "LeakyRelu": _leaky_relu,
+    "MatMul": _matmul,
+    "MaxPool": max_pool,
+    "Mul": _mul,
+    "Neg": _neg,
+    "PRelu": _prelu,
+    "Pad": _pad,
+    "ReduceMean": reduce,
+    "ReduceSum": reduce,
+    "Relu": _relu,
+    "Reshape": _moved,
+    "Scaler": _scaler,
+    "Shape": _shape,
+    "Slice": _moved,
+    "Split": _split,
+    "Squeeze": _moved,
+    "Sub": _sub,
+    "Transpose": _moved,
+    "Unsqueeze": _moved,
+}
+OF_MACHINE_LEARNING = {"Scaler"}
+# By ONNX's reference, on constants alone: exporters compute shapes, masks and weights with them.
+UNEVEN = {"MatMul", "Pow", "ReduceSum"}  # float32 constants that each runtime rounds in its own way
+FOLDED = {
+    "Add",
+    "Cast",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Div",
+    "Equal",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "Identity",
+    "MatMul",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Range",
+    "ReduceSum",
+    "Reshape",
+    "Shape",
+    "Slice",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
+HARMLESS = {
+    "BatchNormalization": {"momentum"},  # for training
+    "Cast": {"saturate", "round_mode"},  # for types of 8 bits, to which no cast is read
+    "Dropout": {"ratio", "seed"},  # for training
+    "MaxPool": {"storage_order"},  # of the second output, which is not read
+}

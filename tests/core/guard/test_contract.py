@@ -1,0 +1,57 @@
+"""What a row of a table must be, each rule named where it is broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.core.guard.contract import BrokenRuleError, Contract
+from tests.loans import loans, write_loans
+
+GOOD: dict[str, Any] = {"amount": 1500.5, "months": 12, "age": 40, "job": "B"}
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
+    folder = tmp_path_factory.mktemp("loans")
+    write_loans(folder)
+    return Contract(loans(folder).domain)
+
+
+def test_named_features_are_the_model_s_inputs(contract: Contract) -> None:
+    rows = contract.rows([GOOD, GOOD | {"job": "A", "months": 4.0}])
+    assert rows.tolist() == [[1500.5, 12, 40, 0, 1, 0], [1500.5, 4, 40, 1, 0, 0]]
+    assert rows.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"months": 12.5}, "row 0: months is 12.5: expected a whole number"),
+        ({"months": 73}, "row 0: months is 73: expected 4 to 72"),
+        ({"amount": -1}, "row 0: amount is -1: expected 0 to 10,000"),
+        ({"amount": float("nan")}, "row 0: amount is nan: expected a finite number"),
+        ({"amount": "much"}, "row 0: amount is 'much': expected a number"),
+        ({"amount": True}, "row 0: amount is True: expected a number"),
+        ({"job": "D"}, "row 0: job is 'D': expected one of A, B, C"),
+        ({"sex": "f"}, "row 0: unknown feature 'sex': expected amount, months, age, job"),
+        ({"amount": 100, "months": 72}, "row 0: amount >= 20 * months is broken"),
+    ],
+)
+def test_the_rule_that_is_broken_is_named(
+    change: dict[str, Any], said: str, contract: Contract
+) -> None:
+    with pytest.raises(BrokenRuleError) as refused:
+        contract.rows([GOOD | change])
+    assert str(refused.value) == said
+
+
+def test_what_is_missing_or_no_row_is_named(contract: Contract) -> None:
+    with pytest.raises(BrokenRuleError, match="row 1: age is missing"):
+        contract.rows([GOOD, {key: GOOD[key] for key in GOOD if key != "age"}])
+    with pytest.raises(BrokenRuleError, match="row 0 is 'x': expected features by name"):
+        contract.rows(["x"])  # type: ignore[list-item]
+    with pytest.raises(BrokenRuleError, match="job has 2 categories: expected one"):
+        contract.inputs([[1500, 12, 40, 1, 1, 0]])

@@ -1,0 +1,257 @@
+"""What an ONNX file holds that cannot be verified is named in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.helper import make_node
+
+from tasks.core.errors import CertiflowError
+from tasks.core.readers.onnx_network import read_onnx
+from tests.model_files import Constants, Shape, integers, normal, saved_onnx
+
+IMAGE: Shape = (1, 4, 7, 6)
+
+REFUSED: dict[str, tuple[list[onnx.NodeProto], Constants, str]] = {
+    "operator": (
+        [make_node("Sigmoid", ["x"], ["p"], name="last"), make_node("Neg", ["p"], ["y"])],
+        {},
+        r"node 1 'last' \(Sigmoid\): cannot be verified; supported are Add, AveragePool",
+    ),
+    "domain": (
+        [make_node("Relu", ["x"], ["y"], domain="com.custom")],
+        {},
+        r"node 1 '' \(Relu\): cannot be verified",
+    ),
+    "constant operator": (
+        [make_node("Sqrt", ["x"], ["y"])],
+        {},
+        r"\(Sqrt\): can be verified only on constants",
+    ),
+    "random operator": (
+        [make_node("RandomNormalLike", ["a"], ["b"]), make_node("Add", ["x", "b"], ["y"])],
+        {"a": normal(4)},
+        r"node 1 '' \(RandomNormalLike\): cannot be verified",
+    ),
+    "product of tensors": (
+        [make_node("Mul", ["x", "x"], ["y"])],
+        {},
+        r"\(Mul\): input 2 depends on the network's input; expected a constant",
+    ),
+    "division by a tensor": (
+        [make_node("Div", ["a", "x"], ["y"])],
+        {"a": normal(4)},
+        r"\(Div\): input 2 depends",
+    ),
+    "division by zero": (
+        [make_node("Div", ["x", "a"], ["y"])],
+        {"a": np.zeros(4, dtype=np.float32)},
+        "division by zero",
+    ),
+    "matrix of three axes": (
+        [make_node("MatMul", ["x", "a"], ["y"])],
+        {"a": normal(2, 4, 3)},
+        r"expected a matrix as input 2, found the shape \(2, 4, 3\)",
+    ),
+    "matrix that does not fit": (
+        [make_node("MatMul", ["x", "a"], ["y"])],
+        {"a": normal(3, 4)},
+        "expected 3 values on the last axis, found 6",
+    ),
+    "attribute of another opset": (
+        [make_node("Add", ["x", "a"], ["y"], axis=1)],
+        {"a": normal(4)},
+        r"node 1 '' \(Add\): is not valid in opset 13: Unrecognized attribute: axis",
+    ),
+    "attribute of no operator": (
+        [make_node("Reshape", ["x", "a"], ["y"], hint=2)],
+        {"a": integers(-1)},
+        r"\(Reshape\): is not valid in opset 13: Unrecognized attribute: hint",
+    ),
+    "inputs of another opset": (
+        [make_node("Squeeze", ["x", "a", "a"], ["y"])],
+        {"a": integers(0)},
+        r"\(Squeeze\): is not valid in opset 13: .* has input size 3",
+    ),
+    "attribute that must be given": (
+        [make_node("Concat", ["x", "x"], ["y"])],
+        {},
+        r"\(Concat\): is not valid in opset 13: Required attribute 'axis' is missing",
+    ),
+    "attribute of another type": (
+        [make_node("LeakyRelu", ["x"], ["y"], alpha=1)],
+        {},
+        r"\(LeakyRelu\): is not valid in opset 13: Mismatched attribute type",
+    ),
+    "probabilities": (
+        [
+            make_node("Flatten", ["x"], ["f"]),
+            make_node("Softmax", ["f"], ["p"]),
+            make_node("Neg", ["p"], ["y"]),
+        ],
+        {},
+        r"node 2 '' \(Softmax\): .* proved of logits; export the model up to them",
+    ),
+    "probabilities of an image": (
+        [make_node("Softmax", ["x"], ["y"])],
+        {},
+        r"ends with a softmax over the shape \(1, 4, 7, 6\): expected \(1, classes\)",
+    ),
+    "several decisions": (
+        [make_node("Flatten", ["x"], ["f"]), make_node("Sigmoid", ["f"], ["y"])],
+        {},
+        "ends with a sigmoid of 168 outputs, .* export the model up to its logits",
+    ),
+    "scaling that does not fit": (
+        [make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0] * 5, scale=[1.0] * 5)],
+        {},
+        r"\(Scaler\) is malformed: ",
+    ),
+    "scaling of another domain": (
+        [make_node("Scaler", ["x"], ["y"], offset=[0.0], scale=[1.0])],
+        {},
+        r"\(Scaler\): cannot be verified; supported are",
+    ),
+    "axis": (
+        [make_node("ReduceSum", ["x", "a"], ["y"])],
+        {"a": integers(4)},
+        r"\(ReduceSum\) is malformed: axis 4 is out of bounds",
+    ),
+    "slopes": (
+        [make_node("PRelu", ["x", "a"], ["y"])],
+        {"a": normal(2, 4, 7, 6)},
+        r"slopes of shape \(2, 4, 7, 6\) do not broadcast to the shape \(1, 4, 7, 6\)",
+    ),
+    "summand of a matrix product": (
+        [make_node("Flatten", ["x"], ["f"]), make_node("Gemm", ["f", "a", "b"], ["y"])],
+        {"a": normal(168, 3), "b": normal(2, 3)},
+        r"\(Gemm\): input 3 of shape \(2, 3\) does not broadcast to \(1, 3\)",
+    ),
+    "bias": (
+        [make_node("Conv", ["x", "a", "b"], ["y"])],
+        {"a": normal(2, 4, 1, 1), "b": normal(1)},
+        r"\(Conv\): expected 2 values as input 3, found the shape \(1,\)",
+    ),
+    "statistics": (
+        [make_node("BatchNormalization", ["x", "a", "a", "a", "a"], ["y"])],
+        {"a": abs(normal(1))},
+        r"\(BatchNormalization\): expected 4 values as input 2, found the shape \(1,\)",
+    ),
+    "training outputs": (
+        [make_node("BatchNormalization", ["x", "a", "a", "a", "a"], ["y", "m", "v", "sm", "sv"])],
+        {"a": abs(normal(4))},
+        "outputs of training are asked for: export the model for inference",
+    ),
+    "indices of maxima": (
+        [
+            make_node("MaxPool", ["x"], ["p", "i"], kernel_shape=[2, 2]),
+            make_node("Cast", ["i"], ["y"], to=onnx.TensorProto.FLOAT),
+        ],
+        {},
+        r"node 2 '' \(Cast\) needs 'i', which nothing before it gives",
+    ),
+    "window": (
+        [make_node("AveragePool", ["x"], ["y"], kernel_shape=[9, 2])],
+        {},
+        r"a window of \(9, 2\) does not fit an image of \(7, 6\)",
+    ),
+    "window in the padding": (
+        [make_node("MaxPool", ["x"], ["y"], kernel_shape=[1, 1], pads=[1, 1, 1, 1])],
+        {},
+        "lies in the padding alone",
+    ),
+    "groups": (
+        [make_node("Conv", ["x", "a"], ["y"], group=3)],
+        {"a": normal(3, 2, 1, 1)},
+        r"a kernel of shape \(3, 2, 1, 1\) in 3 groups does not fit 4 channels",
+    ),
+    "no image": (
+        [make_node("Flatten", ["x"], ["f"]), make_node("GlobalAveragePool", ["f"], ["y"])],
+        {},
+        r"node 2 .*: expected an input of shape \(1, channels, …\), found \(1, 168\)",
+    ),
+    "training": (
+        [make_node("Dropout", ["x", "", "a"], ["y"])],
+        {"a": np.array(True)},
+        "training_mode is true: export the model for inference",
+    ),
+    "batch normalisation": (
+        [make_node("BatchNormalization", ["x", "a", "a", "a", "a"], ["y"])],
+        {"a": np.full(4, -1, dtype=np.float32)},
+        "the variance -1.0 .* is not positive",
+    ),
+    "padding": (
+        [make_node("Pad", ["x", "a", "b"], ["y"])],
+        {"a": integers(*[1] * 8), "b": np.array(2, dtype=np.float32)},
+        r"padding with 2\.0 cannot be verified; expected 0",
+    ),
+    "padding mode": (
+        [make_node("Pad", ["x", "a"], ["y"], mode="reflect")],
+        {"a": integers(*[1] * 8)},
+        "mode = b'reflect' cannot be verified",
+    ),
+    "cast": (
+        [make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.INT64)],
+        {},
+        "to = INT64 cannot be verified; expected FLOAT",
+    ),
+    "clip": (
+        [make_node("Clip", ["x", "a", "b"], ["y"])],
+        {"a": np.array(2, dtype=np.float32), "b": np.array(1, dtype=np.float32)},
+        r"min = 2\.0, max = 1\.0: expected min <= max",
+    ),
+    "way to pad": (
+        [make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], auto_pad="SAME")],
+        {},
+        "auto_pad = SAME is none of ONNX's ways to pad",
+    ),
+    "missing value": (
+        [make_node("Add", ["x", "z"], ["y"], name="sum")],
+        {},
+        r"node 1 'sum' \(Add\) needs 'z', which nothing before it gives",
+    ),
+    "missing input": (
+        [make_node("Conv", ["x", ""], ["y"])],
+        {},
+        r"\(Conv\): is not valid in opset 13: .* input 1 is marked single",
+    ),
+    "malformed": (
+        [make_node("Reshape", ["x", "a"], ["y"])],
+        {"a": integers(5, 5)},
+        r"node 1 '' \(Reshape\) is malformed: cannot reshape",
+    ),
+    "constant output": (
+        [make_node("Identity", ["a"], ["y"])],
+        {"a": normal(4)},
+        "output 'y' does not depend on the input",
+    ),
+    "empty output": (
+        [make_node("Slice", ["x", "a", "a"], ["y"])],
+        {"a": integers(1)},
+        "output 'y' does not depend on the input",
+    ),
+    "not an array": (
+        [make_node("Shape", ["x"], ["s"]), make_node("Range", ["s", "a", "s"], ["y"])],
+        {"a": integers(1)},
+        r"node 2 '' \(Range\) is malformed: ",
+    ),
+    "weights": (
+        [make_node("Add", ["x", "broken"], ["y"])],
+        {"broken": np.array([1, np.nan], dtype=np.float32)},
+        "initializer 'broken' has a value that is NaN or infinite",
+    ),
+    "no nodes": ([], {}, "not an ONNX file, or one without any operator"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_verified_is_named(name: str, tmp_path: Path) -> None:
+    nodes, constants, message = REFUSED[name]
+    path = saved_onnx(tmp_path, nodes, constants, shape=IMAGE)
+    with pytest.raises(CertiflowError, match=message) as caught:
+        read_onnx(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,139 @@
+"""A table's rows behind a guard: named features in, a proof or what would flip the label out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from tasks.core.data.datasets import Dataset
+from tasks.core.networks.network import Affine, ReluNetwork
+from tests import guarded
+from tests.command import certiflow, clean_environment, error_of
+from tests.guarded import Guard
+from tests.loans import loans, write_loans
+
+NAME, EPSILON = "certiflow-loans", 0.02
+
+
+def risk() -> ReluNetwork:
+    """`paid` below a risk of 1.5, that of the table without its noise; the amount has a ceiling."""
+    first = Affine(
+        np.array([[1e-4, 0, 0, 0, 0, 0], [0, 1 / 72, 0, 0, 0, 0.5]]), np.array([-0.2, 0.0])
+    )
+    return ReluNetwork((first, Affine(np.array([[-1.0, -1], [1, 1]]), np.array([1.3, -1.3]))))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("loans")
+    write_loans(folder)
+    return loans(folder)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("guard")
+
+
+@pytest.fixture(scope="module")
+def guard(data: Dataset, project: Path) -> Iterator[Guard]:
+    guarded.register(project, risk(), data, NAME)
+    settings = {"model": f"models:/{NAME}@champion", "epsilon": EPSILON, "budget_ms": 20_000}
+    with guarded.guarding(project, settings) as guard:
+        yield guard
+
+
+def records(data: Dataset) -> list[dict[str, Any]]:
+    return [data.domain.decoded(row) for row in data.test_inputs]
+
+
+def by_enumeration(data: Dataset, row: np.ndarray) -> bool:
+    """Whether the label holds at all whole months, at the ends and the middle of the amounts."""
+    network, box = risk(), data.perturbation.both_ways().box(row[None], EPSILON)
+    amounts = np.linspace(box.lower[0, 0], box.upper[0, 0], 21)
+    months = np.arange(box.lower[0, 1], box.upper[0, 1] + 1)
+    points = np.array([[a, m, *row[2:]] for a, m in product(amounts, months)])
+    points = points[data.domain.contains(points.astype(np.float32))]
+    return len(set(network(points).argmax(axis=1))) == 1
+
+
+def test_named_rows_are_proved_or_told_what_would_flip_them(guard: Guard, data: Dataset) -> None:
+    answers = guard.post("/predict", {"records": records(data)}).json()["answers"]
+    labels = risk()(data.test_inputs).argmax(axis=1)
+    assert [each["class"] for each in answers] == [data.class_names[label] for label in labels]
+    for row, answer in zip(data.test_inputs, answers, strict=True):
+        assert (answer["decision"] == "accepted") == by_enumeration(data, row)
+    assert len({each["decision"] for each in answers}) == 2
+    shown = guard.client.get("/live").json()["flagged"]
+    assert {"amount", "months", "age", "job"} == set(shown[0]["features"])
+    moved = [each["moves"] for each in shown if each["moves"]]
+    assert all("→" in move for moves in moved for move in moves)
+    assert not any(move.startswith(("age", "job")) for moves in moved for move in moves)
+    assert moved
+
+
+def test_what_was_flagged_is_asked_again(
+    guard: Guard, data: Dataset, project: Path, tmp_path: Path
+) -> None:
+    answers = guard.post("/predict", {"records": records(data)}).json()["answers"]
+    guarded.until(lambda: guard.metric("certiflow_guard_stored_total") > 0, "nothing is stored")
+    flagged = next(each for each in answers if each["decision"] == "flagged")
+    environment = clean_environment(tmp_path)
+    asked = ("verify", "--flagged", flagged["digest"][:16], "--json", str(tmp_path / "again.json"))
+    result = certiflow(project, environment, *asked)
+    assert result.returncode == 0, result.stderr
+    assert f"{NAME}/1: {flagged['class']} is broken at epsilon 0.02" in result.stdout
+    told = json.loads((tmp_path / "again.json").read_text())
+    assert told["digest"] == flagged["digest"]
+    assert told["verdict"] == "falsified"
+    assert all("→" in move for move in told["moves"])
+    unknown = certiflow(project, environment, "verify", "--flagged", "zz")
+    assert "has no input whose digest begins so" in error_of(unknown)
+
+
+def test_rows_come_as_mlflow_sends_them(guard: Guard, data: Dataset) -> None:
+    rows = records(data)[:5]
+    native = guard.post("/predict", {"records": rows}).json()["answers"]
+    frame = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    for response in (
+        guard.post("/invocations", {"dataframe_split": frame}),
+        guard.post("/invocations", {"dataframe_records": rows}),
+        guard.client.post(
+            "/invocations", content="\n".join(lines), headers={"content-type": "text/csv"}
+        ),
+    ):
+        found = response.json()["predictions"]
+        assert [each["decision"] for each in found] == [each["decision"] for each in native]
+        assert [each["class"] for each in found] == [each["class"] for each in native]
+    refused = guard.post("/predict", {"records": [rows[0] | {"months": 12.5}]})
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "row 0: months is 12.5: expected a whole number"
+
+
+def test_mlflow_loads_what_takes_named_rows(guard: Guard, data: Dataset, project: Path) -> None:
+    rows = records(data)
+    native = guard.post("/predict", {"records": rows}).json()["answers"]
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    try:
+        run = MlflowClient().get_model_version(NAME, "1").run_id
+        model = mlflow.pyfunc.load_model(f"runs:/{run}/guard")
+    finally:
+        mlflow.set_tracking_uri(None)
+    found = model.predict(pd.DataFrame(rows), params={"epsilon": EPSILON}).to_dict("records")
+    assert [each["class"] for each in found] == [each["class"] for each in native]
+    accepted = [each["decision"] == "accepted" for each in found]
+    assert accepted == [each["decided_by"] == "interval" for each in native]
+    assert any(accepted)
+    with pytest.raises(MlflowException, match=r"months is 12.5: expected a whole number"):
+        model.predict(pd.DataFrame([rows[0] | {"months": 12.5}]))
