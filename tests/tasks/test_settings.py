@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.configuration import load_settings
+from flows.configuration import load_guard_settings, load_settings
 from flows.processes.environment import OFFLINE
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
@@ -30,13 +30,21 @@ def written(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(CONF.glob("*.yaml")) if not path.match("*_study.yaml")],
+    [path for path in sorted(CONF.glob("*.yaml")) if path.stem not in {"guard", "mnist_study"}],
     ids=lambda path: path.stem,
 )
 def test_every_shipped_file_is_valid(path: Path) -> None:
     settings, notes = load_settings(path)
     assert notes == []
     assert settings.data.dataset in DATASETS
+
+
+def test_the_guard_s_shipped_file_is_valid() -> None:
+    settings = load_guard_settings(CONF / "guard.yaml", [], {"port": 0})
+    assert (settings.epsilon, settings.port) == (0.1, 0)
+    assert settings.epsilon in settings.radii
+    with pytest.raises(CertiflowError, match="unknown key 'polcy': did you mean 'policy'"):
+        load_guard_settings(CONF / "guard.yaml", ["polcy=flag"], {})
 
 
 def test_reference_experiment() -> None:
