@@ -66,7 +66,7 @@ def test_run_tells_what_it_found_and_where_to_look(
     assert "version 1, the first: champion" in result.stdout
     assert summary["figure"].endswith("robustness_curve.png")
     stages = ["start", "download", "train", "fgsm", "pgd", "masking", "bounds"]
-    stages += ["verify", "witness", "radius", "report"]
+    stages += ["verify", "witness", "radius", "guard", "report"]
     lines = result.stderr.strip().splitlines()
     # nothing else: the libraries are quiet (a slow stage says how far it is on a line of its own)
     assert list(dict.fromkeys(line.split()[0] for line in lines)) == stages

@@ -230,6 +230,7 @@ def test_compose_is_closed_and_has_the_clients_versions() -> None:
         "postgres": [],
         "mlflow": ["127.0.0.1:5000:5000"],
         "prefect": ["127.0.0.1:4200:4200"],
+        "guard": ["127.0.0.1:8080:8080"],
     }
     passwords = re.findall(r"PASSWORD: (.+)", text)
     assert set(passwords) == {"${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"}
