@@ -102,7 +102,7 @@ class Guard:
 
 
 @contextmanager
-def guarding(project: Path, settings: Mapping[str, Any]) -> Iterator[Guard]:
+def guarding(project: Path, settings: Mapping[str, Any], **environment: str) -> Iterator[Guard]:
     """`certiflow guard` in the project's folder, answering, for the time of the block."""
     port = free_port()
     conf = project / f"guard-{port}.yaml"
@@ -110,7 +110,7 @@ def guarding(project: Path, settings: Mapping[str, Any]) -> Iterator[Guard]:
     with subprocess.Popen(
         [*CERTIFLOW, "guard", "--conf", str(conf)],
         cwd=project,
-        env=clean_environment(project / "prefect"),
+        env=clean_environment(project / "prefect", **environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

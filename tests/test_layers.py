@@ -51,6 +51,7 @@ def test_core_loads_neither_prefect_nor_mlflow_nor_tensorflow() -> None:
         ("flows.actions.decision_commands", {"keras", "matplotlib", "onnx", "prefect"}),
         ("flows.actions.version_commands", {"keras", "matplotlib", "onnx", "prefect"}),
         ("flows.robustness", {"keras", "matplotlib", "onnxruntime"}),
+        ("flows.guard.running", {"keras", "prefect", "tensorflow"}),
     ],
 )
 def test_what_takes_long_is_loaded_where_it_is_used(module: str, later: set[str]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from flows.guard.keeping import Keeper
 from flows.guard.metrics import Metrics
 from flows.guard.serving import Follower, Served
+from flows.guard.telling import Teller
 from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer, Decision
 from tasks.core.guard.drift import LABELS, WINDOW
@@ -50,7 +51,7 @@ class Service:
     """The versions in service and all that is counted and kept of their answers."""
 
     def __init__(self, settings: GuardSettings) -> None:
-        """Raises `CertiflowError` where a version or the store cannot be used."""
+        """Raises `CertiflowError` as `Follower`, `Keeper` and `Teller.configured` do."""
         self.settings, self.metrics = settings, Metrics(settings.radii)
         self.recent: deque[Flagged] = deque(maxlen=RECENT)
         self.at_work, self.started = 0, time()
@@ -75,19 +76,20 @@ class Service:
             self.keeper: Keeper | None = None
             if settings.store is not None:
                 self.keeper = ends.enter_context(closing(Keeper(settings, self.metrics)))
+            self.teller = Teller.configured()
+            if self.teller is not None:
+                ends.enter_context(closing(self.teller))
             self._ends = ends.pop_all()
 
     def close(self) -> None:
-        """Stores what waits, and ends all processes."""
+        """Tells and stores what waits, and ends all processes."""
         self._ends.close()
 
     @property
     def troubles(self) -> list[str]:
         """What does not work and does not keep answers from being given."""
-        followers = (self.main, *self.others.values())
-        found = [follower.trouble for follower in followers]
-        found += [] if self.keeper is None else [self.keeper.trouble]
-        return [each for each in found if each]
+        parts = (self.main, *self.others.values(), self.keeper, self.teller)
+        return [part.trouble for part in parts if part is not None and part.trouble]
 
     def served_for(self, client: str) -> Served:
         """The version in service, or for a share of the clients, always the same, the canary."""
@@ -136,7 +138,7 @@ class Service:
                         point,
                     )
                 )
-        self._watch(client, answers)
+        self._watch(served, client, answers)
         self._watch_drift(served, inputs, answers)
         self._compare(served, inputs, answers)
         return Answered(request, served, answers, digests, 1000 * seconds)
@@ -154,26 +156,32 @@ class Service:
                 answers[row] = replace(answers[row], label=label)
         return answers
 
-    def _watch(self, client: str, answers: Sequence[Answer]) -> None:
+    def _watch(self, served: Served, client: str, answers: Sequence[Answer]) -> None:
         """Alarms about the client, or about all of the traffic."""
         flags = np.array([each.decision is not Decision.ACCEPTED for each in answers])
         if self.clients.observe(client, flags).is_new_alarm:
-            self.metrics.alarms.labels("client").inc()
-            self.alarms.append(f"client {client}: {ALARM}")
+            self._alarm(served, "client", f"client {client}: {ALARM}")
         was_alarmed = self.everyone.is_alarmed
         if self.everyone.observe(flags) and not was_alarmed:
-            self.metrics.alarms.labels("flag rate").inc()
-            self.alarms.append(f"all traffic: {ALARM}")
+            self._alarm(self.main.served, "flag rate", f"all traffic: {ALARM}")
 
     def _watch_drift(self, served: Served, inputs: Float32Array, answers: Sequence[Answer]) -> None:
         """Alarms where inputs or labels are no longer like the test set's."""
         labels = np.array([each.served for each in answers])
         for name in served.drift.observe(inputs, labels):
-            self.metrics.alarms.labels("labels" if name == LABELS else "inputs").inc()
-            self.alarms.append(
+            self._alarm(
+                served,
+                "labels" if name == LABELS else "inputs",
                 f"{name}: shifted from the test set, index {served.drift.indices[name]:.2f} over "
-                f"{WINDOW} inputs"
+                f"{WINDOW} inputs",
             )
+
+    def _alarm(self, served: Served, cause: str, said: str) -> None:
+        """Counts and shows it, and tells Prefect of it."""
+        self.metrics.alarms.labels(cause).inc()
+        self.alarms.append(said)
+        if self.teller is not None:
+            self.teller.tell(served.name, served.number, cause, said)
 
     def _keep(self, flagged: Flagged) -> None:
         self.recent.append(flagged)

@@ -1,4 +1,4 @@
-"""`certiflow serve`: who may use its API, whose runs it starts, and what they may choose."""
+"""`certiflow serve`: who may use its API, whose runs it starts and when, what they may choose."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from tests import guarded
 from tests.command import CERTIFLOW, ROOT, clean_environment, with_settings
-from tests.local_servers import free_port
+from tests.guarded import Guard, until
+from tests.local_servers import free_port, prefect_server
 
 SECONDS = 180
 # How often Prefect asks whether a run is due: 10 seconds would be most of these tests' time.
 PROMPT = {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
+ALARM, TRIGGERED = "certiflow.guard.alarm", "prefect.automation.triggered"
 FOREIGN = [
     {"Host": "evil.example"},
     {"Host": "evil.example:{port}"},
@@ -258,3 +262,64 @@ def test_worker_keeps_to_prefect_yaml(
             worker.kill()  # Prefect's own graceful end can take for ever
     assert state["type"] == "FAILED"
     assert "verification.cluster is 'tcp://evil.example:8786', but this" in state["message"]
+
+
+def automations(api: str) -> list[dict[str, Any]]:
+    return list(httpx.post(f"{api}/automations/filter", json={}).raise_for_status().json())
+
+
+def events(api: str, name: str) -> list[dict[str, Any]]:
+    """Those that Prefect has received, of a name."""
+    named = {"filter": {"event": {"name": [name]}}}
+    return list(httpx.post(f"{api}/events/filter", json=named).raise_for_status().json()["events"])
+
+
+def raise_alarms(guard: Guard, inputs: np.ndarray, api: str) -> int:
+    """How many; Prefect has received them."""
+    before = len(events(api, ALARM))
+    guard.predict(inputs)
+    raised = int(guard.metric("certiflow_guard_alarms_total"))
+    assert raised > 0
+    until(lambda: len(events(api, ALARM)) == before + raised, "Prefect is not told")
+    assert guard.readiness()["troubles"] == []
+    return raised
+
+
+def test_an_alarm_of_a_guard_starts_a_run(tmp_path: Path, environment: dict[str, str]) -> None:
+    """At a Prefect server of the user's own, by one automation however often it is served."""
+    data, own, other = guarded.digits(tmp_path), guarded.MODEL, "certiflow-others"
+    for name in (own, other):
+        guarded.register(tmp_path, guarded.class_means(data), data, name)
+    folder = with_settings(tmp_path)
+    strict = {"epsilon": 0.02, "budget_ms": 0, "flag_rate": 0.001}
+    with prefect_server(tmp_path / "server") as port:
+        api = f"http://127.0.0.1:{port}/api"
+        named = {"PREFECT_API_URL": api}
+        with serving(folder, environment | named, port):
+            until(lambda: automations(api), "there is no automation")
+            (former,) = automations(api)
+        with serving(folder, environment | named, port) as served:
+            until(
+                lambda: former["id"] not in [each["id"] for each in automations(api)],
+                "it is not made anew",
+            )
+            until(lambda: automations(api), "there is no automation")
+            (automation,) = automations(api)
+            assert served.deployment["name"] in automation["name"] == former["name"]
+
+            for name in (other, own):
+                settings = strict | {"model": f"models:/{name}@champion"}
+                with guarded.guarding(tmp_path, settings, **named) as guard:
+                    raised = raise_alarms(guard, data.test_inputs, api)
+            until(lambda: len(served.asked_runs({})) >= raised, "no run is started")
+            until(lambda: len(events(api, TRIGGERED)) >= raised, "nobody says what started it")
+            runs, fired = served.asked_runs({}), events(api, TRIGGERED)
+    assert len(runs) == raised
+    for run in runs:
+        assert run["deployment_id"] == served.deployment["id"]
+        assert run["created_by"]["type"] == "AUTOMATION"
+        assert run["created_by"]["id"] == automation["id"]
+    about = {
+        each["payload"]["triggering_event"]["resource"]["prefect.resource.id"] for each in fired
+    }
+    assert about == {f"certiflow.model.{own}"}  # the other model's alarms, which came first, none
