@@ -7,9 +7,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY flows flows
 COPY tasks tasks
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
- && useradd --create-home certiflow && install --directory --owner certiflow /work
-COPY conf /work/conf
+ && useradd --create-home certiflow && install --directory --owner certiflow /project
+COPY conf /project/conf
 USER certiflow
-WORKDIR /work
+WORKDIR /project
 ENV DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true
 ENTRYPOINT ["certiflow"]

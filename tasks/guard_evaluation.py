@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
+from tasks.core.errors import CertiflowError
 from tasks.core.evidence.guard_figures import attack_curves
 from tasks.core.files import written_atomically
 from tasks.core.guard import bundle
@@ -52,19 +53,22 @@ def evaluate_guard(
     """Clean traffic, attackers who know the guard, denial, strangers, other detectors.
 
     Raises:
+        CertiflowError: the model is no Keras model, or has layers that training could not bound.
         ContradictionError: an accepted label is wrong within epsilon of a right one.
     """
-    import keras
+    from tasks.core.models import loading
+    from tasks.core.models.runtimes import Classifier
 
     log, data = Run(run), load(dataset)
     read = bundle.read(files)
-    model = keras.models.load_model(model_file, compile=False, safe_mode=True)
+    runtime = loading.load(model_file).runtime
+    if not isinstance(runtime, Classifier):
+        raise CertiflowError(f"{name}: attacks need gradients: expected a Keras model")
     with console.stage("guard", None) as progress:
-        evaluation = Evaluation(model, read, data, epsilon, effort)
+        evaluation = Evaluation(runtime.model, read, data, epsilon, effort)
         clean = evaluation.clean()
         progress.advance(note=f"{clean['accepted']:.2%} of clean inputs accepted")
-        accepted = read.clean.right & (read.clean.radii >= epsilon)
-        distances = evasion_distances(read.clean.radii, accepted, epsilon)
+        distances = evasion_distances(read.clean, epsilon, data.domain)
         attacks = []
         for row in evaluation.attacks():
             attacks.append(row)

@@ -47,7 +47,7 @@ def guard(
 def guard_evaluate(
     model: Annotated[str, typer.Option(help="models:/name@alias or models:/name/3.")],
     data: Data,
-    epsilon: Annotated[float, typer.Option(help="At which it is guarded.", min=0, max=1)],
+    epsilon: Annotated[float, typer.Option(help="At which it is guarded.", min=1e-6, max=1)],
     points: Annotated[int, typer.Option(help="Test inputs that are attacked.", min=1)] = 1000,
     attempts: Annotated[
         int, typer.Option(help="Of attackers who know the certificate, at epsilon.", min=1)

@@ -21,7 +21,6 @@ from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer, Decision
 from tasks.core.guard.drift import LABELS, WINDOW
 from tasks.core.guard.flagged import Flagged, digest_of
-from tasks.core.guard.traffic import Clients, SequentialTest
 from tasks.guard_settings import GuardSettings
 
 RECENT = 24  # flagged inputs, and alarms, that the page shows
@@ -68,11 +67,8 @@ class Service:
                 )
                 if words is not None
             }
-            rate = settings.flag_rate
-            if rate is None:
-                rate = self.main.served.bundle.clean.most_flagged(settings.epsilon)
-            self.clients = Clients(rate, settings.alpha, settings.most_clients)
-            self.everyone = SequentialTest(rate, settings.alpha)
+            for other in self.others.values():
+                self.main.served.check_like(other.served)
             self.keeper: Keeper | None = None
             if settings.store is not None:
                 self.keeper = ends.enter_context(closing(Keeper(settings, self.metrics)))
@@ -107,7 +103,7 @@ class Service:
             BusyError: too many requests are at work, or this client's are throttled.
             BlockedError: this client is blocked.
         """
-        if self.settings.action != "alarm" and self.clients.is_alarmed(client):
+        if self.settings.action != "alarm" and served.clients.is_alarmed(client):
             if self.settings.action == "block":
                 raise BlockedError
             raise BusyError(f"this client is throttled, since {ALARM}")
@@ -159,11 +155,11 @@ class Service:
     def _watch(self, served: Served, client: str, answers: Sequence[Answer]) -> None:
         """Alarms about the client, or about all of the traffic."""
         flags = np.array([each.decision is not Decision.ACCEPTED for each in answers])
-        if self.clients.observe(client, flags).is_new_alarm:
+        if served.clients.observe(client, flags).is_new_alarm:
             self._alarm(served, "client", f"client {client}: {ALARM}")
-        was_alarmed = self.everyone.is_alarmed
-        if self.everyone.observe(flags) and not was_alarmed:
-            self._alarm(self.main.served, "flag rate", f"all traffic: {ALARM}")
+        was_alarmed = served.everyone.is_alarmed
+        if served.everyone.observe(flags) and not was_alarmed:
+            self._alarm(served, "flag rate", f"all traffic: {ALARM}")
 
     def _watch_drift(self, served: Served, inputs: Float32Array, answers: Sequence[Answer]) -> None:
         """Alarms where inputs or labels are no longer like the test set's."""

@@ -13,7 +13,7 @@ from time import monotonic
 import numpy as np
 
 from tasks.core.arrays import Float32Array, FloatArray
-from tasks.core.errors import CertiflowError
+from tasks.core.errors import CertiflowError, first_line
 from tasks.core.guard import bundle
 from tasks.core.guard.answers import BUDGET, CERTIFICATE, QUEUE, Answer, Decision
 from tasks.core.guard.bundle import Bundle
@@ -21,6 +21,7 @@ from tasks.core.guard.certificate import Certified
 from tasks.core.guard.contract import Contract
 from tasks.core.guard.drift import Drift
 from tasks.core.guard.escalation import Escalated, Escalation, Question, QueueFullError
+from tasks.core.guard.traffic import Clients, SequentialTest
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
 from tasks.guard_settings import DECISIONS, GuardSettings
@@ -31,7 +32,10 @@ IN_THE_LOOP = 16  # rows; more are certified in a thread, so that others are not
 
 @dataclass(eq=False)
 class Served:
-    """A version with its certificate, and the processes that its network's proofs run in."""
+    """A version with its certificate, the processes of its proofs, and tests of its traffic.
+
+    What is normal of traffic is so for a version: another one flags clean inputs at its own rate.
+    """
 
     name: str
     number: int
@@ -41,11 +45,20 @@ class Served:
     perturbation: Perturbation = field(init=False)
     contract: Contract = field(init=False)
     radii: FloatArray = field(init=False)
+    clients: Clients = field(init=False)
+    everyone: SequentialTest = field(init=False)
+    drift: Drift = field(init=False)
+    at_epsilon: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.perturbation = self.bundle.description.perturbation
         self.contract = Contract(self.perturbation.domain)
         self.radii = np.array(self.settings.radii)
+        rate = self.settings.flag_rate
+        if rate is None:
+            rate = self.bundle.clean.most_flagged(self.settings.epsilon)
+        self.clients = Clients(rate, self.settings.alpha, self.settings.most_clients)
+        self.everyone = SequentialTest(rate, self.settings.alpha)
         self.drift = Drift(self.bundle.description.profile, self.perturbation.domain)
         self.at_epsilon = int(np.flatnonzero(self.radii == self.settings.epsilon)[0])
 
@@ -64,9 +77,13 @@ class Served:
             shutil.rmtree(folder, ignore_errors=True)
         perturbation = read.description.perturbation
         escalation = Escalation(read.network, perturbation, settings.workers, settings.queue_size)
-        served = cls(version.model, version.number, read, settings, escalation)
-        escalation.start()
-        served.certified(np.zeros((1, *read.description.shape), dtype=np.float32))
+        try:
+            escalation.wait_until_started()
+            served = cls(version.model, version.number, read, settings, escalation)
+            served.certified(np.zeros((1, *read.description.shape), dtype=np.float32))
+        except BaseException:
+            escalation.close()
+            raise
         return served
 
     @property
@@ -134,6 +151,19 @@ class Served:
             return Answer(label, label, Decision.ACCEPTED, radius, by, least)
         return Answer(told, label, policy, radius, by, margin, escalated.counterexample)
 
+    def check_like(self, other: Served) -> None:
+        """Raises `CertiflowError` where the other's inputs or classes are not this one's."""
+        own, others = self.bundle.description, other.bundle.description
+        if (own.shape, own.features, own.class_names) != (
+            others.shape,
+            others.features,
+            others.class_names,
+        ):
+            raise CertiflowError(
+                f"{other.title} takes other inputs, or has other classes, than {self.title}: "
+                "expected versions of one dataset"
+            )
+
     def close(self) -> None:
         """Answers what waits, then ends the processes."""
         self.escalation.close()
@@ -179,11 +209,16 @@ class Follower:
                 if (version.model, version.number) != (self.served.name, self.served.number):
                     self._replace(Served.of(self._words, self._settings))
                 self.trouble = ""
-            except CertiflowError as error:
-                self.trouble = str(error)
+            except Exception as error:  # whatever it is, the version in service goes on
+                self.trouble = first_line(error)
 
     def _replace(self, newer: Served) -> None:
         """The older one's last requests have until the next look."""
+        try:
+            self.served.check_like(newer)
+        except CertiflowError:
+            newer.close()
+            raise
         self._retired.append(self.served)
         self.served = newer
 

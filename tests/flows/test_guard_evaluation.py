@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from onnx.helper import make_node
 
 from flows.guard_evaluation import guard_evaluation_flow
 from flows.robustness import robustness_flow
 from tasks import tracking
+from tasks.core.errors import CertiflowError
 from tasks.core.guard.evaluation import Effort
 from tasks.guard_evaluation import GuardSummary
 from tasks.settings import DataSettings
 from tests.flow_project import flow_project, smoke
+from tests.model_files import normal, saved_onnx
 
 EPSILON = 0.02
 EFFORT = Effort(points=40, attempts=400, num_steps=5, blind=(5, 2))
@@ -87,3 +90,12 @@ def test_it_is_logged_and_told(summary: GuardSummary, project: Path) -> None:
         )
     finally:
         mlflow.set_tracking_uri(None)
+
+
+def test_a_model_without_gradients_is_refused(summary: GuardSummary, project: Path) -> None:
+    nodes = [make_node("Gemm", ["x", "w", "b"], ["y"])]
+    weights = {"w": normal(64, 10), "b": normal(10)}
+    file = saved_onnx(project, nodes, weights, shape=(1, 64))
+    data, words = DataSettings(dataset="digits"), f"models:/{summary.model}"
+    with flow_project(project), pytest.raises(CertiflowError, match="expected a Keras model"):
+        guard_evaluation_flow(words, file, data, EPSILON, EFFORT)

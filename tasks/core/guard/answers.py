@@ -20,11 +20,8 @@ class Decision(StrEnum):
     QUEUED = "queued"  # no label; kept for a person
 
 
-CERTIFICATE, BUDGET, QUEUE = (
-    "interval",
-    "budget",
-    "queue",
-)  # who decided, besides the ladder's stages
+# Who decided, besides the ladder's stages.
+CERTIFICATE, BUDGET, QUEUE = "interval", "budget", "queue"
 GRADES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of epsilon, at which certificates are graded
 
 

@@ -14,7 +14,7 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of, written_atomically
 from tasks.core.guard.certificate import CertificateRuntime, as_served, exported
-from tasks.core.guard.clean import BATCH, CleanRadii, clean_radii
+from tasks.core.guard.clean import CleanRadii, clean_radii
 from tasks.core.guard.drift import Profile
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.network_file import read_network, write_network
@@ -120,11 +120,7 @@ def write(
 
 
 def _profile(certificate: CertificateRuntime, data: Dataset) -> Profile:
-    parts = [
-        certificate.certified(data.test_inputs[start : start + BATCH], epsilons=[0.0]).labels
-        for start in range(0, len(data.test_inputs), BATCH)
-    ]
-    labels = np.concatenate(parts)
+    labels = certificate.certified(data.test_inputs, epsilons=[0.0]).labels
     return Profile.of(data.domain, data.test_inputs, labels, data.num_classes)
 
 

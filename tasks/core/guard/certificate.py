@@ -39,6 +39,7 @@ from tasks.core.properties.perturbation import Perturbation
 
 GREATEST = 2.0**100  # of any value over the domain
 OWN_LABEL = 2.0**126  # in the place of a label's margin to itself
+BATCH = 64  # inputs at once: a convolution's values are copied for each place of its window
 
 
 def exported(network: ReluNetwork, perturbation: Perturbation) -> onnx.ModelProto:
@@ -151,7 +152,10 @@ def as_served(network: ReluNetwork) -> ReluNetwork:
 
 
 def enclosed_layers(network: ReluNetwork, perturbation: Perturbation) -> list[EnclosedLayer]:
-    """Raises `CertiflowError` where values over the whole domain may be too great for float32."""
+    """Raises `CertiflowError` where values over the whole domain may be too great for float32.
+
+    `most` are the greatest magnitudes of what a layer reads, of the graph's as of the model's.
+    """
     domain = perturbation.domain
     farthest = np.maximum(np.abs(domain.lower), np.abs(domain.upper))
     most = np.broadcast_to(farthest, network.num_inputs)[None]
@@ -160,7 +164,7 @@ def enclosed_layers(network: ReluNetwork, perturbation: Perturbation) -> list[En
         own, absolute = one_step(layer).count, roundings.absolute_of(layer)
         kappa = _gamma(own) + _gamma(roundings.count + 1) + 16 * UNIT_ROUNDOFF
         growth = 1 + 4 * _gamma(own + 8)
-        at_most = growth * roundings.gain * max(float(most.max(initial=0)), 1.0)
+        at_most = (1 + kappa) * growth * roundings.gain * max(float(most.max(initial=0)), 1.0)
         if not at_most < GREATEST:
             raise CertiflowError(
                 f"the network's values may reach {at_most:.3g}: a certificate in float32 needs "
@@ -171,13 +175,13 @@ def enclosed_layers(network: ReluNetwork, perturbation: Perturbation) -> list[En
         bias = growth * (kappa * absolute.bias + flushed)
         enlarged, of_steps = Affine(absolute.matrix, bias), roundings.absolute is not None
         found.append(EnclosedLayer(layer, enlarged, kappa, growth, of_steps))
-        most = growth * absolute(most) + flushed
+        most = (1 + kappa) * growth * absolute(most) + flushed
     return found
 
 
 def _gamma(count: int) -> float:
     share = count * UNIT_ROUNDOFF
-    return share / (1 - share) if share < 0.25 else np.inf  # which `enclosed_layers` refuses
+    return share / (1 - share) if share < 0.25 else np.inf  # then values may reach anything
 
 
 def _labels(graph: Graph, point: str, network: ReluNetwork) -> str:
@@ -314,4 +318,10 @@ class CertificateRuntime:
         radii = np.asarray(epsilons, dtype=np.float64)
         upwards = radii.astype(np.float32)
         upwards = np.where(upwards < radii, np.nextafter(upwards, np.float32(np.inf)), upwards)
-        return Certified(*self._session.run(None, {"inputs": inputs, "epsilons": upwards}))
+        parts = [
+            self._session.run(None, {"inputs": inputs[start : start + BATCH], "epsilons": upwards})
+            for start in range(0, max(len(inputs), 1), BATCH)
+        ]
+        if len(parts) == 1:
+            return Certified(*parts[0])
+        return Certified(*(np.concatenate(each) for each in zip(*parts, strict=True)))

@@ -13,7 +13,6 @@ from tasks.core.guard.certificate import CertificateRuntime
 
 POINTS = 2000  # of the test set, drawn at random: a share is known to about a hundredth
 STEPS = 32  # between 0 and twice the greatest radius of interest
-BATCH = 64
 CONFIDENCE = 0.999
 
 
@@ -68,21 +67,14 @@ def clean_radii(
     grid = radii_grid(epsilons)
     proved = np.zeros(len(inputs), dtype=np.int64)  # so many radii of the grid
     open_below = np.full(len(inputs), len(grid))
-    served = np.concatenate(
-        [certificate.certified(inputs[rows], grid[:1]).labels for rows in _batches(len(inputs))]
-    )
+    served = certificate.certified(inputs, grid[:1]).labels
     while (proved < open_below).any():
         middle = (proved + open_below + 1) // 2
         for count in np.unique(middle[proved < open_below]):
             at = np.flatnonzero((middle == count) & (proved < open_below))
-            for rows in _batches(len(at)):
-                held = certificate.certified(inputs[at[rows]], grid[count - 1 : count]).margins
-                is_proved = held[:, 0] > 0
-                proved[at[rows][is_proved]] = count
-                open_below[at[rows][~is_proved]] = count - 1
+            held = certificate.certified(inputs[at], grid[count - 1 : count]).margins
+            is_proved = held[:, 0] > 0
+            proved[at[is_proved]] = count
+            open_below[at[~is_proved]] = count - 1
     radii = np.concatenate([[0.0], grid])[proved]
     return CleanRadii(radii, served, served == labels)
-
-
-def _batches(count: int) -> list[slice]:
-    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 import numpy as np
 
 from tasks.core.arrays import Float32Array
 from tasks.core.bounds.float32_error import row_error
 from tasks.core.bounds.linear import preactivation_bounds
-from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import GRACE_SECONDS
 from tasks.core.execution.worker_pool import WorkerPool
 from tasks.core.models.runtimes import NumpyRuntime
@@ -31,6 +33,8 @@ from tasks.core.verdicts import DecidedBy, Verdict
 from tasks.core.verification.balls import Ball, answered
 
 MEMORY_LIMIT_BYTES = 2**31  # of a process
+
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +108,7 @@ class Decider:
 
 
 class Escalation:
-    """Processes that live from `start` until `close`, and a bounded queue before them."""
+    """Processes that live until `close`, and a bounded queue before them."""
 
     def __init__(
         self, network: ReluNetwork, perturbation: Perturbation, num_workers: int, queue_size: int
@@ -112,23 +116,18 @@ class Escalation:
         self._network, self._perturbation = network, perturbation
         self._runtime = NumpyRuntime(network)
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(queue_size)
+        self._started: list[Future[Escalated]] = [Future() for _ in range(num_workers)]
         self._threads = [
-            threading.Thread(target=self._serve, name=f"escalation-{number}", daemon=True)
-            for number in range(num_workers)
+            threading.Thread(target=self._serve, args=(started,), name="escalation", daemon=True)
+            for started in self._started
         ]
         for thread in self._threads:
             thread.start()
 
-    def start(self) -> None:
-        """Starts the processes, which else start with the first question, and waits for them.
-
-        Raises:
-            CertiflowError: one of them cannot start.
-        """
-        anything = np.broadcast_to(self._perturbation.domain.lower, self._network.num_inputs)
-        center = anything.astype(np.float32).reshape(self._perturbation.domain.shape)
-        for future in [self.submit(Question(center, 0, 0.0, GRACE_SECONDS)) for _ in self._threads]:
-            future.result()
+    def wait_until_started(self) -> None:
+        """Raises `CertiflowError` where a process cannot start."""
+        for started in self._started:
+            started.result()
 
     @property
     def num_waiting(self) -> int:
@@ -150,27 +149,29 @@ class Escalation:
         for thread in self._threads:
             thread.join()
 
-    def _serve(self) -> None:
+    def _serve(self, started: Future[Escalated]) -> None:
         pool: WorkerPool[Question, Answer] = WorkerPool(
             Decider,
             (self._network, self._perturbation),
             num_workers=1,
             memory_limit_bytes=MEMORY_LIMIT_BYTES,
         )
+        domain = self._perturbation.domain
+        anything = np.broadcast_to(domain.lower, domain.num_inputs).astype(np.float32)
+        first = Question(anything.reshape(domain.shape), 0, 0.0, GRACE_SECONDS)
         with closing(pool):
+            _fulfil(started, partial(self._answer, pool, first))
             while (entry := self._waiting.get()) is not None:
                 if not entry.future.set_running_or_notify_cancel():
                     continue  # whoever asked has given up
                 left = replace(entry.question, seconds=max(entry.deadline - monotonic(), 0.0))
-                try:
-                    entry.future.set_result(self._answer(pool, left))
-                except CertiflowError as error:  # no process can be started
-                    entry.future.set_exception(error)
+                _fulfil(entry.future, partial(self._answer, pool, left))
 
     def _answer(self, pool: WorkerPool[Question, Answer], question: Question) -> Escalated:
         (outcome,) = pool.run([question], lambda job: job.seconds + GRACE_SECONDS)
         if outcome.answer is None:
-            return Escalated(Verdict.UNKNOWN, DecidedBy.CLEAN, outcome.seconds)
+            stage = DecidedBy.in_stage(outcome.stage) or DecidedBy.INTERVAL
+            return Escalated(Verdict.UNKNOWN, stage, outcome.seconds)
         found = answered(
             self._runtime,
             self._perturbation,
@@ -182,6 +183,14 @@ class Escalation:
         point = found.counterexample
         shaped = None if point is None else point.astype(np.float32).reshape(question.center.shape)
         return Escalated(found.verdict, found.decided_by, found.seconds, found.margin, shaped)
+
+
+def _fulfil(future: Future[ValueT], call: Callable[[], ValueT]) -> None:
+    """Whatever goes wrong is told to who waits: the thread that serves all others goes on."""
+    try:
+        future.set_result(call())
+    except Exception as error:
+        future.set_exception(error)
 
 
 def _ball(question: Question) -> Ball:

@@ -21,6 +21,7 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.errors import ContradictionError
 from tasks.core.guard.adaptive import Attacker, Reach
 from tasks.core.guard.bundle import Bundle
+from tasks.core.guard.clean import CleanRadii
 from tasks.core.guard.detectors import (
     ActivationBoxes,
     Certificate,
@@ -33,13 +34,13 @@ from tasks.core.guard.detectors import (
 )
 from tasks.core.guard.escalation import Escalation, Question
 from tasks.core.models.runtimes import Classifier
+from tasks.core.properties.domain import Domain
 from tasks.core.verdicts import Verdict
 
 if TYPE_CHECKING:
     import keras
 
 FACTORS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of epsilon, that an attacker may move by
-BATCH = 500
 CROWN_SHARE = 10  # one input in so many is attacked through CROWN: that takes far longer
 FITTED = 10_000  # training inputs that detectors are fitted on
 Row = dict[str, Any]
@@ -93,13 +94,8 @@ class Evaluation:
 
     def judged(self, inputs: Inputs, radius: float | None = None) -> tuple[IntArray, Mask]:
         """Labels, and whether they are proved at a radius, or at epsilon."""
-        radii = np.array([self.epsilon if radius is None else radius])
-        found = [
-            self.certificate.certified(inputs[start : start + BATCH], radii)
-            for start in range(0, len(inputs), BATCH)
-        ]
-        labels = np.concatenate([each.labels for each in found])
-        return labels, np.concatenate([each.margins[:, 0] > 0 for each in found])
+        found = self.certificate.certified(inputs, [self.epsilon if radius is None else radius])
+        return found.labels, found.margins[:, 0] > 0
 
     def clean(self) -> dict[str, float]:
         """Shares of the test set; `accepted` with the ladder, each input within the budget."""
@@ -118,7 +114,7 @@ class Evaluation:
         accepted = np.zeros(len(self._labels), dtype=bool)
         perturbation = self.perturbation.both_ways()
         with closing(Escalation(self.network, perturbation, 1, 2)) as escalation:
-            escalation.start()
+            escalation.wait_until_started()
             for row in np.flatnonzero(~self._accepted):
                 asked = Question(
                     self.data.test_inputs[row],
@@ -173,18 +169,7 @@ class Evaluation:
         rounds = -(-self.effort.attempts // (len(self.inputs) * classes)) if factor == 1 else 1
 
         def blind() -> Iterator[tuple[Inputs, IntArray]]:
-            steps, restarts = self.effort.blind
-            found = pgd(
-                Classifier(self.model),
-                self.inputs,
-                self.labels,
-                self.perturbation,
-                factor * self.epsilon,
-                num_steps=steps,
-                num_restarts=restarts,
-                seed=self.effort.seed,
-            )
-            yield found.points, everyone
+            yield self._blind(factor), everyone
 
         def orthogonal() -> Iterator[tuple[Inputs, IntArray]]:
             for number in range(rounds):
@@ -256,17 +241,7 @@ class Evaluation:
             ActivationBoxes.of(self.model, *known),
         ]
         calibrated(others, self.model, self.data.test_inputs, float((~self._accepted).mean()))
-        steps, restarts = self.effort.blind
-        blind = pgd(
-            Classifier(self.model),
-            self.inputs,
-            self.labels,
-            self.perturbation,
-            self.epsilon,
-            num_steps=steps,
-            num_restarts=restarts,
-            seed=self.effort.seed,
-        ).points
+        blind = self._blind(1.0)
         for detector in others:
             broken = self._evades(detector, blind)
             blind_count = int(broken.sum())
@@ -283,6 +258,20 @@ class Evaluation:
                 "adaptive": int(broken.sum()),
             }
 
+    def _blind(self, factor: float) -> Inputs:
+        """Where PGD ends that knows the model and no detector."""
+        steps, restarts = self.effort.blind
+        return pgd(
+            Classifier(self.model),
+            self.inputs,
+            self.labels,
+            self.perturbation,
+            factor * self.epsilon,
+            num_steps=steps,
+            num_restarts=restarts,
+            seed=self.effort.seed,
+        ).points
+
     def _evades(self, detector: Detector, points: Inputs) -> Mask:
         """Whether points are mislabelled and not flagged."""
         labels = Classifier(self.model).predictions(points)
@@ -294,10 +283,13 @@ class Evaluation:
         return Reach(factor * self.epsilon, self.effort.seed + number)
 
 
-def evasion_distances(radii: FloatArray, accepted: Mask, epsilon: float) -> FloatArray:
-    """Of accepted clean inputs: any accepted wrong answer lies at least so far away.
+def evasion_distances(clean: CleanRadii, epsilon: float, domain: Domain) -> FloatArray:
+    """Of rightly accepted clean inputs: an accepted wrong answer lies farther away than this.
 
-    Within a proved radius r every input has the right label; an accepted answer holds in its own
-    ball; so an accepted wrong one lies beyond r + epsilon.
+    Within a proved radius r of the input every label is right, and within epsilon of the answer
+    every one is wrong: the balls have no point in common. Where all between two inputs is an input,
+    they are more than r + epsilon apart. Whole numbers can step from one ball into the other: then
+    neither center lies in the other's ball, and they are more than the greater radius apart.
     """
-    return radii[accepted] + epsilon
+    radii = clean.radii[clean.right & (clean.radii >= epsilon)]
+    return np.maximum(radii, epsilon) if domain.whole.any() else radii + epsilon

@@ -1,7 +1,9 @@
 """Attackers seen by their traffic: a client is flagged more often than clean inputs are.
 
 Where labels are accepted they are constant within epsilon, so every way from one accepted label to
-another crosses inputs that are not accepted: whoever searches for a boundary is flagged on it.
+another crosses inputs that are not accepted: whoever searches for a boundary is flagged on it. That
+is so where inputs are real numbers that can change; whole numbers, categories and features that
+nobody can change may step over. The test holds for any traffic.
 
 The test bets against "each input is flagged with probability at most p0, given the past". Betting
 on a rate q > p0 multiplies the wealth by q / p0 where an input is flagged and by (1 - q) / (1 - p0)

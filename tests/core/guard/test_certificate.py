@@ -13,7 +13,7 @@ from tasks.core.arrays import FloatArray
 from tasks.core.bounds.float32_error import row_error
 from tasks.core.bounds.linear import interval_lower_bounds, preactivation_bounds
 from tasks.core.errors import CertiflowError
-from tasks.core.guard.certificate import CertificateRuntime, Certified, as_served, exported
+from tasks.core.guard.certificate import BATCH, CertificateRuntime, Certified, as_served, exported
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
@@ -209,6 +209,27 @@ def test_what_cannot_be_certified_in_float32_is_refused() -> None:
     )
     with pytest.raises(CertiflowError, match="category_changes"):
         exported(two_logits([1.0] * 5, 0.0), changing)
+
+
+def test_roundings_beyond_all_bounds_are_refused() -> None:
+    """2^22 roundings: their share of a value is no longer bounded by gamma."""
+    network = replace(two_logits([1.0], 0.5), roundings=(Roundings(2**22, 1.0),))
+    with pytest.raises(CertiflowError, match="may reach inf"):
+        exported(network, pixels(network))
+
+
+def test_many_inputs_are_certified_like_each_alone(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    network = random_network_of(generator, "convolutional", "many")
+    runtime = runtime_of(network, pixels(network), tmp_path)
+    inputs = generator.uniform(0, 1, (2 * BATCH + 3, network.num_inputs)).astype(np.float32)
+    together = runtime.certified(inputs, EPSILONS)
+    alone = [runtime.certified(each[None], EPSILONS) for each in inputs]
+    assert together.margins.shape == (len(inputs), len(EPSILONS))
+    assert (together.labels == [each.labels[0] for each in alone]).all()
+    expected = np.concatenate([each.margins for each in alone])
+    np.testing.assert_allclose(together.margins, expected, atol=1e-5)
+    assert len(runtime.certified(inputs[:0], EPSILONS).labels) == 0
 
 
 def test_a_grade_ends_at_the_first_gap() -> None:

@@ -78,7 +78,7 @@ def test_a_full_queue_says_so_at_once(network: ReluNetwork) -> None:
 def test_a_killed_process_is_replaced(network: ReluNetwork) -> None:
     others = solvers()
     with closing(Escalation(network, Perturbation.of_images((4,)), 1, 8)) as escalation:
-        escalation.start()
+        escalation.wait_until_started()
         (own,) = solvers() - others
         os.kill(own, signal.SIGKILL)
         psutil.wait_procs([psutil.Process(own)], timeout=10)
@@ -86,6 +86,28 @@ def test_a_killed_process_is_replaced(network: ReluNetwork) -> None:
         assert again.verdict in {Verdict.ROBUST, Verdict.FALSIFIED}
         assert own not in solvers()
     assert solvers() <= others
+
+
+def test_what_fails_is_told_and_ends_nothing(
+    escalation: Escalation, network: ReluNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = Question(np.zeros(7, dtype=np.float32), 0, 0.1, SECONDS)  # not the network's inputs
+    assert escalation.submit(wrong).result(SECONDS).verdict is Verdict.UNKNOWN
+
+    def failing(*_: object) -> None:
+        raise ValueError("no such luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.core.guard.escalation.answered", failing)
+        with pytest.raises(ValueError, match="no such luck"):
+            escalation.submit(question(network, 0)).result(SECONDS)
+    assert escalation.submit(question(network, 0)).result(SECONDS).verdict is not Verdict.UNKNOWN
+
+
+def test_more_processes_than_places_in_the_queue_start(network: ReluNetwork) -> None:
+    with closing(Escalation(network, Perturbation.of_images((4,)), 3, 1)) as escalation:
+        escalation.wait_until_started()
+        assert escalation.submit(question(network, 0)).result(SECONDS)
 
 
 def test_who_gives_up_is_not_answered(escalation: Escalation, network: ReluNetwork) -> None:

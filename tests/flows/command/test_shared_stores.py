@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -232,6 +233,9 @@ def test_compose_is_closed_and_has_the_clients_versions() -> None:
         "prefect": ["127.0.0.1:4200:4200"],
         "guard": ["127.0.0.1:8080:8080"],
     }
+    store = urlsplit(services["guard"]["environment"]["MLFLOW_TRACKING_URI"]).netloc
+    (allowed,) = [each for each in services["mlflow"]["command"] if "--allowed-hosts=" in each]
+    assert store in allowed.partition("=")[2].split(",")  # others are refused with 403
     passwords = re.findall(r"PASSWORD: (.+)", text)
     assert set(passwords) == {"${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"}
     for name in ("mlflow", "prefect"):

@@ -19,8 +19,11 @@ import pytest
 from tasks.core.data.datasets import Dataset
 from tests import guarded
 from tests.command import clean_environment, error_of, interpreted
+from tests.flows.guard.test_tables import risk
 from tests.guarded import MODEL, Guard, until
+from tests.loans import loans, write_loans
 
+OTHER = "certiflow-loans"
 SETTINGS = {"model": f"models:/{MODEL}@champion", "epsilon": 0.02, "budget_ms": 10_000}
 
 
@@ -142,6 +145,14 @@ def test_a_new_champion_takes_over_between_two_requests(
     assert guard.readiness()["model"] == f"{MODEL}/2"
     until(lambda: len(solvers(guard)) == 1, "the old version's process does not end")
 
+    # A version that takes other inputs does not take over.
+    write_loans(project)
+    guarded.move_champion(project, guarded.register(project, risk(), loans(project)))
+    until(lambda: guard.readiness()["troubles"], "nobody says that it does not fit")
+    assert "takes other inputs" in guard.readiness()["troubles"][0]
+    assert guard.predict(inputs)["version"] == 2
+    assert len(solvers(guard)) == 1
+
 
 def test_a_shadow_is_compared_and_a_canary_serves_its_share(project: Path, data: Dataset) -> None:
     network = guarded.class_means(data, order=-1)
@@ -182,11 +193,15 @@ def test_a_shadow_is_compared_and_a_canary_serves_its_share(project: Path, data:
         (("--epsilon", "0"), "epsilon is 0"),
         (("--set", "store=/nowhere/guard.db"), "the database cannot be used"),
         (("--set", "host=192.0.2.1"), "choose another --port"),
+        (("--set", f"shadow=models:/{OTHER}@champion"), "takes other inputs"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_a_line(
     settings: tuple[str, ...], said: str, project: Path
 ) -> None:
+    if OTHER in settings[1]:
+        write_loans(project)
+        guarded.register(project, risk(), loans(project), OTHER)
     conf = project / "guard.yaml"
     conf.write_text(f"model: models:/{MODEL}@champion\nepsilon: 0.02\nport: 0\n")
     environment = clean_environment(project / "prefect")
