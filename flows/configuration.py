@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from tasks import console
 from tasks.core.errors import CertiflowError
-from tasks.guard_settings import GuardSettings
+from tasks.guarding.settings import GuardSettings
 from tasks.settings import Settings, Study
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from tasks import tracking
 from tasks.adopt import adopt
 from tasks.core.models.keras_archive import KERAS_SUFFIX
 from tasks.presentation.records import Summary
-from tasks.promotion import crown_first
 from tasks.settings import Settings
 from tasks.tracking import model_name
+from tasks.versions.promotion import crown_first
 
 
 @flow(name="evaluation", flow_run_name="{settings.data.name} {name}")

@@ -12,7 +12,7 @@ from flows.processes import environment
 from tasks import tracking
 from tasks.core.guard.evaluation import Effort
 from tasks.data import download, load
-from tasks.guard_evaluation import GuardSummary, evaluate_guard, told
+from tasks.guarding.evaluation import GuardSummary, evaluate_guard, told
 from tasks.settings import DataSettings, TrackingSettings, decimal
 
 

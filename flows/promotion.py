@@ -9,9 +9,9 @@ from flows.processes import environment
 from tasks.core.errors import CertiflowError
 from tasks.data import download
 from tasks.presentation.records import Decision
-from tasks.promotion import force, gate, roll_back
 from tasks.settings import DATASETS
 from tasks.tracking import PREFIX, RegisteredModel, find_version, model_meant, read_run
+from tasks.versions.promotion import force, gate, roll_back
 
 
 @flow(name="promote", flow_run_name="{version}")

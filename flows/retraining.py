@@ -14,11 +14,11 @@ from flows import served
 from flows.robustness import assess, run_tags
 from tasks import console, tracking
 from tasks.data import download
-from tasks.data_check import check_data
 from tasks.presentation.page import page
 from tasks.presentation.records import Decision, RetrainSummary
-from tasks.promotion import gate
 from tasks.settings import Settings
+from tasks.versions.data_check import check_data
+from tasks.versions.promotion import gate
 
 FAILURE_EVENT = "certiflow.retrain.failed"
 

@@ -14,12 +14,10 @@ from tasks.core.errors import CertiflowError
 from tasks.core.pairs.requirements import required
 from tasks.core.sources.download import DatasetUnavailableError
 from tasks.data import DatasetRef, download, load
-from tasks.data_profile import write_profile
-from tasks.guard import guard_files
+from tasks.guarding.files import guard_files
 from tasks.masking import masking
 from tasks.presentation.data_card import write_card
 from tasks.presentation.records import Summary
-from tasks.promotion import crown_first
 from tasks.radius import radius
 from tasks.report import report
 from tasks.requirements import properties
@@ -27,6 +25,8 @@ from tasks.settings import Settings, decimal
 from tasks.tracking import model_name
 from tasks.train import ModelRef, train
 from tasks.verify import verify
+from tasks.versions.data_profile import write_profile
+from tasks.versions.promotion import crown_first
 
 
 def _flow_run_name() -> str:

@@ -18,9 +18,9 @@ from flows import served
 from flows.processes import guardian, prefect_server
 from flows.retraining import retrain_flow
 from tasks import console
-from tasks.alarms import ALARM_EVENT, CAUSE, RESOURCE, guarded_model
 from tasks.core.errors import CertiflowError
 from tasks.core.uris import without_passwords
+from tasks.guarding.alarms import ALARM_EVENT, CAUSE, RESOURCE, guarded_model
 from tasks.settings import Settings
 from tasks.tracking import model_name, open_store
 

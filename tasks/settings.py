@@ -266,7 +266,7 @@ class PropertySettings(Effort):
 
 
 class PromotionSettings(_Section):
-    """When a challenger takes the champion's place; see `tasks.promotion`.
+    """When a challenger takes the champion's place; see `tasks.versions.promotion`.
 
     Attributes:
         epsilon: the reference radius; None means the greatest of `verification.epsilons`.

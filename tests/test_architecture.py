@@ -16,6 +16,8 @@ OUTSIDE_THE_CORE = (
     "tasks/tracking",
     "tasks/presentation",
     "tasks",
+    "tasks/versions",
+    "tasks/guarding",
     "flows/processes",
     "flows",
     "flows/guard",

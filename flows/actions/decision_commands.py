@@ -12,10 +12,11 @@ from rich.console import Console
 from flows.actions.head import end
 from flows.processes import prefect_server
 from flows.processes.session import prefect_api
-from tasks import console, decisions, tracking
+from tasks import console, tracking
 from tasks.core.errors import CertiflowError
 from tasks.presentation.records import Decision
 from tasks.tracking import RegisteredModel, answered
+from tasks.versions import decisions
 
 
 @answered("promote")

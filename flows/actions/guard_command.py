@@ -20,7 +20,7 @@ from tasks.core.verdicts import Verdict
 from tasks.tracking import download_guard_files, version_meant, way_to
 
 if TYPE_CHECKING:
-    from tasks.guard_evaluation import GuardSummary
+    from tasks.guarding.evaluation import GuardSummary
 
 
 def verify_flagged(digest: str, place: str, timeout: float, json: Path | None) -> None:

@@ -99,7 +99,7 @@ def completed_for(model: str, data: DataSettings) -> DataSettings:
     schema = read_schema(Path(data.dataset), Schema)
     if schema.missing == "error":
         return data
-    from tasks.data_profile import completions_of
+    from tasks.versions.data_profile import completions_of
 
     recorded = completions_of(model)
     names = [feature.name for feature in schema.features if feature.name in recorded]

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.guard.metrics import Metrics
 from tasks.core.errors import first_line
 from tasks.core.guard.flagged import Flagged, FlaggedStore
-from tasks.guard_settings import GuardSettings
+from tasks.guarding.settings import GuardSettings
 
 WAITING = 1024  # requests; what comes while so many wait is not stored, and counted
 MOST = 256  # rows in one transaction

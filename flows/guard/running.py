@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.guard.app import application
 from flows.guard.service import Service
 from tasks.core.errors import CertiflowError
-from tasks.guard_settings import GuardSettings
+from tasks.guarding.settings import GuardSettings
 
 DRAIN_SECONDS = 10  # for the requests that are being answered when it ends
 BACKLOG = 16_384  # connections that wait to be taken

@@ -21,7 +21,7 @@ from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer, Decision
 from tasks.core.guard.drift import LABELS, WINDOW
 from tasks.core.guard.flagged import Flagged, digest_of
-from tasks.guard_settings import GuardSettings
+from tasks.guarding.settings import GuardSettings
 
 RECENT = 24  # flagged inputs, and alarms, that the page shows
 ALARM = "more inputs are not accepted than clean ones would be"

@@ -24,7 +24,7 @@ from tasks.core.guard.escalation import Escalated, Escalation, Question, QueueFu
 from tasks.core.guard.traffic import Clients, SequentialTest
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
-from tasks.guard_settings import DECISIONS, GuardSettings
+from tasks.guarding.settings import DECISIONS, GuardSettings
 from tasks.tracking import download_guard_files, version_meant
 
 IN_THE_LOOP = 16  # rows; more are certified in a thread, so that others are not kept waiting

@@ -16,9 +16,9 @@ from uuid import uuid4
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.alarms import ALARM_EVENT, CAUSE, RESOURCE, guarded_model
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.uris import without_passwords
+from tasks.guarding.alarms import ALARM_EVENT, CAUSE, RESOURCE, guarded_model
 
 URL, HEADERS = "PREFECT_API_URL", "PREFECT_CLIENT_CUSTOM_HEADERS"
 WAITING = 1024  # alarms; what comes while so many wait is not told

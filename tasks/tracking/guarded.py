@@ -1,4 +1,4 @@
-"""The files that a service needs of a registered version (see `tasks.guard`)."""
+"""The files that a service needs of a registered version (see `tasks.guarding.files`)."""
 
 from __future__ import annotations
 

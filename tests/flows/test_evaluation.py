@@ -22,11 +22,11 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.models.loading import load
 from tasks.core.pairs.requirements import TOLERANCE
 from tasks.data import DatasetRef, load_checked
-from tasks.data_check import check_data
 from tasks.presentation import comparison, page
 from tasks.presentation.records import Decision, Summary
 from tasks.settings import DataSettings, Settings
 from tasks.tracking import RegisteredModel
+from tasks.versions.data_check import check_data
 from tests.browser import render
 from tests.flow_project import flow_project, smoke
 from tests.flows.test_flow import artifacts

@@ -16,7 +16,7 @@ from flows.robustness import robustness_flow
 from tasks import tracking
 from tasks.core.errors import CertiflowError
 from tasks.core.guard.evaluation import Effort
-from tasks.guard_evaluation import GuardSummary
+from tasks.guarding.evaluation import GuardSummary
 from tasks.settings import DataSettings
 from tests.flow_project import flow_project, smoke
 from tests.model_files import normal, saved_onnx

@@ -18,13 +18,14 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.promotion import promote_flow, rollback_flow
 from flows.robustness import robustness_flow
-from tasks import decisions, promotion, tracking
+from tasks import tracking
 from tasks.core.errors import CertiflowError
 from tasks.core.verdicts import Verdict
 from tasks.presentation import comparison
 from tasks.presentation.records import Summary
 from tasks.tracking import RegisteredModel
 from tasks.tracking.descriptions import told_decisions
+from tasks.versions import decisions, promotion
 from tests.command import invoked, refusal
 from tests.flow_project import flow_project, smoke
 

@@ -11,10 +11,10 @@ from tasks.core.data import drift
 from tasks.core.data.drift import DataProfile
 from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, load
-from tasks.data_profile import profile_of, recorded_profile
 from tasks.presentation.records import DataCheck
 from tasks.settings import Settings
 from tasks.tracking import DECISION, RegisteredModel, Version, model_name
+from tasks.versions.data_profile import profile_of, recorded_profile
 
 
 @task(name="check data", cache_policy=NO_CACHE)

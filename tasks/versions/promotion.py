@@ -6,18 +6,19 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks import console, decisions
+from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence.gate import GateEvidence, Judgement, judge, proved
 from tasks.core.verdicts import Verdict
 from tasks.data import DatasetRef, load
-from tasks.decisions import NO_CHAMPION, check_not_champion, deciding, recorded, said
 from tasks.presentation import descriptions
 from tasks.presentation.records import Decision, Word
 from tasks.settings import Settings
 from tasks.tracking import RegisteredModel, Version, downloaded_model, model_name
 from tasks.train import never_predicted
 from tasks.verify import sample_for, verify_sample
+from tasks.versions import decisions
+from tasks.versions.decisions import NO_CHAMPION, check_not_champion, deciding, recorded, said
 
 
 @task(name="gate", cache_policy=NO_CACHE)
