@@ -236,10 +236,11 @@ class Evaluation:
         known = self.data.train_inputs[fitted], self.data.train_labels[fitted]
         others: list[Detector] = [
             SoftmaxThreshold(),
-            FeatureSqueezing(self.model),
             Mahalanobis.of(self.model, *known),
             ActivationBoxes.of(self.model, *known),
         ]
+        if not self.perturbation.domain.is_table:  # it is about the bits of a pixel
+            others.append(FeatureSqueezing(self.model))
         calibrated(others, self.model, self.data.test_inputs, float((~self._accepted).mean()))
         blind = self._blind(1.0)
         for detector in others:
