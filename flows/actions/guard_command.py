@@ -73,6 +73,8 @@ def verify_flagged(digest: str, place: str, timeout: float, json: Path | None) -
 
 def show(summary: GuardSummary) -> None:
     """Prints what was found to stdout."""
+    from tasks.guarding.evaluation import denied, seen
+
     out, clean = Console(highlight=False), summary.clean
     out.print(f"[bold]{summary.model}[/]  guarded at epsilon {summary.epsilon:g}")
     out.print(
@@ -104,9 +106,9 @@ def show(summary: GuardSummary) -> None:
             row["detector"], f"{row['blind']} of {count}", f"{row['adaptive']} of {count}"
         )
     out.print(others)
-    denied = ", ".join(f"{share:.1%} at {radius:g}" for radius, share in summary.denial.items())
-    out.print(f"denied      {denied}", soft_wrap=True)
+    out.print(f"denied      {denied(summary)}", soft_wrap=True)
     strangers = ", ".join(f"{name} {share:.1%}" for name, share in summary.strangers.items())
     out.print(f"strangers   accepted: {strangers}", soft_wrap=True)
+    out.print(f"drift       {seen(summary)}", soft_wrap=True, markup=False)
     out.print(f"files       {short(summary.folder)}", soft_wrap=True, markup=False)
     out.print(f"look        {way_to(summary.url)}", soft_wrap=True, markup=False)

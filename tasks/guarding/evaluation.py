@@ -17,6 +17,7 @@ from tasks.core.evidence.guard_figures import attack_curves
 from tasks.core.files import written_atomically
 from tasks.core.guard import bundle
 from tasks.core.guard.evaluation import Effort, Evaluation, evasion_distances
+from tasks.core.guard.shifts import CLEAN, drift_delays
 from tasks.data import DatasetRef, load
 from tasks.presentation import descriptions
 from tasks.tracking import Run, RunRef
@@ -33,8 +34,9 @@ class GuardSummary(BaseModel):
     clean: dict[str, float]
     evasion_distance: float
     attacks: list[dict[str, Any]]
-    denial: dict[float, float]
+    denial: list[dict[str, Any]]
     strangers: dict[str, float]
+    drift: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
     folder: str
     url: str
@@ -50,7 +52,7 @@ def evaluate_guard(
     effort: Effort,
     run: RunRef,
 ) -> GuardSummary:
-    """Clean traffic, attackers who know the guard, denial, strangers, other detectors.
+    """Clean traffic, attackers who know the guard, denial, strangers, drift, other detectors.
 
     Raises:
         CertiflowError: the model is no Keras model, or has layers that training could not bound.
@@ -76,7 +78,9 @@ def evaluate_guard(
                 note=f"{row['attack']} at {row['radius']:g}: {row['accepted_adversarial']} of "
                 f"{row['points']} accepted, {row['attempts']:,} attempts"
             )
-        denial, strangers = evaluation.denial(), evaluation.strangers()
+        denial, strangers = list(evaluation.denial()), evaluation.strangers()
+        progress.advance(note=f"{len(strangers)} kinds of strangers")
+        drift = drift_delays(read, data, epsilon, effort.seed)
         baselines = []
         for row in evaluation.baselines():
             baselines.append(row)
@@ -90,6 +94,7 @@ def evaluate_guard(
         attacks=attacks,
         denial=denial,
         strangers=strangers,
+        drift=drift,
         baselines=baselines,
         folder=str(run.folder),
         url=run.url,
@@ -102,23 +107,26 @@ def _log(log: Run, summary: GuardSummary, distances: Any) -> None:
     log.metrics({f"guard/{name}": value for name, value in summary.clean.items()})
     log.metrics({"guard/evasion_distance_q0.5": summary.evasion_distance})
     log.metrics({"guard/attempts": sum(row["attempts"] for row in summary.attacks)})
-    log.per_epsilon("guard/denied", summary.denial)
-    table, figure = (
-        log.ref.folder / "tables/guard_attacks.csv",
-        log.ref.folder / "figures/guard.png",
-    )
+    denied = {row["radius"]: row["denied"] / row["points"] for row in summary.denial}
+    log.per_epsilon("guard/denied", denied)
     attacks = pd.DataFrame(summary.attacks)
     for name, rows in attacks.groupby("attack"):
         key = str(name).replace(",", "").replace(" ", "_")
         shares = rows["accepted_adversarial"] / rows["points"]
         log.per_epsilon(f"guard/evaded/{key}", dict(zip(rows["radius"], shares, strict=True)))
-    with written_atomically(table) as temporary:
-        attacks.to_csv(temporary, index=False)
-    others = log.ref.folder / "tables/guard_detectors.csv"
-    with written_atomically(others) as temporary:
-        pd.DataFrame(summary.baselines).to_csv(temporary, index=False)
+    tables = {
+        "attacks": summary.attacks,
+        "denial": summary.denial,
+        "detectors": summary.baselines,
+        "drift": summary.drift,
+    }
+    written = [log.ref.folder / f"tables/guard_{name}.csv" for name in tables]
+    for path, rows in zip(written, tables.values(), strict=True):
+        with written_atomically(path) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+    figure = log.ref.folder / "figures/guard.png"
     attack_curves(attacks, distances, f"{summary.model}, epsilon {summary.epsilon:g}", figure)
-    log.files("tables", table, others)
+    log.files("tables", *written)
     log.files("figures", figure)
     log.describe(told(summary))
 
@@ -133,6 +141,10 @@ def told(summary: GuardSummary) -> str:
         f"{share(clean['guaranteed_service'])} can be neither changed nor blocked within epsilon. "
         f"An accepted wrong answer lies at least {summary.evasion_distance:g} away from half of "
         "the clean inputs.",
+        "",
+        f"Denied: {denied(summary)}.",
+        "",
+        f"Seen of drift: {seen(summary)}.",
         "",
         *descriptions.table(
             ("attack", "radius", "attempts", "accepted and wrong"),
@@ -160,3 +172,23 @@ def told(summary: GuardSummary) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def denied(summary: GuardSummary) -> str:
+    """Of inputs that are accepted, how many an attacker can have flagged, by radius."""
+    return ", ".join(
+        f"{row['denied']} of {row['points']} at {row['radius']:g}" for row in summary.denial
+    )
+
+
+def seen(summary: GuardSummary) -> str:
+    """After how many requests, and how many alarms are false."""
+    false, *shifts = summary.drift
+    told = [
+        f"{row['shift']}: not seen"
+        if row["delay"] is None
+        else f"{row['shift']}: after {row['delay']:,.0f} inputs, {row['alarms']} times of "
+        f"{row['streams']}"
+        for row in shifts
+    ]
+    return "; ".join([*told, f"in {CLEAN:,} clean inputs {false['alarms']} alarms"])

@@ -15,6 +15,7 @@ from flows.guard_evaluation import guard_evaluation_flow
 from flows.robustness import robustness_flow
 from tasks import tracking
 from tasks.core.errors import CertiflowError
+from tasks.core.guard.drift import WINDOW
 from tasks.core.guard.evaluation import Effort
 from tasks.guarding.evaluation import GuardSummary
 from tasks.settings import DataSettings
@@ -22,6 +23,7 @@ from tests.flow_project import flow_project, smoke
 from tests.model_files import normal, saved_onnx
 
 EPSILON = 0.02
+TABLES = ("attacks", "denial", "detectors", "drift")
 EFFORT = Effort(points=40, attempts=400, num_steps=5, blind=(5, 2))
 
 
@@ -46,8 +48,23 @@ def test_shares_are_ordered(summary: GuardSummary) -> None:
     assert clean["guaranteed_service"] <= clean["accepted_by_intervals"]
     assert clean["accepted_wrong"] <= min(clean["accepted"], 1 - clean["accuracy"])
     assert summary.evasion_distance >= 2 * EPSILON  # accepted: proved within epsilon at least
-    denied = list(summary.denial.values())
-    assert all(0 <= share <= 1 for share in (*denied, *summary.strangers.values()))
+    assert all(0 <= share <= 1 for share in summary.strangers.values())
+
+
+def test_the_ladder_gives_back_what_an_attacker_takes_from_intervals(summary: GuardSummary) -> None:
+    denial = pd.DataFrame(summary.denial)
+    assert list(denial["factor"]) == [0.5, 1, 1.5, 2, 3]
+    assert (denial["denied"] <= denial["denied_by_intervals"]).all()
+    assert (denial["denied_by_intervals"] <= denial["points"]).all()
+    assert denial["denied"].iloc[0] < denial["denied"].iloc[-1]
+
+
+def test_shifts_are_seen_and_clean_traffic_is_not(summary: GuardSummary) -> None:
+    drift = pd.DataFrame(summary.drift).set_index("shift")
+    assert drift.loc["none", "alarms"] == 0
+    assert drift.loc["brightness 50%", "alarms"] == drift.loc["brightness 50%", "streams"]
+    assert drift.loc["brightness 50%", "delay"] <= 2 * WINDOW
+    assert {"half of it 0", "9 is new"} & set(drift.index)
 
 
 def test_nothing_within_epsilon_is_accepted_and_wrong(summary: GuardSummary) -> None:
@@ -84,7 +101,7 @@ def test_it_is_logged_and_told(summary: GuardSummary, project: Path) -> None:
         assert version.description.index("## Guard") < version.description.index("## Decisions")
         assert len(version.description) <= 5000
         files = {each.path for each in client.list_artifacts(run.info.run_id, "tables")}
-        assert files == {"tables/guard_attacks.csv", "tables/guard_detectors.csv"}
+        assert files == {f"tables/guard_{name}.csv" for name in TABLES}
         assert np.isclose(
             float(version.tags["guard/accepted"]), summary.clean["accepted"], atol=1e-4
         )

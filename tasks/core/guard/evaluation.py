@@ -13,7 +13,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from tasks.core.arrays import FloatArray, Inputs, IntArray, Mask
 from tasks.core.attacks.gradient import pgd
@@ -33,6 +32,7 @@ from tasks.core.guard.detectors import (
     scores,
 )
 from tasks.core.guard.escalation import Escalation, Question
+from tasks.core.guard.shifts import strangers
 from tasks.core.models.runtimes import Classifier
 from tasks.core.properties.domain import Domain
 from tasks.core.verdicts import Verdict
@@ -87,6 +87,7 @@ class Evaluation:
         ]
         self.attacker = Attacker(model, self.perturbation, effort.num_steps)
         labels, self._accepted = self.judged(data.test_inputs)
+        self._blind_points: dict[float, Inputs] = {}
         self._labels, self._right = labels, labels == data.test_labels
         order = np.random.default_rng(effort.seed).permutation(len(labels))
         chosen = np.sort(order[self._right[order]][: effort.points])
@@ -100,7 +101,10 @@ class Evaluation:
     def clean(self) -> dict[str, float]:
         """Shares of the test set; `accepted` with the ladder, each input within the budget."""
         _, twice = self.judged(self.data.test_inputs, 2 * self.epsilon)
-        accepted = self._accepted | self._accepted_by_the_ladder()
+        accepted, is_open = self._accepted.copy(), ~self._accepted
+        accepted[is_open] = self._by_the_ladder(
+            self.data.test_inputs[is_open], self._labels[is_open]
+        )
         return {
             "accuracy": float(self._right.mean()),
             "accepted": float(accepted.mean()),
@@ -109,22 +113,19 @@ class Evaluation:
             "guaranteed_service": float((twice & self._right).mean()),
         }
 
-    def _accepted_by_the_ladder(self) -> Mask:
-        """What intervals leave open, one after another, as a service with one process has it."""
-        accepted = np.zeros(len(self._labels), dtype=bool)
-        perturbation = self.perturbation.both_ways()
+    def _by_the_ladder(self, inputs: Inputs, labels: IntArray) -> Mask:
+        """Which it accepts, one after another, as a service with one process has it."""
+        accepted = np.zeros(len(inputs), dtype=bool)
+        if not len(inputs):
+            return accepted
+        perturbation, seconds = self.perturbation.both_ways(), self.effort.budget_seconds
         with closing(Escalation(self.network, perturbation, 1, 2)) as escalation:
             escalation.wait_until_started()
-            for row in np.flatnonzero(~self._accepted):
-                asked = Question(
-                    self.data.test_inputs[row],
-                    int(self._labels[row]),
-                    self.epsilon,
-                    self.effort.budget_seconds,
-                )
+            for row, (point, label) in enumerate(zip(inputs, labels.tolist(), strict=True)):
                 started = monotonic()
+                asked = Question(point, label, self.epsilon, seconds)
                 found = escalation.submit(asked).result()
-                in_time = monotonic() - started <= self.effort.budget_seconds
+                in_time = monotonic() - started <= seconds
                 accepted[row] = in_time and found.verdict is Verdict.ROBUST
         return accepted
 
@@ -192,42 +193,37 @@ class Evaluation:
             "orthogonal PGD": orthogonal,
         }
 
-    def denial(self) -> dict[float, float]:
-        """By radius the share of rightly accepted inputs whose acceptance an attacker can take."""
+    def denial(self) -> Iterator[Row]:
+        """At each radius: rightly accepted inputs whose acceptance an attacker can take.
+
+        `denied` are not accepted by the ladder either. Attacked through intervals and CROWN.
+        """
         _, accepted = self.judged(self.inputs)
-        inputs, labels = self.inputs[accepted], self.labels[accepted]
-        found = {}
-        for factor in FACTORS:
-            reach = self._reach(factor, 0)
-            points = self.attacker.denial(self.through[0], inputs, labels, reach)
-            said, still = self.judged(points)
-            found[factor * self.epsilon] = float((~(still & (said == labels))).mean())
-        return found
+        rows = np.flatnonzero(accepted)[: max(1, len(self.inputs) // CROWN_SHARE)]
+        inputs, labels = self.inputs[rows], self.labels[rows]
+        for factor in FACTORS if len(rows) else ():
+            taken, denied = np.zeros((2, len(rows)), dtype=bool)
+            for certificate in self.through:
+                reach = self._reach(factor, 0)
+                points = self.attacker.denial(certificate, inputs, labels, reach)
+                found, still = self.judged(points)
+                still_right = still & (found == labels)
+                taken |= ~still_right
+                is_open = ~still & (found == labels)
+                still_right[is_open] = self._by_the_ladder(points[is_open], labels[is_open])
+                denied |= ~still_right
+            yield {
+                "factor": factor,
+                "radius": factor * self.epsilon,
+                "points": len(rows),
+                "denied_by_intervals": int(taken.sum()),
+                "denied": int(denied.sum()),
+            }
 
     def strangers(self) -> dict[str, float]:
         """The accepted share of inputs that are not of the training's kind, by what they are."""
-        generator = np.random.default_rng(self.effort.seed)
-        inputs, domain = self.inputs, self.perturbation.domain
-        if domain.is_table:
-            columns = inputs.copy()
-            for column in columns.T:
-                generator.shuffle(column)  # each feature as it is, none with another
-            made = {"features of different rows": columns[domain.contains(columns)]}
-        else:
-            noisy = inputs + generator.normal(0, 0.3, inputs.shape)
-            made = {
-                "uniform noise": generator.random(inputs.shape),
-                "with Gaussian noise": np.clip(noisy, 0, 1),
-                "rotated by 90 degrees": np.rot90(inputs, axes=(1, 2)),
-                "upside down": np.rot90(inputs, 2, axes=(1, 2)),
-                "inverted": 1 - inputs,
-                "blurred": ndimage.gaussian_filter(inputs, (0, 2, 2, *[0] * (inputs.ndim - 3))),
-            }
-        return {
-            name: float(self.judged(each.astype(np.float32))[1].mean())
-            for name, each in made.items()
-            if len(each)
-        }
+        made = strangers(self.perturbation.domain, self.inputs, self.effort.seed)
+        return {name: float(self.judged(each)[1].mean()) for name, each in made.items()}
 
     def baselines(self) -> Iterator[Row]:
         """Detectors that flag as many clean inputs as the certificate, attacked at epsilon."""
@@ -260,18 +256,20 @@ class Evaluation:
             }
 
     def _blind(self, factor: float) -> Inputs:
-        """Where PGD ends that knows the model and no detector."""
-        steps, restarts = self.effort.blind
-        return pgd(
-            Classifier(self.model),
-            self.inputs,
-            self.labels,
-            self.perturbation,
-            factor * self.epsilon,
-            num_steps=steps,
-            num_restarts=restarts,
-            seed=self.effort.seed,
-        ).points
+        """Where PGD ends that knows the model and no detector; found once for each factor."""
+        if factor not in self._blind_points:
+            steps, restarts = self.effort.blind
+            self._blind_points[factor] = pgd(
+                Classifier(self.model),
+                self.inputs,
+                self.labels,
+                self.perturbation,
+                factor * self.epsilon,
+                num_steps=steps,
+                num_restarts=restarts,
+                seed=self.effort.seed,
+            ).points
+        return self._blind_points[factor]
 
     def _evades(self, detector: Detector, points: Inputs) -> Mask:
         """Whether points are mislabelled and not flagged."""
