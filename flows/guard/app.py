@@ -16,8 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from flows.guard import pages, protocols
 from flows.guard.service import ALARM, Answered, BlockedError, BusyError, Service
 from flows.guard.serving import Served
-from tasks.core.arrays import Float32Array
-from tasks.core.guard.contract import BrokenRuleError
+from tasks.core.guard.contract import Asked, BrokenRuleError
 
 RETRY_SECONDS = "1"
 WITH_BODY = {"requestBody": {"required": True, "content": {"application/json": {}}}}
@@ -30,7 +29,7 @@ TITLES = {
     422: "A rule is broken",
     429: "Too many requests",
 }
-Read = Callable[[bytes, Served], Float32Array]
+Read = Callable[[bytes, Served], Asked]
 
 
 class RefusedError(Exception):
@@ -125,10 +124,10 @@ def _v2(app: FastAPI, service: Service) -> None:
             named(name, number)
             asked_id: list[str | None] = []
 
-            def read(body: bytes, served: Served) -> Float32Array:
-                found, inputs = protocols.v2_inputs(body, served)
+            def read(body: bytes, served: Served) -> Asked:
+                found, asked = protocols.v2_inputs(body, served)
                 asked_id.append(found)
-                return inputs
+                return asked
 
             answered = await _answered(service, request, read)
             return _json(protocols.v2_answer(answered, asked_id[0]))
@@ -161,16 +160,16 @@ async def _answered(service: Service, request: Request, read: Read) -> Answered:
     served = service.served_for(client)
     body = await _body(service, request)
     try:
-        inputs = read(body, served)
+        asked = read(body, served)
     except protocols.MalformedError as error:
         raise RefusedError(400, str(error)) from error
     except BrokenRuleError as error:
         raise RefusedError(422, str(error)) from error
     most = service.settings.most_rows
-    if len(inputs) > most:
-        raise RefusedError(413, f"{len(inputs)} inputs: expected at most {most} in a request")
+    if len(asked.inputs) > most:
+        raise RefusedError(413, f"{len(asked.inputs)} inputs: expected at most {most} in a request")
     try:
-        return await service.answer(served, inputs, client, arrived)
+        return await service.answer(served, asked, client, arrived)
     except BusyError as error:
         raise RefusedError(429, f"{error}: try again in a second") from error
     except BlockedError as error:

@@ -15,9 +15,8 @@ import orjson
 
 from flows.guard.service import Answered
 from flows.guard.serving import Served
-from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer
-from tasks.core.guard.contract import BrokenRuleError
+from tasks.core.guard.contract import Asked, BrokenRuleError
 
 INPUT = "inputs"
 NATIVE = "expected a JSON object with 'inputs', an array, or 'records', features by name"
@@ -25,7 +24,7 @@ MLFLOW = "expected one of dataframe_split, dataframe_records, instances and inpu
 V2 = "expected a JSON object with 'inputs': one tensor with name, shape, datatype and data"
 
 
-def native_inputs(body: bytes, served: Served) -> Float32Array:
+def native_inputs(body: bytes, served: Served) -> Asked:
     """Of {"inputs": …} or {"records": …}. Raises `BrokenRuleError`."""
     asked = _object(body, NATIVE)
     if "records" in asked:
@@ -37,10 +36,9 @@ def native_inputs(body: bytes, served: Served) -> Float32Array:
 
 def native_answer(answered: Answered) -> dict[str, Any]:
     """All that is known of a request."""
-    names = answered.served.bundle.description.class_names
     rows = [
-        answer.row(names) | {"digest": digest}
-        for answer, digest in zip(answered.answers, answered.digests, strict=True)
+        row | {"digest": digest}
+        for row, digest in zip(_rows(answered), answered.digests, strict=True)
     ]
     return {
         "answers": rows,
@@ -52,7 +50,7 @@ def native_answer(answered: Answered) -> dict[str, Any]:
     }
 
 
-def mlflow_inputs(body: bytes, content_type: str, served: Served) -> Float32Array:
+def mlflow_inputs(body: bytes, content_type: str, served: Served) -> Asked:
     """Of MLflow's scoring protocol, JSON or CSV. Raises `BrokenRuleError`."""
     if content_type.partition(";")[0].strip() == "text/csv":
         return served.contract.rows(_records_of_csv(body, served))
@@ -72,11 +70,19 @@ def mlflow_inputs(body: bytes, content_type: str, served: Served) -> Float32Arra
 
 def mlflow_answer(answered: Answered) -> dict[str, Any]:
     """A row of guarded columns for each input."""
+    return {"predictions": _rows(answered)}
+
+
+def _rows(answered: Answered) -> list[dict[str, Any]]:
+    """Guarded columns, and what stands for empty cells where there are any."""
     names = answered.served.bundle.description.class_names
-    return {"predictions": [answer.row(names) for answer in answered.answers]}
+    rows = [answer.row(names) for answer in answered.answers]
+    if not any(answered.completed):
+        return rows
+    return [row | {"completed": put} for row, put in zip(rows, answered.completed, strict=True)]
 
 
-def v2_inputs(body: bytes, served: Served) -> tuple[str | None, Float32Array]:
+def v2_inputs(body: bytes, served: Served) -> tuple[str | None, Asked]:
     """The request's id, and its one FP32 or FP64 tensor. Raises `BrokenRuleError`."""
     asked = _object(body, V2)
     tensors = asked.get(INPUT)
@@ -161,7 +167,7 @@ def _list(values: Any) -> list[Any]:
     return values
 
 
-def _split(frame: Any, served: Served) -> Float32Array:
+def _split(frame: Any, served: Served) -> Asked:
     """Named columns are features; numbers without names, inputs."""
     rows = _list(frame.get("data") if isinstance(frame, dict) else None)
     columns = frame.get("columns")

@@ -19,6 +19,7 @@ from flows.guard.serving import Follower, Served
 from flows.guard.telling import Teller
 from tasks.core.arrays import Float32Array
 from tasks.core.guard.answers import Answer, Decision
+from tasks.core.guard.contract import Asked
 from tasks.core.guard.drift import LABELS, WINDOW
 from tasks.core.guard.flagged import Flagged, digest_of
 from tasks.guarding.settings import GuardSettings
@@ -42,6 +43,7 @@ class Answered:
     request: str
     served: Served
     answers: list[Answer]
+    completed: Sequence[str]
     digests: list[str]
     milliseconds: float
 
@@ -94,10 +96,8 @@ class Service:
             return self.main.served
         return canary.served
 
-    async def answer(
-        self, served: Served, inputs: Float32Array, client: str, arrived: float
-    ) -> Answered:
-        """Answers to valid inputs (n, *shape), counted, and kept where they are not accepted.
+    async def answer(self, served: Served, asked: Asked, client: str, arrived: float) -> Answered:
+        """Answers to valid inputs, counted, and kept where they are not accepted.
 
         Raises:
             BusyError: too many requests are at work, or this client's are throttled.
@@ -109,6 +109,7 @@ class Service:
             raise BusyError(f"this client is throttled, since {ALARM}")
         if self.at_work >= self.settings.most_requests:
             raise BusyError(f"{self.at_work} requests are at work")
+        inputs = asked.inputs
         self.at_work += 1
         try:
             answers = await served.answers(inputs, arrived)
@@ -137,7 +138,7 @@ class Service:
         self._watch(served, client, answers)
         self._watch_drift(served, inputs, answers)
         self._compare(served, inputs, answers)
-        return Answered(request, served, answers, digests, 1000 * seconds)
+        return Answered(request, served, answers, asked.completed, digests, 1000 * seconds)
 
     def _follower(self, words: str) -> Follower:
         return Follower(words, self.settings)

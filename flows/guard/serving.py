@@ -52,7 +52,7 @@ class Served:
 
     def __post_init__(self) -> None:
         self.perturbation = self.bundle.description.perturbation
-        self.contract = Contract(self.perturbation.domain)
+        self.contract = self.bundle.description.contract
         self.radii = np.array(self.settings.radii)
         rate = self.settings.flag_rate
         if rate is None:

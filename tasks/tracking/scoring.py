@@ -22,7 +22,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.guard import bundle
 from tasks.core.guard.answers import BUDGET, CERTIFICATE, Answer, Decision, graded
 from tasks.core.guard.bundle import Bundle
-from tasks.core.guard.contract import Contract
+from tasks.core.guard.contract import Asked
 
 FILE = "MLmodel"
 
@@ -46,7 +46,7 @@ class GuardedModel:
 
     def __init__(self, files: Bundle) -> None:
         self._files = files
-        self._contract = Contract(files.description.perturbation.domain)
+        self._contract = files.description.contract
 
     def predict(self, data: Any, params: dict[str, Any]) -> pd.DataFrame:
         """The guarded columns, a row for each input: an array, or a table's features by name.
@@ -60,13 +60,14 @@ class GuardedModel:
         if not 0 < epsilon <= 1:
             raise MlflowException(f"epsilon is {epsilon}: expected above 0, at most 1", BAD_REQUEST)
         try:
-            inputs = self._inputs(data)
+            asked = self._asked(data)
         except CertiflowError as error:
             raise MlflowException(str(error), BAD_REQUEST) from error
         names = self._files.description.class_names
-        return pd.DataFrame([answer.row(names) for answer in self._answers(inputs, epsilon)])
+        frame = pd.DataFrame([each.row(names) for each in self._answers(asked.inputs, epsilon)])
+        return frame.assign(completed=list(asked.completed)) if any(asked.completed) else frame
 
-    def _inputs(self, data: Any) -> Float32Array:
+    def _asked(self, data: Any) -> Asked:
         if not isinstance(data, pd.DataFrame):
             return self._contract.inputs(data)
         if self._contract.domain.is_table:

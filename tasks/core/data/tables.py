@@ -22,7 +22,7 @@ from tasks.core.data.datasets import DataCard, Dataset
 from tasks.core.data.frames import numbers, read_frame, words
 from tasks.core.data.schema import Schema
 from tasks.core.errors import CertiflowError
-from tasks.core.properties.domain import Domain, Feature
+from tasks.core.properties.domain import Domain, Feature, encoded
 from tasks.core.properties.perturbation import Perturbation, Scale
 
 MOST_LISTED, MOST_SHOWN = 10, 60  # names and characters, in an error
@@ -89,7 +89,7 @@ def dataset_of(
             )
     completions = completions_for(train.values, schema, given)
     train, test, filled = _completed(train, test, schema, completions)
-    inputs = _inputs(train.values, schema.columns_read), _inputs(test.values, schema.columns_read)
+    inputs = encoded(train.values, schema.columns_read), encoded(test.values, schema.columns_read)
     domain = Domain.of_table(schema.columns_read, schema.relations)
     try:
         perturbation = Perturbation.of_table(domain, inputs[0], scale, most_changes)
@@ -131,7 +131,7 @@ def read_rows(
             _refuse(np.isnan(column), frame[feature.name], path.name, "a value")
         columns.append(column)
     values = np.stack(columns, axis=1)
-    inputs = _inputs(completed(values, features, completions), features)
+    inputs = encoded(completed(values, features, completions), features)
     return frame, inputs, in_words(values, features, completions)
 
 
@@ -268,17 +268,6 @@ def _completed(
         )
     values = [completed(each.values, schema.columns_read, completions) for each in (train, test)]
     return Rows(values[0], train.labels), Rows(values[1], test.labels), tuple(notes)
-
-
-def _inputs(values: FloatArray, features: Sequence[Feature]) -> Float32Array:
-    """What a model takes: float32, categories one-hot."""
-    columns = []
-    for feature, column in zip(features, values.T, strict=True):
-        if feature.kind == "category":
-            columns.append(column[:, None] == np.arange(len(feature.categories)))
-        else:
-            columns.append(column[:, None])
-    return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def _unused(frame: pd.DataFrame, schema: Schema) -> tuple[str, ...]:

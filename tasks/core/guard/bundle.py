@@ -15,6 +15,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of, written_atomically
 from tasks.core.guard.certificate import CertificateRuntime, as_served, exported
 from tasks.core.guard.clean import CleanRadii, clean_radii
+from tasks.core.guard.contract import Contract
 from tasks.core.guard.drift import Profile
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.network_file import read_network, write_network
@@ -36,6 +37,7 @@ class Description(BaseModel):
         name: of the dataset.
         shape: of one input.
         features, relations: of a table's rows; none of images.
+        completions: what stands for a feature's empty cells; a feature without may have none.
         down, up: how far each input moves at epsilon 1, or one number for all pixels.
         unit: what epsilon is told in.
         profile: of clean inputs, that those in service are compared with.
@@ -49,12 +51,18 @@ class Description(BaseModel):
     shape: tuple[int, ...]
     features: tuple[Feature, ...] = ()
     relations: tuple[str, ...] = ()
+    completions: dict[str, str] = {}
     down: tuple[float, ...]
     up: tuple[float, ...]
     unit: str
     profile: Profile
     network_sha256: str
     sha256: dict[str, str]
+
+    @property
+    def contract(self) -> Contract:
+        """What a request must be."""
+        return Contract(self.perturbation.domain, self.completions)
 
     @property
     def perturbation(self) -> Perturbation:
@@ -107,6 +115,7 @@ def write(
         shape=data.input_shape,
         features=domain.features,
         relations=tuple(relation.text for relation in domain.relations),
+        completions=dict(data.completions),
         down=tuple(perturbation.down.tolist()),
         up=tuple(perturbation.up.tolist()),
         unit=perturbation.unit,

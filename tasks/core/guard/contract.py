@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tasks.core.arrays import Float32Array, FloatArray
+from tasks.core.data.completion import NO_COMPLETIONS, Completions, completed, in_words
+from tasks.core.data.frames import MISSING, POINT
 from tasks.core.errors import CertiflowError
-from tasks.core.properties.domain import Domain, Feature, told
+from tasks.core.properties.domain import Domain, Feature, encoded, told
 
 Record = Mapping[str, Any]
 
@@ -20,12 +23,21 @@ class BrokenRuleError(CertiflowError):
 
 
 @dataclass(frozen=True, eq=False)
+class Asked:
+    """Valid inputs, (n, *shape), and what stands for empty cells of each; none of arrays."""
+
+    inputs: Float32Array
+    completed: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Contract:
-    """Of the inputs of a domain."""
+    """Of the inputs of a domain, with what stands for a feature's empty cells."""
 
     domain: Domain
+    completions: Completions = field(default_factory=lambda: NO_COMPLETIONS)
 
-    def inputs(self, values: Any) -> Float32Array:
+    def inputs(self, values: Any) -> Asked:
         """Valid inputs, (n, *shape), of lists of numbers in that shape, or flat.
 
         Raises:
@@ -47,20 +59,23 @@ class Contract:
             raise BrokenRuleError(f"there is no {self.domain.noun}: expected one at least")
         array = array.reshape(len(array), *shape)
         self.check(array)
-        return array
+        return Asked(array)
 
-    def rows(self, records: Sequence[Record]) -> Float32Array:
+    def rows(self, records: Sequence[Record]) -> Asked:
         """Valid inputs of a table's rows by feature: numbers, and the words of categories.
+
+        An empty cell (null, nan, an empty word) is completed as the training rows' were.
 
         Raises:
             BrokenRuleError: a feature is missing, unknown or no such value.
         """
-        names = [feature.name for feature in self.domain.features]
+        features = self.domain.features
+        names = [feature.name for feature in features]
         if not names:
             raise BrokenRuleError(
                 f"images have no features: send inputs of shape {self.domain.shape}"
             )
-        rows = np.zeros((len(records), self.domain.num_inputs))
+        values = np.zeros((len(records), len(features)))  # of a category, its place
         for number, record in enumerate(records):
             if not isinstance(record, Mapping):
                 raise BrokenRuleError(f"row {number} is {record!r}: expected features by name")
@@ -69,12 +84,18 @@ class Contract:
                 raise BrokenRuleError(
                     f"row {number}: unknown feature '{unknown[0]}': expected {', '.join(names)}"
                 )
-            for feature in self.domain.features:
+            for place, feature in enumerate(features):
                 if feature.name not in record:
                     raise BrokenRuleError(f"row {number}: {feature.name} is missing")
-                columns = self.domain.columns[feature.name]
-                rows[number, columns] = _encoded(feature, record[feature.name], number)
-        return self.inputs(rows)
+                value = _value(feature, record[feature.name], number)
+                if np.isnan(value) and feature.name not in self.completions:
+                    raise BrokenRuleError(
+                        f"row {number}: {feature.name} is empty: expected a value"
+                    )
+                values[number, place] = value
+        whole = completed(values, features, self.completions)
+        inputs = self.inputs(encoded(whole, features)).inputs
+        return Asked(inputs, in_words(values, features, self.completions))
 
     def check(self, inputs: Float32Array) -> None:
         """Raises `BrokenRuleError` naming the first row and rule that is broken."""
@@ -116,13 +137,19 @@ class Contract:
         return f"pixel {', '.join(str(int(each)) for each in where)}"
 
 
-def _encoded(feature: Feature, value: Any, row: int) -> FloatArray:
+def _value(feature: Feature, value: Any, row: int) -> float:
+    """Of a category its place, of an empty cell nan."""
+    word = "" if value is None or str(value) == "nan" else str(value)
     if feature.kind == "category":
         for words in (feature.categories, feature.cells):
-            if str(value) in words:
-                return np.eye(len(words))[words.index(str(value))]
+            for written in (word, re.sub(POINT, r"\1", word)):  # 2.0, the code 2
+                if written in words:
+                    return words.index(written)
+    if word in MISSING:
+        return float("nan")
+    if feature.kind == "category":
         known = ", ".join(feature.categories)
         raise BrokenRuleError(f"row {row}: {feature.name} is {value!r}: expected one of {known}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BrokenRuleError(f"row {row}: {feature.name} is {value!r}: expected a number")
-    return np.array([value], dtype=np.float64)
+    return value

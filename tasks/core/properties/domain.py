@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tasks.core.arrays import BoolArray, FloatArray, Mask
+from tasks.core.arrays import BoolArray, Float32Array, FloatArray, Mask
 from tasks.core.properties.box import Box
 from tasks.core.properties.relations import Relation, parse
 
@@ -270,3 +270,14 @@ def _share(old: float | str, new: float | str, span: float) -> float:
     if isinstance(old, str) or isinstance(new, str):
         return np.inf
     return abs(new - old) / span if span else 0.0
+
+
+def encoded(values: FloatArray, features: Sequence[Feature]) -> Float32Array:
+    """Rows (n, features), of categories their place, as a model takes them: categories one-hot."""
+    columns = []
+    for feature, column in zip(features, values.T, strict=True):
+        if feature.kind == "category":
+            columns.append(column[:, None] == np.arange(len(feature.categories)))
+        else:
+            columns.append(column[:, None])
+    return np.concatenate(columns, axis=1).astype(np.float32)

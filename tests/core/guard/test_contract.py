@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tasks.core.guard.contract import BrokenRuleError, Contract
+from tasks.core.properties.domain import Domain, Feature
 from tests.loans import loans, write_loans
 
 GOOD: dict[str, Any] = {"amount": 1500.5, "months": 12, "age": 40, "job": "B"}
@@ -21,7 +23,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
 
 
 def test_named_features_are_the_model_s_inputs(contract: Contract) -> None:
-    rows = contract.rows([GOOD, GOOD | {"job": "A", "months": 4.0}])
+    rows = contract.rows([GOOD, GOOD | {"job": "A", "months": 4.0}]).inputs
     assert rows.tolist() == [[1500.5, 12, 40, 0, 1, 0], [1500.5, 4, 40, 1, 0, 0]]
     assert rows.dtype == np.float32
 
@@ -32,7 +34,7 @@ def test_named_features_are_the_model_s_inputs(contract: Contract) -> None:
         ({"months": 12.5}, "row 0: months is 12.5: expected a whole number"),
         ({"months": 73}, "row 0: months is 73: expected 4 to 72"),
         ({"amount": -1}, "row 0: amount is -1: expected 0 to 10,000"),
-        ({"amount": float("nan")}, "row 0: amount is nan: expected a finite number"),
+        ({"amount": float("nan")}, "row 0: amount is empty: expected a value"),
         ({"amount": "much"}, "row 0: amount is 'much': expected a number"),
         ({"amount": True}, "row 0: amount is True: expected a number"),
         ({"job": "D"}, "row 0: job is 'D': expected one of A, B, C"),
@@ -55,3 +57,25 @@ def test_what_is_missing_or_no_row_is_named(contract: Contract) -> None:
         contract.rows(["x"])  # type: ignore[list-item]
     with pytest.raises(BrokenRuleError, match="job has 2 categories: expected one"):
         contract.inputs([[1500, 12, 40, 1, 1, 0]])
+
+
+def test_an_empty_cell_is_completed_and_told(contract: Contract) -> None:
+    """What stands for it is a rule of the version; a feature without one refuses it."""
+    filling = replace(contract, completions={"age": "33", "job": "C"})
+    asked = filling.rows([GOOD | {"age": None, "job": ""}, GOOD | {"age": float("nan")}, GOOD])
+    assert asked.inputs[:, 2].tolist() == [33, 33, 40]
+    assert asked.inputs[:, 3:].tolist() == [[0, 0, 1], [0, 1, 0], [0, 1, 0]]
+    assert list(asked.completed) == ["age = 33; job = C", "age = 33", ""]
+    with pytest.raises(BrokenRuleError, match="row 0: amount is empty: expected a value"):
+        filling.rows([GOOD | {"amount": None}])
+    with pytest.raises(BrokenRuleError, match="amount is nan: expected a finite number"):
+        contract.inputs([[float("nan"), 12, 40, 0, 1, 0]])
+
+
+def test_codes_of_categories_may_be_written_with_a_point() -> None:
+    """As in files; a category whose own name has one stays itself."""
+    sex = Feature(name="sex", kind="category", categories=("man", "woman"), values=("1", "2"))
+    plan = Feature(name="plan", kind="category", categories=("2", "2.0"))
+    contract = Contract(Domain.of_table([sex, plan]))
+    rows = contract.rows([{"sex": 2.0, "plan": 2}, {"sex": "1.0", "plan": "2.0"}])
+    assert rows.inputs.tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]

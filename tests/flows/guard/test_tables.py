@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guard(data: Dataset, project: Path) -> Iterator[Guard]:
-    guarded.register(project, risk(), data, NAME)
+    guarded.register(project, risk(), replace(data, completions={"age": "33"}), NAME)
     settings = {"model": f"models:/{NAME}@champion", "epsilon": EPSILON, "budget_ms": 20_000}
     with guarded.guarding(project, settings) as guard:
         yield guard
@@ -121,6 +122,20 @@ def test_rows_come_as_mlflow_sends_them(guard: Guard, data: Dataset) -> None:
     assert refused.json()["detail"] == "row 0: months is 12.5: expected a whole number"
 
 
+def test_an_empty_cell_is_answered_as_the_row_that_is_told(guard: Guard, data: Dataset) -> None:
+    row = records(data)[0]
+    empty, whole = row | {"age": None}, row | {"age": 33}
+    first, second = guard.post("/predict", {"records": [empty, whole]}).json()["answers"]
+    assert first["completed"] == "age = 33"
+    assert not second["completed"]
+    assert first["digest"] == second["digest"]
+    [found] = guard.post("/invocations", {"dataframe_records": [empty]}).json()["predictions"]
+    assert found["completed"] == "age = 33"
+    refused = guard.post("/predict", {"records": [row | {"amount": None}]})
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "row 0: amount is empty: expected a value"
+
+
 def test_mlflow_loads_what_takes_named_rows(guard: Guard, data: Dataset, project: Path) -> None:
     rows = records(data)
     native = guard.post("/predict", {"records": rows}).json()["answers"]
@@ -135,5 +150,8 @@ def test_mlflow_loads_what_takes_named_rows(guard: Guard, data: Dataset, project
     accepted = [each["decision"] == "accepted" for each in found]
     assert accepted == [each["decided_by"] == "interval" for each in native]
     assert any(accepted)
+    assert "completed" not in found[0]
+    [completed] = model.predict(pd.DataFrame([rows[0] | {"age": None}])).to_dict("records")
+    assert completed["completed"] == "age = 33"
     with pytest.raises(MlflowException, match=r"months is 12.5: expected a whole number"):
         model.predict(pd.DataFrame([rows[0] | {"months": 12.5}]))
