@@ -185,7 +185,7 @@ def _client(service: Service, request: Request) -> str:
 
 async def _body(service: Service, request: Request) -> bytes:
     """Never more of it than is allowed, and not for longer."""
-    most, seconds = service.settings.most_bytes, service.settings.body_seconds
+    most, seconds = service.settings.most_bytes, service.settings.request_seconds
     too_large = RefusedError(413, f"the body is larger than {most} bytes: send fewer inputs")
     said = request.headers.get("content-length", "0")
     if said.isdigit() and int(said) > most:

@@ -9,6 +9,7 @@ import uvicorn
 from rich.console import Console
 
 from flows.guard.app import application
+from flows.guard.connections import allow_many, impatient
 from flows.guard.service import Service
 from tasks.core.errors import CertiflowError
 from tasks.guarding.settings import GuardSettings
@@ -23,6 +24,7 @@ def run(settings: GuardSettings) -> None:
     Raises:
         CertiflowError: the port is taken; a version or the store cannot be used.
     """
+    allow_many()
     listening = _listening(settings)
     with closing(listening), closing(Service(settings)) as service:
         _announce(service, listening.getsockname()[1])
@@ -33,6 +35,7 @@ def run(settings: GuardSettings) -> None:
                 access_log=False,
                 lifespan="off",
                 backlog=BACKLOG,
+                http=impatient(settings.request_seconds),
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
         )

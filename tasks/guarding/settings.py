@@ -55,7 +55,7 @@ class GuardSettings(BaseModel):
     most_requests: Annotated[int, Field(ge=1)] = 512
     most_rows: Annotated[int, Field(ge=1)] = 4096
     most_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20
-    body_seconds: Annotated[float, Field(gt=0)] = 10.0
+    request_seconds: Annotated[float, Field(gt=0)] = 10.0
     follow_seconds: Annotated[float, Field(gt=0)] = 5.0
     client_header: str | None = None
     alpha: Annotated[float, Field(gt=0, lt=1)] = 1e-6

@@ -40,7 +40,7 @@ def project(tmp_path: Path, data: Dataset) -> Path:
 
 @pytest.fixture
 def guard(project: Path) -> Iterator[Guard]:
-    with guarded.guarding(project, SETTINGS | {"body_seconds": 0.5}) as guard:
+    with guarded.guarding(project, SETTINGS | {"request_seconds": 0.5}) as guard:
         yield guard
 
 
@@ -89,7 +89,16 @@ def test_faults_do_not_stop_answers(guard: Guard, data: Dataset, project: Path) 
     idle = [connected(guard) for _ in range(500)]
     assert [each["decision"] for each in guard.predict(some)["answers"]] == decided
     for connection in idle:
-        connection.close()
+        with closing(connection):
+            assert connection.recv(1) == b"", "it may stay for ever"
+    ping = b"GET /ping HTTP/1.1\r\nHost: x\r\n"
+    for sent, answers in ((ping, 0), (ping + b"\r\n" + ping, 1)):  # the last head goes no further
+        with closing(connected(guard)) as slow:
+            slow.sendall(sent)
+            assert everything(slow).count(b" 200 ") == answers
+    with closing(connected(guard)) as large:
+        large.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000)
+        assert b" 400 " in everything(large)
 
     # It is told to end: it does, at once and alone.
     children = psutil.Process(guard.process.pid).children(recursive=True)
@@ -103,6 +112,11 @@ def is_alive(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE  # ended, and not yet waited for
     except psutil.NoSuchProcess:
         return False
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What is said until the other end closes."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
 def connected(guard: Guard) -> socket.socket:

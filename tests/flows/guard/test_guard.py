@@ -24,7 +24,7 @@ SETTINGS = {
     "budget_ms": 20_000,
     "most_bytes": 2**20,
     "most_rows": 100,
-    "body_seconds": 1,
+    "request_seconds": 1,
     "client_header": "x-client",
 }
 
