@@ -1,7 +1,8 @@
 """What a proof in every answer costs: `python -m tests.bench_guard --model models:/NAME/VERSION`.
 
 In a project's folder, of whose store it uses a copy: the guard beside MLflow's own server of the
-same version, and how the guard's memory grows. The load comes from a process of its own.
+same version; alone in a crowd of connections; over many clean requests, where alarms are
+false. The load comes from a process of its own.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,16 +28,19 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from flows.guard.connections import allow_many
 from tasks.core.arrays import Float32Array
 from tasks.core.sources.catalogue import load
 from tests.command import ROOT, clean_environment
 from tests.guarded import START_SECONDS, Guard, guarding
+from tests.load import CLIENT_HEADER, PER_CLIENT
 from tests.local_servers import free_port
 
 BUDGET_MS = 50
 CANDIDATES, MOST_INPUTS, AT_ONCE = 4000, 256, 500  # of the test set, sent in turn, in a request
 ESCALATED = 500  # requests
 CONNECTIONS = 64
+CROWD, CROWD_REQUESTS = 10_000, 2000
 MEMORY_AT = (10_000, 1_000_000)  # requests
 
 
@@ -70,10 +75,15 @@ def measure(
     return found
 
 
+def clean_inputs(guard: Guard) -> Float32Array:
+    """The test set, in an order drawn at random."""
+    inputs = load(guard.client.get("/live").json()["dataset"], Path("data")).test_inputs
+    return np.random.default_rng(0).permutation(inputs)
+
+
 def sorted_inputs(guard: Guard) -> tuple[Float32Array, Float32Array]:
     """Test inputs that intervals prove, and those that they leave to the ladder."""
-    dataset = guard.client.get("/live").json()["dataset"]
-    inputs = load(dataset, Path("data")).test_inputs[:CANDIDATES]
+    inputs = clean_inputs(guard)[:CANDIDATES]
     stages = [
         answer["decided_by"]
         for start in range(0, len(inputs), AT_ONCE)
@@ -128,16 +138,38 @@ def compared(servers: Sequence[Server], accepted: Float32Array, console: Console
     console.print(table)
 
 
-def remembered(guard: Guard, accepted: Float32Array, console: Console) -> None:
-    """The guard's resident memory, its solvers' apart."""
-    table = Table(title=f"the guard's memory, {CONNECTIONS} connections")
-    for column in ("requests", "MiB"):
+def crowded(guard: Guard, accepted: Float32Array, console: Console) -> None:
+    """One client beside many connections that say nothing, for as long as they may stay open."""
+    allow_many()
+    host, _, port = guard.url.removeprefix("http://").partition(":")
+    alone = measure(guard.url, "/predict", accepted, 1, CROWD_REQUESTS)
+    with ExitStack() as ends:
+        for _ in range(CROWD):
+            ends.enter_context(closing(socket.create_connection((host, int(port)), 30)))
+        beside = measure(guard.url, "/predict", accepted, 1, CROWD_REQUESTS)
+    console.print(
+        f"one client: p50 {alone['p50']:.2f} ms, p99 {alone['p99']:.2f} ms; beside {CROWD:,} idle "
+        f"connections {beside['p50']:.2f} and {beside['p99']:.2f} ms"
+    )
+
+
+def remembered(guard: Guard, clean: Float32Array, console: Console) -> None:
+    """The guard's resident memory, its solvers' apart, and alarms about clean clients."""
+    table = Table(title=f"clean requests, {PER_CLIENT} of each client, {CONNECTIONS} connections")
+    for column in ("requests", "MiB", "flagged", "alarms about clients", "about all traffic"):
         table.add_column(column, justify="right")
     process, done = psutil.Process(guard.process.pid), 0
+    alarms = 'certiflow_guard_alarms_total{cause="%s"}'
     for count in MEMORY_AT:
-        measure(guard.url, "/predict", accepted, CONNECTIONS, count - done)
+        measure(guard.url, "/predict", clean, CONNECTIONS, count - done)
         done = count
-        table.add_row(f"{count:,}", f"{process.memory_info().rss / 2**20:.1f}")
+        flagged = guard.metric('certiflow_guard_answers_total{decision="flagged"')
+        table.add_row(
+            f"{count:,}",
+            f"{process.memory_info().rss / 2**20:.1f}",
+            f"{flagged / count:.2%}",
+            *(f"{guard.metric(alarms % cause):.0f}" for cause in ("client", "flag rate")),
+        )
     console.print(table)
 
 
@@ -161,8 +193,9 @@ def bench(model: str, epsilon: float, console: Console) -> None:
                     f"{len(left_open)} inputs that go down the ladder, budget {BUDGET_MS} ms: "
                     f"p50 {found['p50']:.1f} ms, p99 {found['p99']:.1f} ms"
                 )
-        with guarding(project, settings) as guard:
-            remembered(guard, accepted, console)
+            crowded(guard, accepted, console)
+        with guarding(project, settings | {"client_header": CLIENT_HEADER}) as guard:
+            remembered(guard, clean_inputs(guard), console)
 
 
 if __name__ == "__main__":
