@@ -212,6 +212,24 @@ def _bent(rng: np.random.Generator, shape: tuple[int, ...], opset: int) -> _Grap
     return _Graph("LeakyRelu", {"alpha": alpha}, {}, lambda x: np.where(x < 0, alpha * x, x))
 
 
+def _extreme(rng: np.random.Generator, shape: tuple[int, ...], opset: int) -> _Graph:
+    """Max, Min and Sum of x, and a constant."""
+    operator = str(rng.choice(["Max", "Min", "Sum"]))
+    apply = {"Max": np.maximum, "Min": np.minimum, "Sum": np.add}[operator]
+    sizes = [size if opset < 8 or rng.random() < 0.7 else 1 for size in shape]
+    other = rng.normal(size=sizes).astype(np.float32)
+    if rng.random() < 0.3:
+        other[:] = 0
+    return _Graph(operator, {}, {"b": other}, lambda x: apply(x, other))
+
+
+def _product(rng: np.random.Generator, shape: tuple[int, ...], opset: int) -> _Graph:
+    """With a vector, a matrix, or a matrix with leading axes of 1."""
+    kind = [(shape[3],), (shape[3], 3), (1, shape[3], 2), (1, 1, 1, shape[3], 2)]
+    other = rng.normal(size=kind[int(rng.integers(len(kind)))]).astype(np.float32)
+    return _Graph("MatMul", {}, {"b": other}, lambda x: np.matmul(x, other))
+
+
 OPERATORS: dict[str, Callable[[np.random.Generator, tuple[int, ...], int], _Graph]] = {
     "binary": _binary,
     "normalisation": _normalisation,
@@ -223,4 +241,6 @@ OPERATORS: dict[str, Callable[[np.random.Generator, tuple[int, ...], int], _Grap
     "reduction": _reduction,
     "moves": _moves,
     "bent": _bent,
+    "extreme": _extreme,
+    "product": _product,
 }

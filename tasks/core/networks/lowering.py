@@ -123,6 +123,12 @@ class Lowering:
             clipped = self.add(clipped, beyond.scaled(-1.0))
         return clipped
 
+    def maximum(self, first: Tensor, second: Tensor) -> Tensor:
+        """`max(a, b) = a + relu(b - a)`; where `second` is 0, `relu(a)`, which loses nothing."""
+        if first.shape == second.shape and not (second.matrix.nnz or second.constant.any()):
+            return self.relu(first)
+        return self.add(first, self.relu(self.add(second, first.scaled(-1.0))))
+
     def max_pooled(self, tensor: Tensor, window: Window) -> Tensor:
         """Greatest elements over the windows of (1, channels, *sizes); padding never wins."""
         under, shape = channel_windows(tensor, window)
@@ -130,7 +136,7 @@ class Lowering:
         columns = [tensor.taken(column) for column in np.where(under < 0, anyone, under).T]
         while len(columns) > 1:
             pairs = zip(columns[::2], columns[1::2], strict=False)
-            columns = [self._maximum(a, b) for a, b in pairs] + columns[len(columns) // 2 * 2 :]
+            columns = [self.maximum(a, b) for a, b in pairs] + columns[len(columns) // 2 * 2 :]
         return columns[0].taken(np.arange(len(under)).reshape(shape))
 
     def network(self, output: Tensor) -> ReluNetwork:
@@ -151,10 +157,6 @@ class Lowering:
                 for _, roundings in layers
             ),
         )
-
-    def _maximum(self, first: Tensor, second: Tensor) -> Tensor:
-        """`max(a, b) = a + relu(b - a)`."""
-        return self.add(first, self.relu(self.add(second, first.scaled(-1.0))))
 
     def _aligned(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors over the units of the deepest one's layer."""

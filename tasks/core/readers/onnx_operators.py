@@ -10,6 +10,23 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.tensor import Tensor
+from tasks.core.readers.onnx_arithmetic import (
+    add,
+    clip,
+    div,
+    gemm,
+    leaky_relu,
+    matmul,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    prelu,
+    relu,
+    scaler,
+    sub,
+    total,
+)
 from tasks.core.readers.onnx_images import (
     average_pool,
     batch_normalization,
@@ -136,145 +153,54 @@ def _cast(node: Node) -> Tensor:
     return node.tensor(0)
 
 
-def _add(node: Node) -> Tensor:
-    return node.lowering.add(node.tensor(0), node.tensor(1))
-
-
-def _sub(node: Node) -> Tensor:
-    return node.lowering.add(node.tensor(0), node.tensor(1).scaled(-1.0))
-
-
-def _neg(node: Node) -> Tensor:
-    return node.tensor(0).scaled(-1.0)
-
-
-def _mul(node: Node) -> Tensor:
-    if isinstance(node.inputs[0], Tensor):
-        return node.tensor(0).scaled(node.weights(1))
-    return node.tensor(1).scaled(node.weights(0))
-
-
-def _div(node: Node) -> Tensor:
-    divisor = node.weights(1)
-    if not divisor.all():
-        raise CertiflowError("a division by zero cannot be verified")
-    return node.tensor(0).scaled(1 / divisor)
-
-
-def _scaler(node: Node) -> Tensor:
-    """scikit-learn's scaling: (x - offset) * scale."""
-    offset, scale = (
-        np.asarray(node.attribute(name, []), dtype=np.float32).astype(np.float64)
-        for name in ("offset", "scale")
-    )
-    centred = node.lowering.add(node.tensor(0), node.lowering.constant(-offset))
-    scaled = centred.scaled(scale)
-    if scaled.shape != node.tensor(0).shape:
-        raise CertiflowError(
-            f"{offset.size} offsets and {scale.size} scales do not fit the shape "
-            f"{node.tensor(0).shape}"
-        )
-    return scaled
-
-
-def _matmul(node: Node) -> Tensor:
-    if isinstance(node.inputs[0], Tensor):
-        return node.tensor(0).times(node.matrix(1))
-    transposed = _transposed(node.tensor(1)).times(node.matrix(0).T)
-    return _transposed(transposed)
-
-
-def _gemm(node: Node) -> Tensor:
-    tensor, weights = node.tensor(0), node.matrix(1)
-    if node.attribute("transA", 0):
-        tensor = _transposed(tensor)
-    if node.attribute("transB", 0):
-        weights = weights.T
-    product = tensor.times(node.attribute("alpha", 1.0) * weights)
-    beta = node.attribute("beta", 1.0)
-    if node.is_left_out(2):
-        return product
-    result = node.lowering.add(product, node.tensor(2).scaled(beta))
-    if result.shape != product.shape:
-        raise CertiflowError(
-            f"input 3 of shape {node.tensor(2).shape} does not broadcast to {product.shape}"
-        )
-    return result
-
-
-def _transposed(tensor: Tensor) -> Tensor:
-    return tensor.taken(tensor.positions.swapaxes(-1, -2))
-
-
-def _relu(node: Node) -> Tensor:
-    return node.lowering.relu(node.tensor(0))
-
-
-def _leaky_relu(node: Node) -> Tensor:
-    slope = np.float32(node.attribute("alpha", 0.01))
-    return node.lowering.bent(node.tensor(0), slope)
-
-
-def _prelu(node: Node) -> Tensor:
-    return node.lowering.bent(node.tensor(0), node.weights(1))
-
-
-def _clip(node: Node) -> Tensor:
-    lower = _limit(node, 1, "min", -np.inf)
-    upper = _limit(node, 2, "max", np.inf)
-    if not lower <= upper:
-        raise CertiflowError(f"min = {lower}, max = {upper}: expected min <= max")
-    return node.lowering.clipped(node.tensor(0), lower, upper)
-
-
-def _limit(node: Node, index: int, name: str, default: float) -> float:
-    """An attribute until opset 10, an input since."""
-    if node.opset < 11:
-        return float(node.attribute(name, default))
-    given = node.optional(index)
-    return default if given is None else float(given.item())
-
-
 Operator = Callable[[Node], Value | list[Value]]
 OPERATORS: dict[str, Operator] = {
-    "Add": _add,
+    "Add": add,
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
     "Cast": _cast,
-    "Clip": _clip,
+    "Clip": clip,
     "Concat": _concat,
     "Conv": conv,
-    "Div": _div,
+    "Div": div,
     "Dropout": _dropout,
     "Expand": _moved,
     "Flatten": _moved,
     "Gather": _moved,
-    "Gemm": _gemm,
+    "Gemm": gemm,
     "GlobalAveragePool": global_average_pool,
     "Identity": _identity,
-    "LeakyRelu": _leaky_relu,
-    "MatMul": _matmul,
+    "LeakyRelu": leaky_relu,
+    "MatMul": matmul,
+    "Max": maximum,
     "MaxPool": max_pool,
-    "Mul": _mul,
-    "Neg": _neg,
-    "PRelu": _prelu,
+    "Min": minimum,
+    "Mul": mul,
+    "Neg": neg,
+    "PRelu": prelu,
     "Pad": _pad,
     "ReduceMean": reduce,
     "ReduceSum": reduce,
-    "Relu": _relu,
+    "Relu": relu,
     "Reshape": _moved,
-    "Scaler": _scaler,
+    "Scaler": scaler,
     "Shape": _shape,
     "Slice": _moved,
     "Split": _split,
     "Squeeze": _moved,
-    "Sub": _sub,
+    "Sub": sub,
+    "Sum": total,
     "Transpose": _moved,
     "Unsqueeze": _moved,
 }
 OF_MACHINE_LEARNING = {"Scaler"}
 # By ONNX's reference, on constants alone: exporters compute shapes, masks and weights with them.
-UNEVEN = {"MatMul", "Pow", "ReduceSum"}  # float32 constants that each runtime rounds in its own way
+UNEVEN = {
+    "MatMul",
+    "Pow",
+    "ReduceSum",
+    "Sum",
+}  # float32 constants that each runtime rounds in its own way
 FOLDED = {
     "Add",
     "Cast",
@@ -302,6 +228,7 @@ FOLDED = {
     "Sqrt",
     "Squeeze",
     "Sub",
+    "Sum",
     "Transpose",
     "Unsqueeze",
     "Where",

@@ -70,6 +70,23 @@ GRAPHS: dict[str, Callable[[Path], Path]] = {
     "matrix from the left": lambda folder: saved_onnx(
         folder, [make_node("MatMul", ["a", "x"], ["y"])], {"a": normal(3, 4)}, shape=(1, 4, 2)
     ),
+    "vector from the left": lambda folder: saved_onnx(
+        folder, [make_node("MatMul", ["a", "x"], ["y"])], {"a": normal(4)}, shape=(1, 4, 2)
+    ),
+    "one matrix from the left, of a vector": lambda folder: saved_onnx(
+        folder, [make_node("MatMul", ["a", "x"], ["y"])], {"a": normal(1, 3, 4)}, shape=(4,)
+    ),
+    "maximum of two layers, one the deeper": lambda folder: saved_onnx(
+        folder,
+        [
+            make_node("Relu", ["x"], ["r"]),
+            make_node("Neg", ["x"], ["n"]),
+            make_node("Max", ["n", "a", "r"], ["m"]),
+            make_node("Min", ["m", "b"], ["y"]),
+        ],
+        {"a": normal(4), "b": normal(1, 4, seed=1) + 1},
+        shape=(1, 4),
+    ),
     "dynamic batch, constants folded": lambda folder: saved_onnx(
         folder,
         [

@@ -44,6 +44,13 @@ STATISTICS = {
     "variance": abs(normal(4, seed=3)),
 }
 BROADCAST = [Sample({"a": abs(normal(4, 1, 6)) + 1}), Sample({"a": scalar(3)})]
+SEVERAL = [
+    Sample({"a": normal(*IMAGE)}),
+    Sample({"a": normal(*IMAGE), "b": normal(*IMAGE, seed=1)}),
+    Sample(),
+    Sample({"a": normal(4, 1, 6), "b": scalar(0.3)}, opsets=range(8, NEWEST + 1)),
+    Sample({"a": np.zeros(6, dtype=np.float32)}, opsets=range(8, NEWEST + 1)),
+]
 WINDOW = [Sample(attributes={"kernel_shape": [2, 3]})]
 SQUARE = {"a": normal(4, 4), "c": normal(4)}
 BEFORE_11, SINCE_11 = range(OLDEST, 11), range(11, NEWEST + 1)
@@ -75,8 +82,16 @@ SAMPLES: dict[str, list[Sample]] = {
     "GlobalAveragePool": [Sample()],
     "Identity": [Sample()],
     "LeakyRelu": [Sample()],
-    "MatMul": [Sample({"a": normal(6, 3)})],
+    "MatMul": [
+        Sample({"a": normal(6, 3)}),
+        Sample({"a": normal(6)}),
+        Sample({"a": normal(1, 1, 1, 6, 3)}),
+        Sample({"a": normal(6)}, shape=(6,)),
+        Sample({"a": normal(6, 3)}, shape=(6,)),
+    ],
+    "Max": SEVERAL,
     "MaxPool": WINDOW,
+    "Min": SEVERAL,
     "Mul": BROADCAST,
     "Neg": [Sample()],
     "PRelu": [Sample({"a": normal(4, 1, 1)}), Sample({"a": scalar(-0.5)})],
@@ -112,6 +127,7 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample({"axes": integers(-4)}, opsets=SINCE_13),
     ],
     "Sub": BROADCAST,
+    "Sum": SEVERAL,
     "Transpose": [Sample()],
     "Unsqueeze": [
         Sample(attributes={"axes": [0, 3]}, opsets=BEFORE_13),
