@@ -19,7 +19,7 @@ from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-from tasks.core.files import output_file
+from tasks.core.files import output_file, plain
 from tasks.core.properties.numerals import float_of
 from tasks.core.properties.vnnlib import format_counterexample
 from tasks.core.verdict_columns import DEPLOYED_WORDS
@@ -68,11 +68,14 @@ def verify_property(
     print(result.verdict)
     if result.counterexample is not None:
         print(format_counterexample(result.counterexample["X"], result.counterexample["Y"]))
+    if result.decided_by is None:
+        console.warn(result.reason)
+        return
     reason = f", {result.reason}" if result.reason else ""
     reason += DEPLOYED[result.deployed]
     stored = f", known from {PROJECT_STORE} (--fresh computes it again)" if result.stored else ""
     console.console.print(
-        f"{result.decided_by or 'no stage'}, {result.seconds:.2f} s{reason}{stored}",
+        f"{result.decided_by}, {result.seconds:.2f} s{reason}{stored}",
         markup=False,
         soft_wrap=True,
     )
@@ -84,7 +87,7 @@ def verify_csv(instances: Path, results: Path, effort: Effort, json_file: Path |
     texts = [(row[0], row[1]) for row in rows]
     found = verified([_instance(instances.parent, row) for row in rows], effort)
     for (network, prop), result in zip(texts, found, strict=True):
-        if result.verdict == "error":
+        if result.decided_by is None:
             console.warn(f"{network}, {prop}: {result.reason}")
     _write_results(results, texts, found)
     named = [
@@ -126,14 +129,14 @@ def stored_or_verified(
 
 
 def model_path(model: str) -> Path:
-    """The model's file, downloaded when MLflow holds it.
+    """The model's file, downloaded when MLflow holds it, and unpacked when it ends with .gz.
 
     Raises `CertiflowError` for a version that is not named as MLflow names it.
     """
     if not model.startswith(MLFLOW_URIS):
         if REGISTERED.fullmatch(model) and not Path(model).exists():
             raise CertiflowError(f"{model}: no such file; a version in MLflow is models:/{model}")
-        return Path(model)
+        return plain(Path(model))
     from tasks.tracking import downloaded_model
 
     return downloaded_model(model)
@@ -175,7 +178,7 @@ def _row(path: Path, number: int, row: list[str]) -> tuple[str, str, float]:
 
 def _instance(folder: Path, row: tuple[str, str, float]) -> Instance:
     network, prop, timeout = row
-    return Instance(folder / network, folder / prop, timeout)
+    return Instance(plain(folder / network), folder / prop, timeout)
 
 
 def _write_results(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import codecs
 import errno
+import gzip
 import hashlib
+import io
 import os
 import shutil
 import stat
 import tempfile
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +23,8 @@ from pydantic import BaseModel, ConfigDict
 from tasks.core.errors import CertiflowError
 
 MAX_LINKS = 40  # as many as Linux follows
+GZIP_MAGIC = b"\x1f\x8b"
+MOST_UNPACKED = 2**31  # bytes of a gzipped file: some kilobytes can hold terabytes
 
 
 class ArtifactRef(BaseModel):
@@ -46,6 +52,71 @@ class ArtifactRef(BaseModel):
 
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def unpacked(path: Path) -> bytes:
+    """What a file holds, gzipped or not.
+
+    Raises:
+        CertiflowError: it is damaged, or holds more than `MOST_UNPACKED` bytes.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    if not content.startswith(GZIP_MAGIC):
+        return content
+    found = decompressed(path, content, MOST_UNPACKED, "a gzipped file")
+    if len(found) > MOST_UNPACKED:
+        raise CertiflowError(f"{path}: holds more than {MOST_UNPACKED:,} bytes; unpack it first")
+    return found
+
+
+def decompressed(path: Path, packed: bytes, size: int, expected: str) -> bytes:
+    """At most `size` bytes of a gzipped file, and one more where there are more.
+
+    Raises:
+        CertiflowError: it is no gzip, or not whole; `expected` says what it should be.
+    """
+    try:
+        with gzip.open(io.BytesIO(packed)) as stream:
+            return stream.read(size + 1)  # never more: an archive may be a bomb
+    except (OSError, EOFError, zlib.error) as error:
+        raise CertiflowError(
+            f"{path}: truncated or not gzip ({error}); expected {expected}"
+        ) from error
+
+
+def plain(path: Path) -> Path:
+    """The file, of one that ends with .gz a copy of what it holds, until this process ends.
+
+    Raises:
+        CertiflowError: it is no gzip, or is damaged.
+    """
+    if path.suffix.lower() != ".gz" or not path.is_file():
+        return path
+    copy = temporary_folder("certiflow-unpacked-") / path.stem
+    copy.write_bytes(unpacked(path))
+    return copy
+
+
+def read_text(path: Path) -> str:
+    """A file of numbers and comments, gzipped or not, in any encoding that has ASCII.
+
+    What is no UTF-8 is read byte by byte: names and numbers are ASCII, comments may be anything.
+
+    Raises:
+        CertiflowError: it is no text: binary, or damaged.
+        OSError: it cannot be read.
+    """
+    content = unpacked(path)
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise CertiflowError(f"{path}: not a text file (line {line}); give one")
+    return text
 
 
 @contextmanager

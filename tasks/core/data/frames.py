@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from tasks.core.arrays import FloatArray, Mask
-from tasks.core.data.pinned_files import GZIP_MAGIC
 from tasks.core.errors import CertiflowError
+from tasks.core.files import GZIP_MAGIC
 
 PARQUET_MAGIC = b"PAR1"
 SEPARATORS = (",", ";", "\t")

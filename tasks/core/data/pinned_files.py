@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from tasks.core.errors import CertiflowError
-from tasks.core.files import sha256_of
-
-GZIP_MAGIC = b"\x1f\x8b"
+from tasks.core.files import GZIP_MAGIC, decompressed, sha256_of
 
 
 class CheckedFile(Protocol):
@@ -74,18 +70,3 @@ def check_digest(path: Path, algorithm: str, expected: str, content: bytes) -> N
         found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != expected:
         raise CertiflowError(f"{path}: expected {algorithm} {expected}, found {found}")
-
-
-def decompressed(path: Path, packed: bytes, size: int, expected: str) -> bytes:
-    """At most `size` bytes of a gzipped file, and one more where there are more.
-
-    Raises:
-        CertiflowError: it is no gzip, or not whole; `expected` says what it should be.
-    """
-    try:
-        with gzip.open(io.BytesIO(packed)) as stream:
-            return stream.read(size + 1)  # never more: an archive may be a bomb
-    except (OSError, EOFError) as error:
-        raise CertiflowError(
-            f"{path}: truncated or not gzip ({error}); expected {expected}"
-        ) from error

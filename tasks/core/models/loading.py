@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from scipy import special
+
+from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.files import ArtifactRef, sha256_of
 from tasks.core.models.agreement import check_agreement, seeded_points
@@ -28,6 +31,22 @@ class LoadedModel:
     network: ReluNetwork
     runtime: Runtime
     ending: Ending = "logits"
+
+    @property
+    def has_softmax(self) -> bool:
+        """Whether the file's outputs are in the order of its logits, and as many."""
+        return self.ending in {"softmax", "log_softmax"}
+
+    def outputs(self, logits: FloatArray) -> FloatArray:
+        """What the file makes of logits, which have the order of its outputs, (…, classes)."""
+        match self.ending:
+            case "softmax":
+                found: FloatArray = special.softmax(logits, axis=-1)
+                return found
+            case "log_softmax":
+                return logits - special.logsumexp(logits, axis=-1, keepdims=True)
+            case _:
+                return logits
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -51,11 +51,13 @@ class UnsafeRegion:
 class Property:
     """Holds (VNN-COMP `unsat`) when none of the unsafe regions is reached.
 
-    With a `domain` only by its valid inputs: other points of the boxes do not count.
+    With a `domain` only by its valid inputs: other points of the boxes do not count. Without a
+    region it holds of every network, and `contradiction` says why no input is asked about.
     """
 
     unsafe: tuple[UnsafeRegion, ...]
     domain: Domain | None = None
+    contradiction: str = ""
 
     @classmethod
     def robustness(
@@ -87,6 +89,16 @@ class Property:
         }
         lower = [box.lower for box in pairs.values()]
         return Box(np.concatenate(lower), np.concatenate([b.upper for b in pairs.values()]))
+
+    def compares_outputs(self, num_outputs: int) -> bool:
+        """Whether all it asks is which of two outputs is greater: a softmax changes no answer."""
+        return all(
+            region.rows.shape[1] == num_outputs
+            and not region.offsets.any()
+            and not region.rows.sum(axis=1).any()
+            and (np.count_nonzero(region.rows, axis=1) == 2).all()
+            for region in self.unsafe
+        )
 
     @cached_property
     def sha256(self) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.core.errors import CertiflowError
+from tasks.core.files import read_text
 from tasks.core.properties.box import Box
 from tasks.core.properties.linear_relations import Relation, relations
 from tasks.core.properties.s_expressions import Form, line_error, parsed
@@ -81,25 +82,24 @@ def read_property(path: Path, num_inputs: int, num_outputs: int) -> Property:
     a computed bound or constant by less than one step of float64. An alternative without rows is
     unsafe on its whole box and gets a row of zeros with offset -1. Raises `CertiflowError` naming
     the file and the line.
+
+    Where the bounds contradict each other in every alternative, there are no regions.
     """
     try:
-        forms = parsed(path.read_text(encoding="utf-8-sig"))
+        forms = parsed(read_text(path))
         _check_declarations(forms, num_inputs, num_outputs)
         names = {f"X_{i}" for i in range(num_inputs)} | {f"Y_{j}" for j in range(num_outputs)}
         asserted = _assertions(forms)
         parts = [_alternatives(form.items[1], form.line, names) for form in asserted]
         common, choices = _conjunction(parts, asserted[-1].line)
         return _property(common, choices, num_inputs, num_outputs)
+    except _EmptyBoxError as error:
+        return Property((), contradiction=f"{path}: {error}")
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
     except OSError as error:
         raise CertiflowError(
             f"{path}: {error.strerror}; give the path of a VNN-LIB file"
-        ) from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise CertiflowError(
-            f"{path}: not a text file in UTF-8 (line {line}); save it in that encoding"
         ) from error
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
+from tasks.core.files import read_text
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.numerals import float_of
 
@@ -33,13 +34,11 @@ class NnetNetwork:
 def read_nnet(path: Path) -> NnetNetwork:
     """The network of a `.nnet` file; raises `CertiflowError` naming the file and the line."""
     try:
-        return _network(_Lines(path.read_text(encoding="utf-8")))
+        return _network(_Lines(read_text(path)))
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
     except OSError as error:
         raise CertiflowError(f"{path}: {error.strerror}; give the path of a .nnet file") from error
-    except UnicodeDecodeError as error:
-        raise CertiflowError(f"{path}: not a text file; give a .nnet file") from error
 
 
 class _Lines:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.data.pinned_files import check_digest, decompressed
+from tasks.core.data.pinned_files import check_digest
 from tasks.core.errors import CertiflowError
+from tasks.core.files import decompressed
 
 
 @dataclass(frozen=True)

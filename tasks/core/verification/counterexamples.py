@@ -29,7 +29,7 @@ def reached(
         speaks_of_inputs = region.rows.shape[1] > len(y)
         values = np.append(y, x) if speaks_of_inputs else y
         if region.excess(values[None])[0] <= 0:
-            return {"X": x.tolist(), "Y": y.tolist()}
+            return {"X": x.tolist(), "Y": model.outputs(y).tolist()}
     return None
 
 

@@ -36,7 +36,8 @@ class InstanceResult:
 
     Attributes:
         verdict: VNN-COMP's word: sat, unsat, unknown, timeout, error.
-        decided_by: the stage that gave the verdict, or the last one that tried; None with `error`.
+        decided_by: the stage that gave the verdict, or the last one that tried; None with `error`,
+            and where no input satisfies the property's bounds.
         seconds: of solving and of replaying the counterexample; to load the files is not solving.
         counterexample: `X` inside the box and the deployed model's own outputs `Y`; with `sat`.
         margin: with `unsat`, what is proved of the least excess over all unsafe regions.
@@ -99,14 +100,18 @@ class PropertySolver:
         model, prop = job.model, job.property
         name = model.path if isinstance(model, InputFile) else "the model"
         model = self.load(model) if isinstance(model, InputFile) else model
-        if model.ending != "logits":
-            raise CertiflowError(
-                f"{name}: ends with a {model.ending}: properties are proved of logits; export the "
-                "model up to them"
-            )
         if isinstance(prop, InputFile):
             with prop.opened(job.content) as path:
                 prop = read_property(path, model.network.num_inputs, model.network.num_outputs)
+        if model.ending != "logits" and not (
+            model.has_softmax and prop.compares_outputs(model.network.num_outputs)
+        ):
+            raise CertiflowError(
+                f"{name}: ends with a {model.ending}, and the property asks more than which output "
+                "is greater: it can be proved of logits only; export the model up to them"
+            )
+        if prop.contradiction:
+            return model, prop
         try:
             check_agreement(model.network, model.runtime, box_points(prop.boxes))
         except CertiflowError as error:
@@ -122,6 +127,8 @@ class PropertySolver:
             return InstanceResult("error", None, 0.0, reason=str(self.asked))
         assert self.asked is not None
         model, prop = self.asked
+        if prop.contradiction:
+            return InstanceResult("unsat", None, 0.0, deployed=True, reason=prop.contradiction)
         stored = None if job.known is None else _replayed_again(model, prop, job.known)
         if stored is not None:
             return stored

@@ -31,7 +31,7 @@ from tasks.core.verification.property_solver import (
     PropertyJob,
     PropertySolver,
 )
-from tests.model_files import NNET_LINES, normal, saved_nnet, saved_onnx
+from tests.model_files import NNET_LINES, saved_nnet, saved_onnx
 from tests.property_files import saved_distance, saved_property
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -266,15 +266,37 @@ def test_nnet_file_in_its_physical_units(tmp_path: Path) -> None:
     assert result.verdict == "sat", result.reason
 
 
-def test_probabilities_have_no_properties(tmp_path: Path) -> None:
-    """A property speaks of the file's own outputs, and proofs of the logits before them."""
+def test_probabilities_are_compared_by_their_logits(tmp_path: Path) -> None:
+    """Of a softmax only which output is greater; the counterexample's are the file's own."""
     nodes = [make_node("MatMul", ["x", "a"], ["z"]), make_node("Softmax", ["z"], ["y"])]
-    model = saved_onnx(tmp_path, nodes, {"a": normal(2, 2)}, shape=(1, 2))
-    prop = saved_property(tmp_path / "p.vnnlib", "(>= Y_0 0.9)")
-    (result,) = verify([Instance(model, prop, 10)])
-    assert result.verdict == "error"
-    assert result.reason.startswith(f"{model}: ends with a softmax: properties are proved of logit")
-    assert "export the model up to them" in result.reason
+    model = saved_onnx(tmp_path, nodes, {"a": np.eye(2, dtype=np.float32)}, shape=(1, 2))
+    asked = {
+        "sat": ("(<= Y_0 Y_1)", ((0.0, 1.0), (0.0, 1.0))),
+        "unsat": ("(<= Y_0 Y_1)", ((0.6, 1.0), (0.0, 0.5))),
+        "error": ("(>= Y_0 0.9)", ((0.0, 1.0), (0.0, 1.0))),
+    }
+    found = verify(
+        [
+            Instance(model, saved_property(tmp_path / f"{name}.vnnlib", formula, box=box), 10)
+            for name, (formula, box) in asked.items()
+        ]
+    )
+    assert [result.verdict for result in found] == list(asked)
+    assert found[0].counterexample is not None
+    x, y = (np.array(found[0].counterexample[name], dtype=np.float32) for name in "XY")
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(y, session.run(None, {"x": x[None]})[0][0], rtol=1e-6)
+    assert y[0] <= y[1]
+    assert found[1].deployed
+    assert found[2].reason.startswith(f"{model}: ends with a softmax, and the property asks more")
+
+
+def test_bounds_that_contradict_each_other_are_unsat(tmp_path: Path) -> None:
+    """Of any network: no input is asked about, which the reason says."""
+    prop = saved_property(tmp_path / "p.vnnlib", "(and (<= Y_0 0) (>= X_0 2))")
+    (result,) = verify([Instance(saved_distance(tmp_path), prop, 10)])
+    assert (result.verdict, result.decided_by) == ("unsat", None)
+    assert "X_0 is to be at least 2.0 and at most" in result.reason
 
 
 def test_stored_verdicts_are_not_computed_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import signal
 import sqlite3
@@ -96,6 +97,25 @@ def test_verdict_without_a_counterexample(
     )
     assert (result.returncode, result.stdout) == (0, f"{verdict}\n"), result.stderr
     assert json.loads((project / "out.json").read_text())["counterexample"] is None
+
+
+def test_packed_files_and_bounds_that_contradict_each_other(
+    project: Path, environment: dict[str, str]
+) -> None:
+    saved_property(project / "none.vnnlib", "(and (<= Y_0 0) (>= X_0 2))")
+    for name in ("model.onnx", "none.vnnlib", "sat.vnnlib"):
+        packed = gzip.compress((project / name).read_bytes())
+        (project / f"{name}.gz").write_bytes(packed)
+    (project / "i.csv").write_text("model.onnx.gz,none.vnnlib.gz,20\nmodel.onnx.gz,sat.vnnlib,20\n")
+    result = certiflow(project, environment, "verify", "--csv", "i.csv", "--results", "out.csv")
+    assert result.returncode == 0, result.stderr
+    assert [row["verdict"] for row in rows(project / "out.csv")] == ["unsat", "sat"]
+    assert "WARNING  model.onnx.gz, none.vnnlib.gz: " in result.stderr
+    assert "no input is both" in result.stderr
+    arguments = ["--model", "model.onnx.gz", "--property", "none.vnnlib"]
+    result = certiflow(project, environment, "verify", *arguments)
+    assert (result.returncode, result.stdout) == (0, "unsat\n"), result.stderr
+    assert "no input is both" in result.stderr
 
 
 def test_timeout_is_a_verdict_too(project: Path, environment: dict[str, str]) -> None:
