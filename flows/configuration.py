@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tasks import console
 from tasks.core.errors import CertiflowError
+from tasks.core.yaml_files import parsed_yaml, read_yaml, shown
 from tasks.guarding.settings import GuardSettings
 from tasks.settings import Settings, Study
 
@@ -123,17 +123,16 @@ def _grid_notes(values: dict[str, Any], settings: Settings) -> list[str]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError as error:
         known = ", ".join(sorted(map(str, Path("conf").glob("*.yaml")))) or "none here"
         raise CertiflowError(f"{path}: no such settings file; in conf/: {known}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CertiflowError(f"{path}: cannot be read as YAML: {reason}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise CertiflowError(f"{path}: expected sections such as 'training:', found {values!r}")
+        raise CertiflowError(
+            f"{path}: expected sections such as 'training:', found {shown(values)}"
+        )
     return values
 
 
@@ -151,9 +150,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise CertiflowError(f"--set {override}: '{section}' is a value, not a section")
     try:
-        values[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CertiflowError(f"--set {override}: the value cannot be read as YAML") from error
+        values[name] = parsed_yaml(text)
+    except CertiflowError as error:
+        raise CertiflowError(
+            f"--set {override}: the value cannot be read as YAML: {error}"
+        ) from error
 
 
 def describe(detail: ErrorDetails, settings: type[BaseModel] = Settings) -> str:
@@ -167,7 +168,7 @@ def describe(detail: ErrorDetails, settings: type[BaseModel] = Settings) -> str:
         return f"unknown key '{key}': {hint}allowed are {', '.join(allowed)}"
     if detail["type"] == "value_error" and isinstance(detail["input"], dict):
         return f"{key}: {_message(detail)}"  # of several keys, whose values the message has
-    return f"{key} is {detail['input']!r}: {_message(detail)}"
+    return f"{key} is {shown(detail['input'])}: {_message(detail)}"
 
 
 def _message(detail: ErrorDetails) -> str:

@@ -13,18 +13,17 @@ relations: [age <= 21 -> balance <= 50000]
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.domain import GREATEST, Domain, Feature, Word, told, word
+from tasks.core.yaml_files import read_yaml, shown
 
 LEAST_TOLERANCE = 1e-30  # well within float32
 
@@ -170,16 +169,13 @@ def read_schema(path: Path, model: type[SchemaT]) -> SchemaT:
         CertiflowError: one line naming the file and key, and what is allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        values = read_yaml(path)
     except FileNotFoundError as error:
         raise CertiflowError(
             f"{path}: no such schema; `certiflow schema DATA.csv --target COLUMN` proposes one"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CertiflowError(f"{path}: cannot be read as YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise CertiflowError(f"{path}: expected keys such as 'target:', found {values!r}")
+        raise CertiflowError(f"{path}: expected keys such as 'target:', found {shown(values)}")
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -200,7 +196,7 @@ def _described(detail: Any, model: type[Schema]) -> str:
         return f"{key} is missing"
     if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
         return message if key == "schema" else f"{key}: {message}"
-    return f"{key} is {reprlib.repr(detail['input'])}: {message[0].lower()}{message[1:]}"
+    return f"{key} is {shown(detail['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _twice(words: Iterable[str]) -> str | None:
