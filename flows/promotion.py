@@ -10,7 +10,7 @@ from tasks.core.errors import CertiflowError
 from tasks.data import download
 from tasks.presentation.records import Decision
 from tasks.settings import DATASETS
-from tasks.tracking import PREFIX, RegisteredModel, find_version, model_meant, read_run
+from tasks.tracking import PREFIX, RegisteredModel, find_version, model_meant, run_of
 from tasks.versions.promotion import force, gate, roll_back
 
 
@@ -29,7 +29,7 @@ def promote_flow(version: str, reason: str | None = None) -> Decision:
         raise CertiflowError(f"{version}: expected a version such as 3 or {PREFIX}mnist/3")
     if reason is not None:
         return force(found.model, found.number, reason)
-    settings = recorded_settings(read_run(found.run_id))
+    settings = recorded_settings(run_of(found))
     trained_on = found.model.removeprefix(PREFIX)
     # Where the data asked for could not be had, the run fell back to others.
     source = settings.data.dataset if settings.data.name == trained_on else trained_on

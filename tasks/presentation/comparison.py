@@ -18,10 +18,13 @@ from tasks.tracking import (
     CHAMPION,
     VERSION_TAG,
     RegisteredModel,
+    RunDeletedError,
     RunRecord,
+    deleted_versions,
     find_run,
     model_name,
     registered_runs,
+    run_of,
 )
 
 P_VALUE = "promotion.certified_p_value"
@@ -63,17 +66,22 @@ def collect(words: Sequence[str], experiment: str) -> list[Contender]:
 
 
 def _all_registered(experiment: str) -> list[Contender]:
-    found = []
+    found, left_out = [], []
     for run in registered_runs(experiment):
         try:
             found.append(_contender(run))
         except CertiflowError as error:
-            console.warn(f"left out: {error}")
+            left_out.append(str(error))
+    left_out += deleted_versions(experiment)
+    if not found and left_out:
+        raise CertiflowError(f"no version of {experiment} is left: {'; '.join(left_out)}")
     if not found:
         raise CertiflowError(
             f"experiment {experiment} has no registered version yet: run `make run-flow` first, or "
             "name another with --experiment"
         )
+    for reason in left_out:
+        console.warn(f"left out: {reason}")
     return found
 
 
@@ -186,9 +194,13 @@ def _judged(new: Contender, old: Contender, epsilon: float) -> Difference | None
 def _champion(dataset: str) -> Contender | None:
     """The champion that is not among the runs compared."""
     champion = RegisteredModel(model_name(dataset)).champion()
-    return (
-        None if champion is None or not champion.run_id else _contender(find_run(champion.run_id))
-    )
+    if champion is None or not champion.run_id:
+        return None
+    try:
+        return _contender(run_of(champion))
+    except RunDeletedError as error:
+        console.warn(f"no differences to the champion: {error}")
+        return None
 
 
 def _contender(run: RunRecord) -> Contender:

@@ -8,12 +8,15 @@ from tasks.tracking.guarded import GUARD_FOLDER, GUARD_REFUSED, download_guard_f
 from tasks.tracking.origin import git_commit
 from tasks.tracking.records import (
     VERSION_TAG,
+    RunDeletedError,
     RunRecord,
+    deleted_versions,
     find_run,
     find_version,
     in_full,
     read_run,
     registered_runs,
+    run_of,
 )
 from tasks.tracking.registry import (
     CHALLENGER,
@@ -61,10 +64,12 @@ __all__ = [
     "VERSION_TAG",
     "RegisteredModel",
     "Run",
+    "RunDeletedError",
     "RunRecord",
     "RunRef",
     "Version",
     "answered",
+    "deleted_versions",
     "download_guard_files",
     "downloaded_model",
     "find_run",
@@ -81,6 +86,7 @@ __all__ = [
     "read_run",
     "registered_models",
     "registered_runs",
+    "run_of",
     "run_of_model",
     "serve_ui",
     "tracked_run",

@@ -8,7 +8,7 @@ import mlflow
 from mlflow import MlflowClient
 
 from tasks.core.errors import CertiflowError
-from tasks.tracking.records import find_version
+from tasks.tracking.records import find_version, run_of
 from tasks.tracking.registry import Version
 from tasks.tracking.store import answered, open_store
 
@@ -37,16 +37,16 @@ def download_guard_files(version: Version, folder: Path) -> Path:
     """The folder with the version's files.
 
     Raises:
-        CertiflowError: it has none, and why; the store does not answer.
+        CertiflowError: it has none, and why; its run was deleted; the store does not answer.
     """
     open_store()
     with answered(str(version)):
-        client = MlflowClient()
-        if not client.list_artifacts(version.run_id, GUARD_FOLDER):
-            refused = client.get_run(version.run_id).data.tags.get(GUARD_REFUSED)
+        run = run_of(version)
+        if not MlflowClient().list_artifacts(run.run_id, GUARD_FOLDER):
+            refused = run.tags.get(GUARD_REFUSED)
             why = refused or "it was made by an earlier certiflow: train or evaluate it again"
             raise CertiflowError(f"{version} cannot be guarded: {why}")
         found = mlflow.artifacts.download_artifacts(
-            run_id=version.run_id, artifact_path=GUARD_FOLDER, dst_path=str(folder)
+            run_id=run.run_id, artifact_path=GUARD_FOLDER, dst_path=str(folder)
         )
         return Path(found)

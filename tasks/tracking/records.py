@@ -10,8 +10,8 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, ViewType
 from mlflow.entities import Run as MlflowRun
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from tasks import console
@@ -69,7 +69,7 @@ def find_run(words: str) -> RunRecord:
         return read_run(words)
     version = find_version(words)
     if version is not None:
-        return read_run(version.run_id)
+        return run_of(version)
     found = _search(f"attributes.run_name = '{words.replace(chr(39), '')}'")
     if len(found) != 1:
         raise CertiflowError(
@@ -113,18 +113,33 @@ def in_full(words: Sequence[str]) -> list[str]:
     return [each if not n or n[1] else f"{model}/{n[2]}" for each, n in numbers]
 
 
+class RunDeletedError(CertiflowError):
+    """A run was deleted in MLflow, for now or for good."""
+
+
+def run_of(version: Version) -> RunRecord:
+    """The run that registered a version; raises `RunDeletedError` naming the version."""
+    try:
+        return read_run(version.run_id)
+    except RunDeletedError as error:
+        raise RunDeletedError(f"{version}: {error}") from error
+
+
 def read_run(run_id: str) -> RunRecord:
-    """Raises `CertiflowError` when there is no such run."""
+    """Raises `RunDeletedError` when there is no such run, or it was deleted."""
     open_store()
     try:
-        return _record(MlflowClient().get_run(run_id))
+        run = MlflowClient().get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise CertiflowError(
-                f"run {run_id}: MLflow at {mlflow.get_tracking_uri()} has no such run; "
-                "`certiflow compare` lists what there is"
+            raise RunDeletedError(
+                f"run {run_id}: MLflow at {mlflow.get_tracking_uri()} has no such run: it was "
+                "deleted for good, or is another store's; `certiflow compare` lists what there is"
             ) from error
         raise
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise RunDeletedError(_deleted(run_id))
+    return _record(run)
 
 
 def registered_runs(experiment: str) -> list[RunRecord]:
@@ -141,18 +156,35 @@ def registered_runs(experiment: str) -> list[RunRecord]:
             f"experiment {experiment}: there is none in {mlflow.get_tracking_uri()} (there "
             f"are: {names}); run `make run-flow` first, or name another with --experiment"
         )
-    found = _search("attributes.status = 'FINISHED'", [known.experiment_id])
+    return _registered(known.experiment_id, ViewType.ACTIVE_ONLY)
+
+
+def deleted_versions(experiment: str) -> list[str]:
+    """What is said of the versions of an experiment whose runs were deleted."""
+    known = MlflowClient().get_experiment_by_name(experiment)
+    runs = [] if known is None else _registered(known.experiment_id, ViewType.DELETED_ONLY)
+    return [f"version {run.tags[VERSION_TAG]}: {_deleted(run.run_id)}" for run in runs]
+
+
+def _deleted(run_id: str) -> str:
+    return f"run {run_id} was deleted: `mlflow runs restore --run-id {run_id}` brings it back"
+
+
+def _registered(experiment_id: str, kept: int) -> list[RunRecord]:
+    found = _search("attributes.status = 'FINISHED'", [experiment_id], kept)
     return [run for run in found if VERSION_TAG in run.tags]
 
 
-def _search(condition: str, experiments: list[str] | None = None) -> list[RunRecord]:
+def _search(
+    condition: str, experiments: list[str] | None = None, kept: int = ViewType.ACTIVE_ONLY
+) -> list[RunRecord]:
     open_store()
     client = MlflowClient()
     ids = experiments or [entry.experiment_id for entry in client.search_experiments()]
     found: list[RunRecord] = []
     token: Any = None
     while True:
-        page = client.search_runs(ids, condition, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+        page = client.search_runs(ids, condition, kept, PAGE, page_token=token)
         found += map(_record, page)
         token = page.token
         if not token:

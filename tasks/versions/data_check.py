@@ -13,7 +13,7 @@ from tasks.core.errors import CertiflowError
 from tasks.data import DatasetRef, load
 from tasks.presentation.records import DataCheck
 from tasks.settings import Settings
-from tasks.tracking import DECISION, RegisteredModel, Version, model_name
+from tasks.tracking import DECISION, RegisteredModel, Version, model_name, run_of
 from tasks.versions.data_profile import profile_of, recorded_profile
 
 
@@ -27,7 +27,7 @@ def check_data(dataset: DatasetRef, settings: Settings) -> DataCheck:
     """
     model = RegisteredModel(model_name(dataset.name))
     champion = model.champion()
-    old = recorded_profile(champion.run_id) if champion is not None and champion.run_id else None
+    old = None if champion is None or not champion.run_id else recorded_profile(run_of(champion))
     new = profile_of(load(dataset), old)
     if champion is not None and old is not None:
         _check_comparable(dataset, new, old, champion)

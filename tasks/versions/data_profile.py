@@ -10,7 +10,7 @@ from tasks.core.data.datasets import Dataset
 from tasks.core.data.drift import DataProfile
 from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
-from tasks.tracking import Run, read_run, run_of_model
+from tasks.tracking import Run, RunRecord, read_run, run_of_model
 
 PROFILE = "tables/data_profile.json"
 
@@ -31,13 +31,12 @@ def profile_of(data: Dataset, like: DataProfile | None = None) -> DataProfile:
     return found.model_copy(update={"completions": dict(data.completions)})
 
 
-def recorded_profile(run_id: str) -> DataProfile | None:
+def recorded_profile(run: RunRecord) -> DataProfile | None:
     """The profile that a run has; None where it has none.
 
     Raises:
         CertiflowError: it cannot be read.
     """
-    run = read_run(run_id)
     path = run.artifact(PROFILE)
     if path is None:
         return None
@@ -57,5 +56,5 @@ def completions_of(model: str) -> Completions:
         CertiflowError: the store has no such model, or its run's profile cannot be read.
     """
     run_id = run_of_model(model)
-    profile = None if run_id is None else recorded_profile(run_id)
+    profile = None if run_id is None else recorded_profile(read_run(run_id))
     return NO_COMPLETIONS if profile is None else profile.completions

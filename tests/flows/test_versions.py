@@ -17,6 +17,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.promotion import promote_flow, rollback_flow
+from flows.retraining import retrain_flow
 from flows.robustness import robustness_flow
 from tasks import tracking
 from tasks.core.errors import CertiflowError
@@ -241,6 +242,28 @@ def test_experiments_that_are_empty_or_unknown(versions: dict[str, Summary]) -> 
     mlflow.create_experiment("empty")
     with pytest.raises(CertiflowError, match="no registered version yet"):
         comparison.collect([], "empty")
+
+
+def test_a_deleted_run_is_named_with_how_to_restore_it(
+    versions: dict[str, Summary], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = versions["1"].run_id
+    said = f"run {run_id} was deleted: `mlflow runs restore --run-id {run_id}` brings it back"
+    MlflowClient().delete_run(run_id)
+    try:
+        compared = comparison.collect([], "certiflow")
+        assert {each.version for each in compared} == {2, 3}
+        assert f"left out: version 1: {said}" in capsys.readouterr().err
+        for refused in (
+            lambda: comparison.collect(["1"], ""),
+            lambda: promote_flow("1"),
+            lambda: retrain_flow(smoke()),
+        ):
+            with pytest.raises(CertiflowError) as error:
+                refused()
+            assert str(error.value) == f"{MODEL}/1: {said}"
+    finally:
+        MlflowClient().restore_run(run_id)
 
 
 def test_a_failed_run_is_no_evidence(versions: dict[str, Summary]) -> None:
