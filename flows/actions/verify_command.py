@@ -169,9 +169,10 @@ def _row(path: Path, number: int, row: list[str]) -> tuple[str, str, float]:
         if not (network and prop and 0 < timeout <= MAX_TIMEOUT_SECONDS):
             raise ValueError
     except ValueError as error:
+        shown = " ".join(",".join(fields).split())[:200]
         raise CertiflowError(
-            f"{path}, line {number}: '{','.join(fields)}': expected network,property,timeout with "
-            f"the timeout in seconds, at most {MAX_TIMEOUT_SECONDS:,.0f}"
+            f"{path}, line {number}: '{shown}': expected network,property,timeout with the timeout "
+            f"in seconds, at most {MAX_TIMEOUT_SECONDS:,.0f}"
         ) from error
     return network, prop, timeout
 

@@ -19,6 +19,7 @@ from tasks.core.networks.tensor import Tensor, along
 from tasks.core.networks.windows import Shape, Window
 
 BEYOND_FLOAT32 = 2**24  # roundings, with which nothing is known
+MOST_UNITS = 250_000  # inputs and hidden ones: far more than bounds can be had of in any time
 ROOT_ROUNDINGS = 16  # of one divided by a square root, with the fewest instructions
 
 
@@ -31,6 +32,7 @@ class Lowering:
 
     def __init__(self, shape: Shape) -> None:
         size = prod(shape)
+        _check_units(size)
         each, none = sparse.eye_array(size, format="csr"), np.zeros(size)
         self.input = Tensor(each, none, shape, 0, each, none)
         self._widths = [size]
@@ -187,6 +189,7 @@ class Lowering:
     def _through(self, tensor: Tensor, rows: IntArray, *, linear: bool) -> Tensor:
         """The tensor with `rows` made units of the next hidden layer; the others are constant."""
         depth = tensor.depth + 1
+        _check_units(sum(self._widths) + len(rows))
         if depth == len(self._widths):
             self._widths.append(0)
             self._units.append([])
@@ -224,6 +227,14 @@ class Lowering:
                 f"slopes of shape {factors.shape} do not broadcast to the shape {tensor.shape}"
             )
         return self.add(below, positive)
+
+
+def _check_units(count: int) -> None:
+    if count > MOST_UNITS:
+        raise CertiflowError(
+            f"the network has {count:,} inputs and units or more: at most {MOST_UNITS:,} can be "
+            "verified; choose a smaller network, or smaller inputs"
+        )
 
 
 def _layer(tensors: Sequence[Tensor], width: int) -> tuple[Affine, Roundings]:

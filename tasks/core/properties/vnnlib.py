@@ -28,7 +28,7 @@ from tasks.core.properties.specification import Property, UnsafeRegion
 
 MAX_REGIONS = 20_000
 
-_VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]*)")
+_VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
 
 Alternatives = list[list[Relation]]  # any of the lists, of each all relations
 

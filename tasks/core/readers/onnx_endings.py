@@ -58,7 +58,7 @@ def opened(model: onnx.ModelProto) -> OpenGraph:
         name = node.input[0]
     if node is None:
         return OpenGraph(model, "logits")
-    if node.op_type in SOFTMAX and _attribute(node, "axis", _default_axis(model)) in {-1, 1}:
+    if node.op_type in SOFTMAX and _attribute(node, "axis", _default_axis(model)) in (-1, 1):
         return OpenGraph(_cut(model, node.input[0]), SOFTMAX[node.op_type])
     probability = _probability_of_one(node, makers, graph)
     if probability is not None:
@@ -110,7 +110,7 @@ def _probability_of_one(
     if (
         node.op_type != "Concat"
         or len(node.input) != 2
-        or _attribute(node, "axis", 1) not in {-1, 1}
+        or _attribute(node, "axis", 1) not in (-1, 1)
     ):
         return None
     complement, probability = (makers.get(name) for name in node.input)

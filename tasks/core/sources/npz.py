@@ -7,15 +7,18 @@ import zlib
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from tasks.core.errors import CertiflowError
+from tasks.core.errors import CertiflowError, first_line
 
 SUFFIX = ".npz"
 MOST_PACKED = 1100  # deflate makes at most about 1,032 bytes of one
+
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, SyntaxError, TokenError, zlib.error)
 
 Array = NDArray[np.generic]
 
@@ -42,8 +45,11 @@ def read_arrays(path: Path, names: Sequence[str], optional: Sequence[str] = ()) 
     except zipfile.BadZipFile as error:
         hint = f"{error}; save it with np.savez" if _is_npy(path) else str(error)
         raise CertiflowError(f"{path}: cannot be read as .npz without pickles ({hint})") from error
-    except (OSError, ValueError, EOFError, RuntimeError, zlib.error) as error:
-        raise CertiflowError(f"{path}: cannot be read as .npz without pickles ({error})") from error
+    except UNREADABLE as error:
+        reason = first_line(error)
+        raise CertiflowError(
+            f"{path}: cannot be read as .npz without pickles ({reason})"
+        ) from error
     except MemoryError as error:
         raise CertiflowError(f"{path}: does not fit into memory: use fewer inputs") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +129,24 @@ def _class_names(path: Path, arrays: dict[str, Array], count: int) -> tuple[str,
     if CLASS_NAMES not in arrays:
         return ()
     names = arrays[CLASS_NAMES]
-    is_text = names.ndim == 1 and names.dtype.kind == "U"
-    if not is_text or len(names) != count or len(set(names.tolist())) < len(names) or "" in names:
+    if (
+        names.ndim != 1
+        or not _is_text(names)
+        or len(set(names.tolist()) - {""}) != count
+        or len(names) != count
+    ):
         raise CertiflowError(
             f"{path}: {CLASS_NAMES} is {names.dtype} of shape {names.shape}: expected a different "
             f"text for each of the {count} classes"
         )
     return tuple(names.tolist())
+
+
+def _is_text(array: Array) -> bool:
+    """Whether its cells are text: NumPy keeps any numbers as letters, some of which are none."""
+    if array.dtype.kind != "U":
+        return False
+    letters = np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)
+    codes = np.frombuffer(array.tobytes(), dtype=letters)
+    surrogates = (codes >= 0xD800) & (codes < 0xE000)
+    return bool((codes <= sys.maxunicode).all() and not surrogates.any())

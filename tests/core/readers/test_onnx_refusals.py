@@ -51,6 +51,11 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], Constants, str]] = {
         {"a": np.zeros(4, dtype=np.float32)},
         "division by zero",
     ),
+    "too many units": (
+        [make_node("Expand", ["x", "a"], ["z"]), make_node("Relu", ["z"], ["y"])],
+        {"a": integers(2000, 4, 7, 6)},
+        "has 336,168 inputs and units or more: at most 250,000 can be verified",
+    ),
     "many matrices": (
         [make_node("MatMul", ["x", "a"], ["y"])],
         {"a": normal(4, 6, 3)},

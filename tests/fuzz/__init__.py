@@ -1,0 +1,1 @@
+"""Damaged files, which every reader reads or refuses in a line."""
