@@ -12,20 +12,23 @@ from pathlib import Path
 
 import httpx
 import mlflow
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import RunInfo
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.errors import CertiflowError
 from tasks.core.uris import parted, without_passwords
+from tasks.tracking.patience import PROBE_SECONDS, impatient, keep_limits
 
 SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
-PROBE_SECONDS = 10
 LOCAL_ARTIFACTS = Path("mlartifacts")
 TRAINING_VIEW = "workflowType=machine_learning"  # MLflow opens on language models otherwise
+SERVER_ERRORS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # and a request that timed out
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
 
@@ -36,17 +39,18 @@ def open_store() -> None:
     Two processes that initialise one SQLite store at the same time would break it.
 
     Raises:
-        CertiflowError: the store cannot be used; a server that is down is said within seconds,
-            since it is asked before MLflow's own requests with their retries. Once it has
-            answered, the retries bridge its restarts.
+        CertiflowError: the store cannot be used; a server or a database that is down or silent is
+            said within seconds, since it is asked before MLflow's own requests with their retries.
+            Once it has answered, the retries bridge its restarts.
     """
     if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
         mlflow.set_tracking_uri(LOCAL_STORE)
     _hide_password()
+    keep_limits()
     database = local_database()
     if database is not None:
         _initialise(database)
-    elif mlflow.get_tracking_uri().startswith("http"):
+    else:
         _probe(mlflow.get_tracking_uri())
 
 
@@ -115,14 +119,39 @@ def _probe(uri: str) -> None:
 
 
 def outage() -> str | None:
-    """Says that the server in use does not answer; None when it does, or the store is a file."""
+    """Says that the store in use does not answer; None when it does, or is a file."""
     uri = mlflow.get_tracking_uri()
-    if not uri.startswith("http"):
-        return None
+    told = f"MLflow at {without_passwords(uri)} does not answer"
+    with impatient():
+        if uri.startswith("http"):
+            return _outage_of_server(uri, told)
+        if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES and not local_database():
+            return _outage_of_database(uri, told)
+    return None
+
+
+def _outage_of_server(uri: str, told: str) -> str | None:
+    """Its health says nothing of its database, which a request needs."""
     try:
         httpx.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
+        MlflowClient(uri).search_experiments(max_results=1)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return f"MLflow at {uri} does not answer ({first_line(error)})"
+        return f"{told} ({first_line(error)})"
+    except MlflowException as error:
+        if error.error_code in SERVER_ERRORS:
+            return f"{told} (it is up, but requests fail: is its database down?)"
+    return None
+
+
+def _outage_of_database(uri: str, told: str) -> str | None:
+    try:
+        sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
+    except (
+        SQLAlchemyError,
+        ImportError,
+        ValueError,
+    ) as error:  # no driver; a port that is no number
+        return f"{told} ({first_line(error)})"
     return None
 
 
