@@ -20,9 +20,10 @@ OFFLINE = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # 0, 4, 8, 16 and 32 s between the attempts: a server may be away for a minute during a run. One
-    # that is down at the start is said at once (`tracking.open_store`).
+    # that is down at the start is said at once, and one that is silent is asked less often: see
+    # `tracking.patience`.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "18",
 }
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -28,6 +29,7 @@ SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
 LOCAL_ARTIFACTS = Path("mlartifacts")
 TRAINING_VIEW = "workflowType=machine_learning"  # MLflow opens on language models otherwise
+DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
 SERVER_ERRORS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # and a request that timed out
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
@@ -230,5 +232,14 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    text = without_passwords(str(error)).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    """What an exception says first, but for SQLAlchemy's remarks on how it came about."""
+    lines = without_passwords(str(error)).strip().splitlines()
+    said = [line for line in lines if not line.startswith("(raised as a result of ")]
+    return said[0][:200] if said else type(error).__name__
+
+
+def store_failure(error: Exception) -> str:
+    """What an error of the store says, with the remedy where the disk is full."""
+    said = first_line(error)
+    full = any(words in said for words in DISK_FULL)
+    return f"{said}: free some space" if full else said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from tasks.tracking.store import (
     open_store,
     outage,
     page_of_run,
+    store_failure,
 )
 
 
@@ -49,11 +50,12 @@ def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) 
                 yield run
         except BaseException as error:
             silent = outage() if isinstance(error, STORE_ERRORS) else None
-            if silent is None:
-                _tell_failure(run, error)
+            is_told = silent is None and _tell_failure(run, error)
             if isinstance(error, STORE_ERRORS):
+                left = "" if is_told else " (still RUNNING in MLflow, which could not be told)"
                 raise CertiflowError(
-                    f"{silent or first_line(error)}; what was done so far is in {run.ref.folder}"
+                    f"{silent or store_failure(error)}; what was done so far is in "
+                    f"{run.ref.folder}{left}"
                 ) from error
             raise
 
@@ -73,11 +75,15 @@ def _waited_for_once(farewell: ExitStack) -> Iterator[None]:
         raise
 
 
-def _tell_failure(run: Run, error: BaseException) -> None:
-    with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure
+def _tell_failure(run: Run, error: BaseException) -> bool:
+    """Whether MLflow could be told: a store that is gone must not hide the failure."""
+    try:
         reason = " ".join(without_passwords(str(error)).split())[:500]
         run.tags({"failure": reason or type(error).__name__})
         run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+    except STORE_ERRORS:
+        return False
+    return True
 
 
 def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Run:
