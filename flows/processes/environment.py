@@ -24,6 +24,7 @@ OFFLINE = {
     # `tracking.patience`.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "18",
+    "PREFECT_API_REQUEST_TIMEOUT": "10",
 }
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",

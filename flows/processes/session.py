@@ -42,6 +42,9 @@ def prefect_api(*modules: str) -> Iterator[None]:
 
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from flows.processes import prefect_patience
+
+    prefect_patience.keep_limit()
     try:
         with temporary_settings({PREFECT_API_URL: api_url}):
             yield

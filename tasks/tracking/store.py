@@ -92,6 +92,8 @@ def answered(what: str) -> Iterator[None]:
 def _initialise(database: Path) -> None:
     try:
         with FileLock(database.with_name(f".{database.name}.lock"), timeout=120):
+            if not (database.exists() or database.name == ":memory:" or "?" in database.name):
+                _make_whole(database)
             MlflowClient().search_experiments(max_results=1)
     except OSError as error:
         raise CertiflowError(
@@ -109,6 +111,21 @@ def _initialise(database: Path) -> None:
             f"{database} cannot be used as MLflow's store ({first_line(error)}): free some space, "
             "or move it away"
         ) from error
+
+
+def _make_whole(database: Path) -> None:
+    """A new store with all its tables: MLflow cannot use one whose making was killed midway."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    unfinished = database.with_name(f".{database.name}.new")
+    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        left.unlink(missing_ok=True)
+    engine = create_sqlalchemy_engine(f"{SQLITE}{unfinished}")  # type: ignore[no-untyped-call]
+    try:
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+    finally:
+        engine.dispose()
+    unfinished.replace(database)
 
 
 @cache
