@@ -18,7 +18,7 @@ from tasks.core.files import written_atomically
 from tasks.core.guard import bundle
 from tasks.core.guard.evaluation import Effort, Evaluation, evasion_distances
 from tasks.data import DatasetRef, load
-from tasks.presentation import descriptions
+from tasks.presentation.markdown import table
 from tasks.tracking import Run, RunRef
 
 
@@ -134,7 +134,7 @@ def told(summary: GuardSummary) -> str:
         f"An accepted wrong answer lies at least {summary.evasion_distance:g} away from half of "
         "the clean inputs.",
         "",
-        *descriptions.table(
+        *table(
             ("attack", "radius", "attempts", "accepted and wrong"),
             [
                 (
@@ -147,7 +147,7 @@ def told(summary: GuardSummary) -> str:
             ],
         ),
         "",
-        *descriptions.table(
+        *table(
             ("detector at the same clean flag rate", "evaded, blind", "evaded, adaptive"),
             [
                 (
