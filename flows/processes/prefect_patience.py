@@ -22,20 +22,20 @@ class _Outage:
 
     def __init__(self) -> None:
         self.since: float | None = None
-        self.is_given_up = False
+        self.given_up: str | None = None  # why
 
     def check(self) -> None:
         """Raises what Prefect does not try again, once the API is given up."""
-        if self.is_given_up:
-            raise httpx.TransportError("it was given up")
+        if self.given_up is not None:
+            raise httpx.TransportError(self.given_up)
 
     def failed(self, error: httpx.TransportError) -> httpx.TransportError:
         """What is to be raised instead: one that is not tried again when the time is over."""
         self.since = monotonic() if self.since is None else self.since
         if monotonic() - self.since < PATIENCE_SECONDS:
             return error
-        self.is_given_up = True
-        return httpx.TransportError(str(error) or type(error).__name__)
+        self.given_up = str(error) or type(error).__name__
+        return httpx.TransportError(self.given_up)
 
 
 def keep_limit() -> None:
