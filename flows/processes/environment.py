@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ OFFLINE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "18",
     "PREFECT_API_REQUEST_TIMEOUT": "10",
 }
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs a traceback of what it raises
@@ -82,13 +85,35 @@ def load_keras() -> None:
         return
     name = "TF_CPP_MIN_LOG_LEVEL"
     quiet = os.environ.get(name) == QUIET[name]
-    with silenced_stderr() if quiet else nullcontext():
+    with uninterrupted(), silenced_stderr() if quiet else nullcontext():
         import keras
         import tensorflow as tf
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if quiet:
         keras.config.disable_interactive_logging()
         tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds back what would interrupt this process until the block is over.
+
+    TensorFlow crashes where its import ends in the middle.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals do not come here
+        yield
+        return
+    held: list[int] = []
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for late in held:
+            signal.raise_signal(late)
 
 
 @contextmanager
