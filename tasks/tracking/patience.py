@@ -21,6 +21,7 @@ from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_TIMEOUT,
 )
 from mlflow.utils import request_utils
+from urllib3.exceptions import NewConnectionError
 from urllib3.exceptions import TimeoutError as Silence
 
 PROBE_SECONDS = 6.0
@@ -58,8 +59,9 @@ class _Retry(urllib3.Retry):
     """Gives up a server that was silent `SILENT_TRIES` times, whatever the number of retries."""
 
     def is_exhausted(self) -> bool:
-        silent = [each for each in self.history if isinstance(each.error, Silence)]
-        return super().is_exhausted() or len(silent) >= SILENT_TRIES
+        silent = [each.error for each in self.history if isinstance(each.error, Silence)]
+        refused = [error for error in silent if isinstance(error, NewConnectionError)]
+        return super().is_exhausted() or len(silent) - len(refused) >= SILENT_TRIES
 
 
 def keep_limits() -> None:

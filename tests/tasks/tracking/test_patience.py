@@ -6,11 +6,14 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from select import select
+from typing import Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from tasks.core.errors import CertiflowError
 from tasks.tracking import open_store, patience, store
@@ -98,6 +101,15 @@ def test_a_server_that_falls_silent_is_not_asked_as_often_as_one_that_refuses(
             listener.accept()[0].close()
             tries += 1
     assert tries == patience.SILENT_TRIES
+
+
+def test_a_server_that_refuses_is_asked_until_the_retries_are_over() -> None:
+    error = NewConnectionError(HTTPConnection("127.0.0.1"), "refused")
+    retry: Any = patience._Retry(total=5, connect=5)
+    for _ in range(5):
+        retry = retry.increment("GET", "/", error=error)
+    with pytest.raises(MaxRetryError):
+        retry.increment("GET", "/", error=error)
 
 
 def test_what_was_set_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
