@@ -26,6 +26,7 @@ from urllib3.exceptions import TimeoutError as Silence
 
 PROBE_SECONDS = 6.0
 PATIENCE_SECONDS = 60.0
+SILENT_SECONDS = 40.0  # of a database, so that the end of the run comes within the minute
 SILENT_TRIES = 2  # of MLFLOW_HTTP_REQUEST_TIMEOUT each
 PAUSE_SECONDS = 1.0  # between two tries of a database that refuses
 
@@ -80,12 +81,13 @@ def _wait(connection: Any) -> None:
     """Waits for PostgreSQL as libpq does, but not for ever, and so that signals are heard."""
     from psycopg2 import OperationalError, extensions
 
-    deadline = monotonic() + _Patience.seconds
+    seconds = min(_Patience.seconds, SILENT_SECONDS)
+    deadline = monotonic() + seconds
     while (state := connection.poll()) != extensions.POLL_OK:
         reading = [connection] if state == extensions.POLL_READ else []
         writing = [] if reading else [connection]
         if not any(select(reading, writing, [], max(0.0, deadline - monotonic()))):
-            raise OperationalError(f"no answer within {_Patience.seconds:g} s")
+            raise OperationalError(f"no answer within {seconds:g} s")
 
 
 def _connected(dialect: Any, record: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
