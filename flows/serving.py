@@ -45,9 +45,10 @@ def serve_retraining(settings: Settings, cron: str, port: int) -> None:
     """
     _check_cron(cron)
     open_store()
-    guardian.start()
+    tell_api = guardian.start()
     with console.stage("start", 1) as progress:
         api_url = prefect_server.start(port)()
+        tell_api(api_url)
         progress.advance()
     name = served.deployment_name(settings)
     served.announce(settings)

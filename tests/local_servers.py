@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -42,6 +42,20 @@ def prefect_server(home: Path) -> Iterator[int]:
     own = {"PREFECT_HOME": str(home)}
     with _running(command, home, own, f"http://127.0.0.1:{port}/api/health"):
         yield port
+
+
+@contextmanager
+def silent_listener(*, accepts: bool = True) -> Iterator[socket.socket]:
+    """A loopback port that never answers; one that does not accept swallows what is sent to it."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64 if accepts else 0)
+        for _ in range(0 if accepts else 4):  # the queue of those that wait is full then
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener
 
 
 def free_port() -> int:

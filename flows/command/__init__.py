@@ -7,8 +7,6 @@ Guarantees: exit code 0 is done, 1 could not (one line says why), 2 wrong usage;
 import sys
 from types import TracebackType
 
-SPAWNED = "--multiprocessing-fork"  # how multiprocessing marks its children's command lines
-
 
 def _tell_no_interrupt(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -17,7 +15,6 @@ def _tell_no_interrupt(
         sys.__excepthook__(kind, error, trace)
 
 
-# A process that the command has spawned imports this before anything else: Ctrl-C, which a terminal
-# sends to all of them, is the command's to tell.
-if SPAWNED in sys.orig_argv:
-    sys.excepthook = _tell_no_interrupt
+# The command and the processes that it spawns import this before anything else of ours. Ctrl-C,
+# which a terminal sends to all of them, is the command's to tell, once it has begun.
+sys.excepthook = _tell_no_interrupt

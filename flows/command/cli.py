@@ -7,13 +7,14 @@ import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from flows.actions.head import begin, end
 from flows.command import data_cli, guard_cli, question_cli, standard_output, version_cli
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
+from tasks import console
 from tasks.core.errors import CertiflowError
 
 INTERRUPTED = 130  # as shells count SIGINT
@@ -94,9 +95,9 @@ def main() -> None:
     """Runs the command: exit code 0 done, 1 could not (one line says why), 2 wrong usage."""
     # A start makes objects by the hundred thousand that all stay: a sixth of it went into looking.
     gc.set_threshold(NEW_OBJECTS)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, console.interrupt)
     standard_output.tell_failures()
     try:
         try:
@@ -109,15 +110,20 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as ending:
         if ending.code == INTERRUPTED:
-            print("Interrupted; what was done so far is kept.", file=sys.stderr)
+            _say_interrupted()
         raise
     except BrokenPipeError:  # whoever read our output has gone
         standard_output.give_up()
         sys.exit(1)
+    except Exception:  # Prefect's, where an interrupt comes as it begins a task
+        if not console.is_interrupted():
+            raise
+        _say_interrupted()
+        sys.exit(INTERRUPTED)
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _say_interrupted() -> None:
+    print("Interrupted; what was done so far is kept.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator
@@ -20,13 +22,16 @@ OFFLINE = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # 0, 4, 8, 16 and 32 s between the attempts: a server may be away for a minute during a run. One
-    # that is down at the start is said at once (`tracking.open_store`).
+    # that is down at the start is said at once, and one that is silent is asked less often: see
+    # `tracking.patience`.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "18",
+    "PREFECT_API_REQUEST_TIMEOUT": "10",
 }
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs a traceback of what it raises
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
@@ -80,13 +85,35 @@ def load_keras() -> None:
         return
     name = "TF_CPP_MIN_LOG_LEVEL"
     quiet = os.environ.get(name) == QUIET[name]
-    with silenced_stderr() if quiet else nullcontext():
+    with uninterrupted(), silenced_stderr() if quiet else nullcontext():
         import keras
         import tensorflow as tf
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if quiet:
         keras.config.disable_interactive_logging()
         tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds back what would interrupt this process until the block is over.
+
+    TensorFlow crashes where its import ends in the middle.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals do not come here
+        yield
+        return
+    held: list[int] = []
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for late in held:
+            signal.raise_signal(late)
 
 
 @contextmanager

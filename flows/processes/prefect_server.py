@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,10 +25,16 @@ from flows.processes import running_server
 from flows.processes.guardian import ROLE
 from flows.processes.running_server import HOST
 from tasks.core.errors import CertiflowError
+from tasks.core.uris import without_passwords
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
-PROBE_SECONDS = 10.0
+PROBE_SECONDS = 6.0
+EXCEPTION = re.compile(r"[\w.]+(Error|Exception)\b")  # at the end of a traceback
+DATABASE_VARIABLES = (
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+)
 
 
 def start(port: int | None = None) -> Callable[[], str]:
@@ -143,15 +150,18 @@ def _unused(port: int) -> int:
 
 
 def _healthy(url: str) -> str | None:
-    """None when the API answers, else why not."""
+    """None when the API and its database answer, else why not."""
     from prefect.settings import get_current_settings
 
-    try:
-        headers = get_current_settings().client.custom_headers
-        answer = httpx.get(f"{url}/health", headers=headers, timeout=PROBE_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return str(error) or type(error).__name__
-    return None if answer.is_success else f"HTTP {answer.status_code}"
+    headers = get_current_settings().client.custom_headers
+    for path in ("health", "ready"):  # the latter asks the database; not every API has it
+        try:
+            answer = httpx.get(f"{url}/{path}", headers=headers, timeout=PROBE_SECONDS)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return f"{path}: {str(error) or type(error).__name__}"
+        if not answer.is_success and (path, answer.status_code) != ("ready", 404):
+            return f"{path}: HTTP {answer.status_code}"
+    return None
 
 
 def _answers(url: str) -> bool:
@@ -181,8 +191,22 @@ def _started(server: subprocess.Popen[bytes], url: str, log: IO[bytes], lock: Fi
     finally:
         lock.release()
     log.seek(0)
-    lines = log.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     raise CertiflowError(
-        f"the Prefect server did not start ({lines[-1].strip()}): is PREFECT_HOME "
-        f"({os.environ.get('PREFECT_HOME', '~/.prefect')}) writable, with space left?"
+        f"the Prefect server did not start ({_last_words(log.read().decode(errors='replace'))}): "
+        f"{_remedy()}"
     )
+
+
+def _last_words(said: str) -> str:
+    """The exception that ended a server, or else its last line."""
+    lines = said.strip().splitlines() or ["it printed nothing"]
+    exceptions = [line for line in lines if EXCEPTION.match(line)]
+    return without_passwords((exceptions or lines)[-1].strip())
+
+
+def _remedy() -> str:
+    for name in DATABASE_VARIABLES:
+        if name in os.environ:
+            return f"does the database of {name} answer?"
+    home = os.environ.get("PREFECT_HOME", "~/.prefect")
+    return f"is PREFECT_HOME ({home}) writable, with space left?"

@@ -26,7 +26,7 @@ def prefect_api(*modules: str) -> Iterator[None]:
     from tasks import console
 
     with console.stage("start", 2) as progress:
-        guardian.start()
+        tell_api = guardian.start()
         wait_for_api = prefect_server.start()
         for module in modules:
             import_module(module)
@@ -36,11 +36,15 @@ def prefect_api(*modules: str) -> Iterator[None]:
         tracking.open_store()  # one that does not answer is said before a run begins
         progress.advance()
         api_url = wait_for_api()
+        tell_api(api_url)
         progress.advance()
     gc.freeze()  # what is imported stays, and need not be looked through again
 
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from flows.processes import prefect_patience
+
+    prefect_patience.keep_limit()
     try:
         with temporary_settings({PREFECT_API_URL: api_url}):
             yield

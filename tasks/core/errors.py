@@ -6,11 +6,14 @@ from tasks.core.uris import without_passwords
 class CertiflowError(Exception):
     """Shown to the user as one line, without a traceback; the command then exits with 1.
 
-    The message may quote URIs and other libraries' messages: it never holds a URI's password.
+    The message may quote URIs, other libraries' messages and names in files: it never holds a URI's
+    password, and what cannot be printed, such as line breaks and what turns the direction of
+    writing, is a space.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(without_passwords(message))
+        printed = "".join(each if each.isprintable() else " " for each in message)
+        super().__init__(without_passwords(printed))
 
 
 class ContradictionError(CertiflowError):

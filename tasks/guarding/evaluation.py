@@ -19,7 +19,7 @@ from tasks.core.guard import bundle
 from tasks.core.guard.evaluation import Effort, Evaluation, evasion_distances
 from tasks.core.guard.shifts import CLEAN, drift_delays
 from tasks.data import DatasetRef, load
-from tasks.presentation import descriptions
+from tasks.presentation.markdown import table
 from tasks.tracking import Run, RunRef
 
 
@@ -146,7 +146,7 @@ def told(summary: GuardSummary) -> str:
         "",
         f"Seen of drift: {seen(summary)}.",
         "",
-        *descriptions.table(
+        *table(
             ("attack", "radius", "attempts", "accepted and wrong"),
             [
                 (
@@ -159,7 +159,7 @@ def told(summary: GuardSummary) -> str:
             ],
         ),
         "",
-        *descriptions.table(
+        *table(
             ("detector at the same clean flag rate", "evaded, blind", "evaded, adaptive"),
             [
                 (

@@ -9,7 +9,7 @@ import numpy as np
 from tasks.core.data.datasets import Dataset
 from tasks.core.files import written_atomically
 from tasks.core.properties.domain import told
-from tasks.presentation.descriptions import table
+from tasks.presentation.markdown import inline, table
 from tasks.tracking import Run
 
 CARD = "data_card.md"
@@ -34,9 +34,9 @@ def of_data(data: Dataset) -> str:
         f"{len(data.train_labels):,} {domain.noun}s to train on, {len(data.test_labels):,} to test "
         f"on. Content: `{data.sha256}`.",
         "",
-        f"- Licence: {card.licence or 'not stated'}",
-        f"- Source: {card.citation or 'not stated'}",
-        *(f"- {note}" for note in card.notes),
+        f"- Licence: {inline(card.licence or 'not stated')}",
+        f"- Source: {inline(card.citation or 'not stated')}",
+        *(f"- {inline(note)}" for note in card.notes),
         "",
         *_of_target(data),
         "",
@@ -47,12 +47,13 @@ def of_data(data: Dataset) -> str:
     reach = {name: (down, up) for name, down, up in _reaches(data)}
     rows = [
         (
-            feature.name,
+            inline(feature.name),
             feature.kind,
-            ", ".join(feature.categories) or f"{told(feature.lower)} to {told(feature.upper)}",
-            feature.unit,
+            inline(", ".join(feature.categories))
+            or f"{told(feature.lower)} to {told(feature.upper)}",
+            inline(feature.unit),
             *reach[feature.name],
-            data.completions.get(feature.name, "refused"),
+            inline(data.completions.get(feature.name, "refused")),
         )
         for feature in data.features
     ]
@@ -68,12 +69,16 @@ def _of_target(data: Dataset) -> list[str]:
     if data.reference is not None:
         values = np.concatenate([data.train_inputs[:, -1], data.test_inputs[:, -1]])
         ends = f"{told(float(values.min()))} to {told(float(values.max()))}"
-        return [f"Target: {data.reference.name}, {ends}. Right: {data.class_names[0]} of it."]
+        return [
+            f"Target: {inline(data.reference.name)}, {ends}. Right: {data.class_names[0]} of it."
+        ]
     counts = [
         np.bincount(labels, minlength=data.num_classes).tolist()
         for labels in (data.train_labels, data.test_labels)
     ]
-    return table(("class", "train", "test"), zip(data.class_names, *counts, strict=True))
+    return table(
+        ("class", "train", "test"), zip(map(inline, data.class_names), *counts, strict=True)
+    )
 
 
 def _reaches(data: Dataset) -> Iterable[tuple[str, str, str]]:

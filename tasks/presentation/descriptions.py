@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text, share_interval
@@ -11,6 +11,7 @@ from tasks.core.properties.domain import told
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.presentation.comparison_view import COLUMNS, view
+from tasks.presentation.markdown import inline, table
 from tasks.settings import ModelSettings, Settings, decimal
 from tasks.tracking import way_to
 
@@ -85,7 +86,7 @@ def _of_properties(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         ("requirement", "epsilon", "points", "certified", "falsified", "open"),
         (
             (
-                row["requirement"],
+                inline(row["requirement"]),
                 decimal(row["epsilon"]),
                 row["points"],
                 of_share(row, "certified"),
@@ -101,7 +102,7 @@ def _of_properties(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         *shown,
         "",
-        *(f"- {row['requirement']}: {row['counterexample']}" for row in examples),
+        *(f"- {inline(row['requirement'])}: {inline(row['counterexample'])}" for row in examples),
     ]
 
 
@@ -112,7 +113,7 @@ def of_study(
     names = {run_id: name for name, run_id in runs.items()}
     lines = [f"**{title}**: {compared.dataset}, best first, at epsilon {compared.epsilon:g}.", ""]
     lines += of_comparison(view(compared, names))
-    lines += [f"\n**{name} failed**: {reason}" for name, reason in failed.items()]
+    lines += [f"\n**{name} failed**: {inline(reason)}" for name, reason in failed.items()]
     return "\n".join(lines)
 
 
@@ -150,14 +151,6 @@ def of_radius(points: int, proved: float, falsified: float) -> str:
     return f"Median critical radius of {points} sampled points: proved {proved:.4f}, {broken}"
 
 
-def table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> list[str]:
-    """Lines of a Markdown table; fractions are shown in percent, what is not known as `-`."""
-    texts = [["-" if cell is None else cell for cell in row] for row in rows]
-    cells = [[f"{c:.2%}" if isinstance(c, float) else str(c) for c in row] for row in texts]
-    lines = [header, ["---:"] * len(header), *cells]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
 def of_answers(
     title: str,
     settings: ModelSettings,
@@ -184,7 +177,7 @@ def of_answers(
                 ("class", "verdict", "found", "proved below"),
                 (
                     (
-                        row["class"],
+                        inline(row["class"]),
                         row["verdict"],
                         f"{row['largest_difference']:.4f}",
                         f"{row['epsilon_proved']:.4f}",
@@ -252,8 +245,8 @@ def of_decision(decision: Decision) -> str:
     day = decision.at.replace("T", " ").removesuffix("+00:00")
     whom = "" if decision.against is None else f" (against version {decision.against})"
     lines = [
-        f"**{decision.decision.capitalize()}**{whom}, {day} UTC, by {decision.by}: "
-        f"{decision.reason}."
+        f"**{decision.decision.capitalize()}**{whom}, {day} UTC, by {inline(decision.by)}: "
+        f"{inline(decision.reason)}."
     ]
     numbers = decision.numbers
     if numbers:

@@ -43,9 +43,9 @@ from tasks.tracking.runs import (
     RunRef,
     log_text,
     mark_killed,
-    tracked_run,
 )
 from tasks.tracking.store import LOCAL_STORE, answered, is_local, open_store, serve_ui, way_to
+from tasks.tracking.tracked import tracked_run
 
 __all__ = [
     "CHALLENGER",

@@ -1,13 +1,10 @@
-"""One MLflow run: what is written to it, and how it begins and ends."""
+"""One MLflow run: what is written to it."""
 
 from __future__ import annotations
 
-import getpass
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,25 +15,14 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import Metric, Param, RunTag, ViewType
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict
 
 from tasks import console
 from tasks.core.data.datasets import Dataset
-from tasks.core.errors import CertiflowError
-from tasks.core.uris import without_passwords
-from tasks.settings import ModelSettings, Settings, TrackingSettings, decimal
+from tasks.settings import ModelSettings, Settings, decimal
 from tasks.tracking.descriptions import shortened
-from tasks.tracking.origin import command_line, library_versions
-from tasks.tracking.store import (
-    STORE_ERRORS,
-    experiment_id,
-    first_line,
-    open_store,
-    outage,
-    page_of_run,
-)
+from tasks.tracking.store import open_store
 
 if TYPE_CHECKING:
     import keras
@@ -229,76 +215,3 @@ def mark_killed(tag: str, value: str) -> list[str]:
         client.set_tag(run.info.run_id, "failure", "the process was killed")
         client.set_terminated(run.info.run_id, "KILLED")
     return [run.data.tags[FLOW_RUN_TAG] for run in runs]
-
-
-@contextmanager
-def tracked_run(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Iterator[Run]:
-    """A run over the block: FINISHED after it, FAILED or KILLED when it raises.
-
-    What was logged before a failure stays. Opens the store first, so that one that cannot be
-    reached fails before any work is done.
-
-    Raises:
-        CertiflowError: the store does not answer, or the output folder cannot be written.
-    """
-    run = _start(slug, settings, tags)
-    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()  # type: ignore[no-untyped-call]
-    try:
-        # Logging a model needs the run to be this thread's active one.
-        with mlflow.start_run(run_id=run.ref.run_id, nested=True), _waited_for_once():
-            yield run
-    except BaseException as error:
-        with suppress(*STORE_ERRORS):  # a store that is gone must not hide the failure
-            reason = " ".join(without_passwords(str(error)).split())[:500]
-            run.tags({"failure": reason or type(error).__name__})
-            run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
-        if isinstance(error, STORE_ERRORS):
-            raise CertiflowError(
-                f"{outage() or first_line(error)}; what was done so far is in {run.ref.folder}"
-            ) from error
-        raise
-    finally:
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(retries)  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _waited_for_once() -> Iterator[None]:
-    """A store that fails in the block has had its retries: the failure is told to it once."""
-    try:
-        yield
-    except STORE_ERRORS:
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)  # type: ignore[no-untyped-call]
-        raise
-
-
-def _start(slug: str, settings: TrackingSettings, tags: Mapping[str, Any]) -> Run:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    name = f"{slug}-{stamp}"
-    folder = settings.output.absolute() / name
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise CertiflowError(
-            f"{folder}: {error.strerror}: make it writable, free some space, or choose another "
-            "folder with tracking.output"
-        ) from error
-    open_store()
-    uri = mlflow.get_tracking_uri()
-    try:
-        client = MlflowClient()
-        experiment = experiment_id(client, settings.experiment)
-        origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "certiflow run"}
-        origin |= {COMMAND_TAG: command_line(), LIBRARIES_TAG: library_versions()}
-        run = client.create_run(
-            experiment,
-            run_name=name,
-            tags=origin | {key: str(value) for key, value in tags.items()},
-        )
-    except MlflowException as error:
-        raise CertiflowError(
-            f"MLflow at {uri} does not answer ({first_line(error)}): start it, or unset "
-            "MLFLOW_TRACKING_URI to use the project's own store"
-        ) from error
-    run_id = run.info.run_id
-    url = page_of_run(experiment, run_id)
-    return Run(RunRef(run_id=run_id, name=name, folder=folder, url=url))

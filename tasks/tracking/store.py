@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -12,20 +13,24 @@ from pathlib import Path
 
 import httpx
 import mlflow
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import RunInfo
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.errors import CertiflowError
 from tasks.core.uris import parted, without_passwords
+from tasks.tracking.patience import PROBE_SECONDS, impatient, keep_limits
 
 SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
-PROBE_SECONDS = 10
 LOCAL_ARTIFACTS = Path("mlartifacts")
 TRAINING_VIEW = "workflowType=machine_learning"  # MLflow opens on language models otherwise
+DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
+SERVER_ERRORS = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # and a request that timed out
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # gone, unreachable, or the disk is full
 
 
@@ -36,17 +41,18 @@ def open_store() -> None:
     Two processes that initialise one SQLite store at the same time would break it.
 
     Raises:
-        CertiflowError: the store cannot be used; a server that is down is said within seconds,
-            since it is asked before MLflow's own requests with their retries. Once it has
-            answered, the retries bridge its restarts.
+        CertiflowError: the store cannot be used; a server or a database that is down or silent is
+            said within seconds, since it is asked before MLflow's own requests with their retries.
+            Once it has answered, the retries bridge its restarts.
     """
     if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
         mlflow.set_tracking_uri(LOCAL_STORE)
     _hide_password()
+    keep_limits()
     database = local_database()
     if database is not None:
         _initialise(database)
-    elif mlflow.get_tracking_uri().startswith("http"):
+    else:
         _probe(mlflow.get_tracking_uri())
 
 
@@ -86,6 +92,8 @@ def answered(what: str) -> Iterator[None]:
 def _initialise(database: Path) -> None:
     try:
         with FileLock(database.with_name(f".{database.name}.lock"), timeout=120):
+            if not (database.exists() or database.name == ":memory:" or "?" in database.name):
+                _make_whole(database)
             MlflowClient().search_experiments(max_results=1)
     except OSError as error:
         raise CertiflowError(
@@ -105,6 +113,21 @@ def _initialise(database: Path) -> None:
         ) from error
 
 
+def _make_whole(database: Path) -> None:
+    """A new store with all its tables: MLflow cannot use one whose making was killed midway."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    unfinished = database.with_name(f".{database.name}.new")
+    for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        left.unlink(missing_ok=True)
+    engine = create_sqlalchemy_engine(f"{SQLITE}{unfinished}")  # type: ignore[no-untyped-call]
+    try:
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+    finally:
+        engine.dispose()
+    unfinished.replace(database)
+
+
 @cache
 def _probe(uri: str) -> None:
     silent = outage()
@@ -115,14 +138,39 @@ def _probe(uri: str) -> None:
 
 
 def outage() -> str | None:
-    """Says that the server in use does not answer; None when it does, or the store is a file."""
+    """Says that the store in use does not answer; None when it does, or is a file."""
     uri = mlflow.get_tracking_uri()
-    if not uri.startswith("http"):
-        return None
+    told = f"MLflow at {without_passwords(uri)} does not answer"
+    with impatient():
+        if uri.startswith("http"):
+            return _outage_of_server(uri, told)
+        if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES and not local_database():
+            return _outage_of_database(uri, told)
+    return None
+
+
+def _outage_of_server(uri: str, told: str) -> str | None:
+    """Its health says nothing of its database, which a request needs."""
     try:
         httpx.get(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS)
+        MlflowClient(uri).search_experiments(max_results=1)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return f"MLflow at {uri} does not answer ({first_line(error)})"
+        return f"{told} ({first_line(error)})"
+    except MlflowException as error:
+        if error.error_code in SERVER_ERRORS:
+            return f"{told} (it is up, but requests fail: is its database down?)"
+    return None
+
+
+def _outage_of_database(uri: str, told: str) -> str | None:
+    try:
+        sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
+    except (
+        SQLAlchemyError,
+        ImportError,
+        ValueError,
+    ) as error:  # no driver; a port that is no number
+        return f"{told} ({first_line(error)})"
     return None
 
 
@@ -201,5 +249,14 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    text = without_passwords(str(error)).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    """What an exception says first, but for SQLAlchemy's remarks on how it came about."""
+    lines = without_passwords(str(error)).strip().splitlines()
+    said = [line for line in lines if not line.startswith("(raised as a result of ")]
+    return said[0][:200] if said else type(error).__name__
+
+
+def store_failure(error: Exception) -> str:
+    """What an error of the store says, with the remedy where the disk is full."""
+    said = first_line(error)
+    full = any(words in said for words in DISK_FULL)
+    return f"{said}: free some space" if full else said

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.core.arrays import Float32Array, Inputs, IntArray
+from tasks.core.evidence.names import one_line
 from tasks.core.evidence.sampling import CONFIDENCE
 from tasks.core.files import written_atomically
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
+CHARACTERS = 16  # of a class's name beside an image
 SCALE_HEIGHT = 0.06  # of a scale of colours, in panels
 
 
@@ -131,7 +133,7 @@ def adversarial_examples(
     *rows, scales = figure.subplots(count + 1, columns, squeeze=False, height_ratios=heights)
     axes = np.array(rows)
     for row, label in enumerate(examples.labels):
-        axes[row, 0].set_ylabel(class_names[label], fontsize=9)
+        axes[row, 0].set_ylabel(one_line(class_names[label], CHARACTERS), fontsize=9)
     for index, epsilon in enumerate(examples.epsilons):
         _attacked(axes[:, 2 * index], examples, class_names, index)
         scales[2 * index].remove()
@@ -155,7 +157,8 @@ def _attacked(
         predicted = examples.predictions[index, row]
         panel.imshow(examples.points[index, row], cmap="gray", vmin=0, vmax=1)
         panel.set_xlabel(
-            f"{class_names[predicted]} ({examples.confidences[index, row]:.0%})",
+            f"{one_line(class_names[predicted], CHARACTERS)} "
+            f"({examples.confidences[index, row]:.0%})",
             fontsize=9,
             color="tab:green" if predicted == examples.labels[row] else "tab:red",
         )
@@ -226,8 +229,11 @@ def decided_by(counts: pd.DataFrame, num_points: int, title: str, unit: str, pat
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
+    """An empty figure, in inches, in which a name with dollars is no formula."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure  # most of a run's modules come before its figures
+
+    mpl.rcParams["text.parse_math"] = False
 
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.evidence.figures import AdversarialExamples, blank, save
+from tasks.core.evidence.names import one_line
 from tasks.core.properties.domain import Domain, told
 
 MOST_CHANGES = 6  # of a row, those that move farthest
@@ -25,7 +26,7 @@ def adversarial_rows(
 
     Labels are shown with their probabilities where the model is `confident` of some.
     """
-    count = len(examples.labels)
+    count, names = len(examples.labels), [one_line(name, CHARACTERS) for name in class_names]
     figure = blank(7.5, 0.4 + 0.19 * count * (MOST_CHANGES + 3))
     axes = figure.subplots(count, 1, squeeze=False)[:, 0]
     for row, panel in enumerate(axes):
@@ -34,8 +35,8 @@ def adversarial_rows(
         is_right = predicted == examples.labels[row]
         share = f" ({examples.confidences[index, row]:.0%})" if confident else ""
         panel.set_title(
-            f"{class_names[int(examples.labels[row])]}, at ε = {examples.epsilons[index]:g} taken "
-            f"for {class_names[predicted]}{share}",
+            f"{names[int(examples.labels[row])]}, at ε = {examples.epsilons[index]:g} taken "
+            f"for {names[predicted]}{share}",
             fontsize=10,
             loc="left",
             color="tab:green" if is_right else "tab:red",
@@ -64,7 +65,8 @@ def _changes(examples: AdversarialExamples, domain: Domain, index: int, row: int
     changed = domain.changes(before, after)
     units = {feature.name: feature.unit for feature in domain.features}
     lines = [
-        f"{name[:CHARACTERS]:<{CHARACTERS}} {told(old):>14} → {told(new):<14} {units[name]}"
+        f"{one_line(name, CHARACTERS):<{CHARACTERS}} {told(old):>14} → {told(new):<14} "
+        f"{one_line(units[name], CHARACTERS)}"
         for name, (old, new) in list(changed.items())[:MOST_CHANGES]
     ]
     more = len(changed) - len(lines)

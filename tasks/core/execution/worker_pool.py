@@ -30,6 +30,7 @@ from tasks.core.execution.worker import (
     poll,
 )
 
+EARLY_DEATHS = 5  # in a row, of processes that had no job yet: one can happen to any
 POLL_SECONDS = 0.05  # at most this late is a limit noticed; answers wake the wait at once
 
 
@@ -86,6 +87,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
         self.make_solver, self.arguments = make_solver, arguments
         self.num_workers, self.memory_limit_bytes = num_workers, memory_limit_bytes
         self.workers: list[Worker[JobT]] = []
+        self.early_deaths = 0
 
     def run(
         self, jobs: Sequence[JobT], timeout_seconds: Callable[[JobT], float]
@@ -101,10 +103,11 @@ class WorkerPool(Generic[JobT, AnswerT]):
         Ending the iteration ends every process that is not idle.
 
         Raises:
-            CertiflowError: a process cannot start, or died before its first job.
+            CertiflowError: a process cannot start, or several in a row died before a job.
         """
         waiting = deque(jobs)
         unfinished = len(waiting)
+        self.early_deaths = 0
         try:
             while unfinished:
                 self._replace_dead(unfinished)
@@ -148,13 +151,19 @@ class WorkerPool(Generic[JobT, AnswerT]):
 
     def _replace_dead(self, unfinished: int) -> None:
         """Processes that died without a job are replaced, as far as jobs are left."""
+        if any(worker.ready for worker in self.workers):
+            self.early_deaths = 0
         for worker in [w for w in self.workers if not w.current and not w.process.is_alive()]:
-            if not worker.ready:
-                raise CertiflowError(
-                    "a solver process ended before its first job "
-                    f"({describe_exit(worker.process)}): check that maraboupy is installed"
-                )
             self._stop(worker)
+            if not worker.ready:
+                self.early_deaths += 1
+                if self.early_deaths >= EARLY_DEATHS:
+                    raise CertiflowError(
+                        f"{EARLY_DEATHS} solver processes in a row ended before their first job "
+                        f"(the last by {describe_exit(worker.process)}): is there memory for them?"
+                    )
+            if worker.reserved is not None:
+                self._start(worker.reserved)
         while len(self.workers) < min(self.num_workers, unfinished):
             self._start()
 

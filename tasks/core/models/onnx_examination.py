@@ -32,7 +32,7 @@ def examine_onnx(path: Path) -> Examination:
     layers = tuple(
         Layer(
             number,
-            node.name or node.output[0],
+            node.name or next(iter(node.output), node.op_type),
             node.op_type,
             "" if is_read(node) else f"{node.op_type} {OTHERWISE}",
         )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import psutil
@@ -18,7 +18,7 @@ from tasks.core import reporting
 from tasks.core.errors import CertiflowError
 from tasks.core.execution import worker
 from tasks.core.execution.worker import Ending
-from tasks.core.execution.worker_pool import Outcome, run_jobs
+from tasks.core.execution.worker_pool import EARLY_DEATHS, Outcome, run_jobs
 
 MEGABYTE = 2**20
 
@@ -338,7 +338,7 @@ def test_no_process_is_left_behind() -> None:
 
 
 def test_solver_that_cannot_start_is_an_error_not_a_hang() -> None:
-    with pytest.raises(CertiflowError, match="ended before its first job"):
+    with pytest.raises(CertiflowError, match=r"in a row .* \(the last by exit code 7\)"):
         list(
             run_jobs(
                 broken_solver,
@@ -349,6 +349,32 @@ def test_solver_that_cannot_start_is_an_error_not_a_hang() -> None:
                 memory_limit_bytes=500 * MEGABYTE,
             )
         )
+
+
+def stillborn_solver(folder: Path, stillborn: Collection[int]) -> Callable[[str], str]:
+    """Of its processes, counted from 0, these die before their first job."""
+    born = folder / "born"
+    count = len(born.read_text()) if born.exists() else 0
+    born.write_text("x" * (count + 1))
+    if count in stillborn:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fragile_solver(folder)
+
+
+@pytest.mark.parametrize("stillborn", [{0}, set(range(EARLY_DEATHS - 1)), {1}])
+def test_processes_that_die_before_their_job_are_replaced(
+    tmp_path: Path, stillborn: set[int]
+) -> None:
+    """Those that are born for a second try too, which goes to the next."""
+    (outcome,) = run_jobs(
+        stillborn_solver,
+        (tmp_path, stillborn),
+        ["die ok"],
+        num_workers=1,
+        timeout_seconds=lambda job: 60.0,
+        memory_limit_bytes=500 * MEGABYTE,
+    )
+    assert (outcome.ending, outcome.retried) == (Ending.DONE, True)
 
 
 def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:

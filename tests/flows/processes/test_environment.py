@@ -63,9 +63,9 @@ def test_operations_of_keras_models_follow_each_other() -> None:
     assert in_a_new_process(code).stdout == "1\n"
 
 
-def test_a_spawned_process_leaves_ctrl_c_to_the_command() -> None:
+@pytest.mark.parametrize("mark", [(), ("--multiprocessing-fork",)], ids=["command", "spawned"])
+def test_an_early_ctrl_c_is_no_traceback(mark: tuple[str, ...]) -> None:
+    """Before the command has begun, and in what it has spawned: it is the command's to tell."""
     code = "import flows.command.cli; raise {}"
-    marked = "--multiprocessing-fork"
-    assert in_a_new_process(code.format("KeyboardInterrupt"), marked).stderr == ""
-    assert "KeyboardInterrupt" in in_a_new_process(code.format("KeyboardInterrupt")).stderr
-    assert "ValueError" in in_a_new_process(code.format("ValueError"), marked).stderr
+    assert in_a_new_process(code.format("KeyboardInterrupt"), *mark).stderr == ""
+    assert "ValueError" in in_a_new_process(code.format("ValueError"), *mark).stderr

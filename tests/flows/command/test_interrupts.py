@@ -1,0 +1,64 @@
+"""An interrupt ends a command whatever library it comes upon."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from flows.command import cli, standard_output
+from flows.processes.environment import ENDING, uninterrupted
+from tasks import console
+
+
+@pytest.fixture(autouse=True)
+def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing that a test switches stays."""
+    monkeypatch.setattr(console, "_interruptions", [])
+    before = {number: signal.getsignal(number) for number in ENDING}
+    signal.signal(signal.SIGTERM, console.interrupt)
+    monkeypatch.setattr(standard_output, "tell_failures", lambda: None)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_one_that_a_library_swallowed_comes_again_with_the_next_progress() -> None:
+    with console.stage("train", 3) as progress:
+        progress.advance()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)  # and TensorFlow goes on
+        with pytest.raises(KeyboardInterrupt):
+            progress.advance()
+
+
+def test_none_comes_while_native_code_is_imported() -> None:
+    steps = []
+
+    def load() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("imported")
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    assert steps == ["imported"]
+    assert signal.getsignal(signal.SIGTERM) is console.interrupt
+
+
+def test_what_a_library_makes_of_it_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def task_begins() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ValueError("Task run is not set") from error
+
+    monkeypatch.setattr(cli, "app", task_begins)
+    monkeypatch.setattr(cli.gc, "set_threshold", lambda *numbers: None)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == cli.INTERRUPTED
+    assert capsys.readouterr().err.startswith("Interrupted; what was done so far is kept.")
