@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from tasks.core.arrays import IntArray
 from tasks.core.errors import CertiflowError
 
 Shape = tuple[int, ...]
+
+MOST_ELEMENTS = 2**26  # of an array that attributes alone ask for
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Window:
 
     def indices(self, sizes: Shape) -> IntArray:
         """Flat positions under every window, shape (windows, window size); -1 in the padding."""
+        check_elements(prod(self.counts(sizes)) * prod(self.extents))
         flat = np.zeros((1, 1), dtype=np.int64)
         inside = np.ones((1, 1), dtype=bool)
         for (size, extent, stride, dilation, before, _), count in zip(
@@ -95,4 +99,13 @@ class Window:
                 self.after,
                 strict=True,
             )
+        )
+
+
+def check_elements(count: int) -> None:
+    """Refuses what would take gigabytes to write down."""
+    if count > MOST_ELEMENTS:
+        raise CertiflowError(
+            f"asks for {count:,} elements: at most {MOST_ELEMENTS:,} are made; choose smaller "
+            "pads, windows or shapes"
         )

@@ -36,6 +36,7 @@ from tasks.core.readers.onnx_images import (
     reduce,
 )
 from tasks.core.readers.onnx_node import MACHINE_LEARNING, Array, Node, Value
+from tasks.core.readers.onnx_sizes import check_result
 
 
 def is_read(node: onnx.NodeProto) -> bool:
@@ -53,6 +54,7 @@ def outputs(node: Node) -> list[Value]:
     kind = node.proto.op_type
     _refuse_others(node, kind)
     node.check()
+    check_result(node)
     results = _results(node, kind)
     for name, value in node.unread().items():
         if name not in HARMLESS.get(kind, ()):

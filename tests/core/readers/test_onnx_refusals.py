@@ -51,6 +51,21 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], Constants, str]] = {
         {"a": np.zeros(4, dtype=np.float32)},
         "division by zero",
     ),
+    "pads of terabytes": (
+        [make_node("Pad", ["x", "a"], ["y"])],
+        {"a": integers(0, 0, 0, 0, 0, 0, 10**6, 10**6)},
+        r"\(Pad\): asks for 16,[\d,]+ elements: at most 67,108,864 are made",
+    ),
+    "windows of terabytes": (
+        [make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], pads=[0, 0, 10**6, 10**6])],
+        {},
+        r"\(MaxPool\): asks for 4,000,\d+,\d+,\d+ elements",
+    ),
+    "a constant of terabytes": (
+        [make_node("ConstantOfShape", ["a"], ["c"]), make_node("Add", ["x", "c"], ["y"])],
+        {"a": integers(10**6, 10**6)},
+        r"\(ConstantOfShape\): asks for 1,000,000,000,000 elements",
+    ),
     "too many units": (
         [make_node("Expand", ["x", "a"], ["z"]), make_node("Relu", ["z"], ["y"])],
         {"a": integers(2000, 4, 7, 6)},
