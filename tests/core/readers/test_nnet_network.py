@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,24 @@ def test_a_fault_is_named_with_its_line(
     with pytest.raises(CertiflowError, match=message) as caught:
         read_nnet(path)
     assert str(caught.value).startswith(f"{path}: line ")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.replace("//", "// Größe", 1).encode("latin-1"),
+        lambda text: text.encode("utf-16"),
+        lambda text: gzip.compress(text.encode()),
+    ],
+)
+def test_marks_encodings_and_packing_change_nothing(
+    written: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    path = saved_nnet(tmp_path, ["// a comment", *NNET_LINES])
+    plain = read_nnet(path).network
+    path.write_bytes(written(path.read_text()))
+    assert read_nnet(path).network.sha256 == plain.sha256
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
