@@ -14,7 +14,7 @@ FILES = 60
 
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_are_read_or_refused_in_a_line(name: str, tmp_path: Path) -> None:
-    trial = Trial(name, tmp_path, seed=1)
+    trial = Trial(name, tmp_path, seed=1, kept=tmp_path / "wrong")
     for _ in range(FILES):
         trial.attempt()
     assert not trial.wrong, trial.wrong

@@ -13,10 +13,13 @@ from tests.fuzz.readers import READERS
 
 
 class Trial:
-    """Of one reader; `wrong` holds an example of each kind of what it must not do."""
+    """Of one reader; `wrong` holds an example of each kind of what it must not do.
 
-    def __init__(self, name: str, folder: Path, seed: int) -> None:
-        self._reader = READERS[name]
+    The files of these are kept in the folder `kept`.
+    """
+
+    def __init__(self, name: str, folder: Path, seed: int, kept: Path) -> None:
+        self._reader, self._kept = READERS[name], kept
         self._path = folder / self._reader.name
         self._whole = self._reader.whole(folder)
         self._generator = np.random.default_rng(seed)
@@ -45,6 +48,9 @@ class Trial:
         self.slowest = max(self.slowest, time.monotonic() - started)
 
     def _is_wrong(self, kind: str, what: str, content: bytes) -> None:
-        kept = self._path.with_name(f"wrong-{len(self.wrong)}-{self._path.name}")
-        kept.write_bytes(content)
-        self.wrong.setdefault(kind, f"{what[-1500:]}\n{content[:400]!r}")
+        if kind in self.wrong:
+            return
+        self._kept.mkdir(exist_ok=True)
+        example = self._kept / f"{len(self.wrong)}-{self._path.name}"
+        example.write_bytes(content)
+        self.wrong[kind] = f"{example}: {what[-1500:]}"
