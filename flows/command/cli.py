@@ -95,11 +95,11 @@ def main() -> None:
     """Runs the command: exit code 0 done, 1 could not (one line says why), 2 wrong usage."""
     # A start makes objects by the hundred thousand that all stay: a sixth of it went into looking.
     gc.set_threshold(NEW_OBJECTS)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, console.interrupt)
-    standard_output.tell_failures()
     try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, console.interrupt)
+        standard_output.tell_failures()
         try:
             app()
         finally:
@@ -115,7 +115,8 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has gone
         standard_output.give_up()
         sys.exit(1)
-    except Exception:  # Prefect's, where an interrupt comes as it begins a task
+    except (KeyboardInterrupt, Exception):
+        # Before Typer looks for it, or what Prefect makes of one that comes as it begins a task.
         if not console.is_interrupted():
             raise
         _say_interrupted()

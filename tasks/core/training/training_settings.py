@@ -20,6 +20,7 @@ HALF = 0.5  # the probability at which the greater of two logits decides
 MAX_EPSILON = 0.5  # beyond it every pixel can be moved to one grey, and all images to one
 
 # What each kind of defence takes where the settings do not say.
+MOST_EPOCHS = 1_000_000
 RAMP_SHARE = 0.4  # of the epochs, for certified training
 TRADES_WEIGHT = 6.0  # 1/lambda of Zhang et al. 2019
 
@@ -58,7 +59,7 @@ class TrainingSettings(BaseModel):
     robust_weight_start: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     warmup_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)
     ramp_epochs: float = Field(default=0, ge=0, allow_inf_nan=False)
-    epochs: int = Field(default=5, ge=1)
+    epochs: int = Field(default=5, ge=1, le=MOST_EPOCHS)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     learning_rate_decay: Literal["none", "cosine"] = "none"
@@ -79,7 +80,7 @@ class TrainingSettings(BaseModel):
         filled = {"robust_weight": TRADES_WEIGHT if defence == "trades" else 1.0} | given
         filled.setdefault("robust_weight_start", filled["robust_weight"])
         epochs = filled.get("epochs", cls.model_fields["epochs"].default)
-        if defence in CERTIFIED and isinstance(epochs, int):
+        if defence in CERTIFIED and isinstance(epochs, int) and epochs <= MOST_EPOCHS:
             filled.setdefault("ramp_epochs", RAMP_SHARE * epochs)
         return filled
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -47,16 +47,21 @@ def test_none_comes_while_native_code_is_imported() -> None:
     assert signal.getsignal(signal.SIGTERM) is console.interrupt
 
 
-def test_what_a_library_makes_of_it_is_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def task_begins() -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt as error:
-            raise ValueError("Task run is not set") from error
+def task_begins() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt as error:
+        raise ValueError("Task run is not set") from error
 
-    monkeypatch.setattr(cli, "app", task_begins)
+
+@pytest.mark.parametrize("begins", [task_begins, lambda: signal.raise_signal(signal.SIGTERM)])
+def test_what_a_library_makes_of_it_is_no_traceback(
+    begins: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor one that comes before the command has begun."""
+    monkeypatch.setattr(cli, "app", begins)
     monkeypatch.setattr(cli.gc, "set_threshold", lambda *numbers: None)
     with pytest.raises(SystemExit) as caught:
         cli.main()
