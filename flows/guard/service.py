@@ -17,11 +17,12 @@ from flows.guard.keeping import Keeper
 from flows.guard.metrics import Metrics
 from flows.guard.serving import Follower, Served
 from flows.guard.telling import Teller
-from tasks.core.arrays import Float32Array
+from tasks.core.arrays import Float32Array, Mask
 from tasks.core.guard.answers import Answer, Decision
 from tasks.core.guard.contract import Asked
 from tasks.core.guard.drift import LABELS, WINDOW
 from tasks.core.guard.flagged import Flagged, digest_of
+from tasks.core.guard.traffic import Arrival
 from tasks.guarding.settings import GuardSettings
 
 RECENT = 24  # flagged inputs, and alarms, that the page shows
@@ -109,12 +110,15 @@ class Service:
             raise BusyError(f"this client is throttled, since {ALARM}")
         if self.at_work >= self.settings.most_requests:
             raise BusyError(f"{self.at_work} requests are at work")
-        inputs = asked.inputs
+        inputs, flags = asked.inputs, None
         self.at_work += 1
+        arrival = served.arrivals.begin(client)
         try:
             answers = await served.answers(inputs, arrived)
+            flags = np.array([each.decision is not Decision.ACCEPTED for each in answers])
         finally:
             self.at_work -= 1
+            self._watch(served, arrival, flags)
         answers = self._with_policy(answers, inputs)
         seconds = monotonic() - arrived
         request = uuid4().hex
@@ -135,7 +139,6 @@ class Service:
                         point,
                     )
                 )
-        self._watch(served, client, answers)
         self._watch_drift(served, inputs, answers)
         self._compare(served, inputs, answers)
         return Answered(request, served, answers, asked.completed, digests, 1000 * seconds)
@@ -153,14 +156,16 @@ class Service:
                 answers[row] = replace(answers[row], label=label)
         return answers
 
-    def _watch(self, served: Served, client: str, answers: Sequence[Answer]) -> None:
+    def _watch(self, served: Served, arrival: Arrival, flags: Mask | None) -> None:
         """Alarms about the client, or about all of the traffic."""
-        flags = np.array([each.decision is not Decision.ACCEPTED for each in answers])
-        if served.clients.observe(client, flags).is_new_alarm:
-            self._alarm(served, "client", f"client {client}: {ALARM}")
-        was_alarmed = served.everyone.is_alarmed
-        if served.everyone.observe(flags) and not was_alarmed:
-            self._alarm(served, "flag rate", f"all traffic: {ALARM}")
+        own, everyones = served.arrivals.end(arrival, flags)
+        for each in own:
+            if served.clients.observe(arrival.client, each).is_new_alarm:
+                self._alarm(served, "client", f"client {arrival.client}: {ALARM}")
+        for each in everyones:
+            was_alarmed = served.everyone.is_alarmed
+            if served.everyone.observe(each) and not was_alarmed:
+                self._alarm(served, "flag rate", f"all traffic: {ALARM}")
 
     def _watch_drift(self, served: Served, inputs: Float32Array, answers: Sequence[Answer]) -> None:
         """Alarms where inputs or labels are no longer like the test set's."""

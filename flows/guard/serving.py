@@ -21,7 +21,7 @@ from tasks.core.guard.certificate import Certified
 from tasks.core.guard.contract import Contract
 from tasks.core.guard.drift import Drift
 from tasks.core.guard.escalation import Escalated, Escalation, Question, QueueFullError
-from tasks.core.guard.traffic import Clients, SequentialTest
+from tasks.core.guard.traffic import Arrivals, Clients, SequentialTest
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.verdicts import Verdict
 from tasks.guarding.settings import DECISIONS, GuardSettings
@@ -45,6 +45,7 @@ class Served:
     perturbation: Perturbation = field(init=False)
     contract: Contract = field(init=False)
     radii: FloatArray = field(init=False)
+    arrivals: Arrivals = field(init=False, default_factory=Arrivals)
     clients: Clients = field(init=False)
     everyone: SequentialTest = field(init=False)
     drift: Drift = field(init=False)

@@ -5,6 +5,9 @@ another crosses inputs that are not accepted: whoever searches for a boundary is
 is so where inputs are real numbers that can change; whole numbers, categories and features that
 nobody can change may step over. The test holds for any traffic.
 
+Requests are looked at in the order in which they arrived. What is not accepted takes longest, so in
+the order of the answers a clean client that sends many at once would end with a row of flags.
+
 The test bets against "each input is flagged with probability at most p0, given the past". Betting
 on a rate q > p0 multiplies the wealth by q / p0 where an input is flagged and by (1 - q) / (1 - p0)
 where it is not. The expected factor p q / p0 + (1 - p) (1 - q) / (1 - p0) grows with p and is 1 at
@@ -18,7 +21,7 @@ nothing from good behaviour before but log(t (t + 1)).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,3 +110,45 @@ class Clients:
         while len(self._tests) + len(self._alarmed) > self._capacity:
             (self._tests or self._alarmed).popitem(last=False)
         return Standing(alarmed, alarmed and not before, test.queries, test.flags)
+
+
+@dataclass(eq=False)
+class Arrival:
+    """A request from its arrival on; `flags` once it is answered, None where it never is."""
+
+    client: str
+    flags: Mask | None = None
+    is_over: bool = False
+
+
+class Arrivals:
+    """Requests at work, whose outcomes are told in the order in which they arrived."""
+
+    def __init__(self) -> None:
+        self._all: deque[Arrival] = deque()
+        self._of: dict[str, deque[Arrival]] = {}
+
+    def begin(self, client: str) -> Arrival:
+        """A request that has arrived."""
+        arrival = Arrival(client)
+        self._all.append(arrival)
+        self._of.setdefault(client, deque()).append(arrival)
+        return arrival
+
+    def end(self, arrival: Arrival, flags: Mask | None) -> tuple[list[Mask], list[Mask]]:
+        """Outcomes that nothing before them waits for any more: of the client, and of everyone."""
+        arrival.flags, arrival.is_over = flags, True
+        own = self._of[arrival.client]
+        told = _over(own)
+        if not own:
+            del self._of[arrival.client]
+        return told, _over(self._all)
+
+
+def _over(waiting: deque[Arrival]) -> list[Mask]:
+    found = []
+    while waiting and waiting[0].is_over:
+        flags = waiting.popleft().flags
+        if flags is not None:
+            found.append(flags)
+    return found

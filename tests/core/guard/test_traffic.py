@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tasks.core.guard.traffic import LEAST_RATE, MOST_RATE, Clients, SequentialTest
+from tasks.core.guard.traffic import LEAST_RATE, MOST_RATE, Arrivals, Clients, SequentialTest
 
 
 @pytest.mark.parametrize("null", [0.0, 0.001, 0.03, 0.3, 0.9, 1.0])
@@ -95,3 +95,32 @@ def test_clients_are_forgotten_and_alarms_last() -> None:
     for number in range(5):
         clients.observe(f"other attacker {number}", flagged)
     assert clients.num_alarmed <= 3
+
+
+def test_answers_that_come_late_alarm_about_nobody() -> None:
+    """A clean client sends many at once, and what is flagged is answered last."""
+    flags = np.random.default_rng(0).random(1000) < 0.06
+    by_answers, by_arrivals = Clients(0.08, 1e-6, 10), Clients(0.08, 1e-6, 10)
+    arrivals = Arrivals()
+    begun = [arrivals.begin("client") for _ in flags]
+    for place in np.argsort(flags, kind="stable"):
+        by_answers.observe("client", flags[place : place + 1])
+        own, everyones = arrivals.end(begun[place], flags[place : place + 1])
+        assert [each.tolist() for each in own] == [each.tolist() for each in everyones]
+        for each in own:
+            standing = by_arrivals.observe("client", each)
+    assert by_answers.is_alarmed("client")  # 60 flags in a row at the end
+    assert not by_arrivals.is_alarmed("client")
+    assert (standing.queries, standing.flags) == (1000, flags.sum())
+
+
+def test_outcomes_are_told_in_the_order_of_arrival_of_each_and_of_all() -> None:
+    """One that is never answered holds up nobody."""
+    arrivals = Arrivals()
+    first, other, second, third = (arrivals.begin(name) for name in "abaa")
+    yes, no = np.array([True]), np.array([False])
+    assert arrivals.end(second, yes) == ([], [])
+    assert arrivals.end(other, no) == ([no], [])
+    assert arrivals.end(first, None) == ([yes], [no, yes])
+    assert arrivals.end(third, no) == ([no], [no])
+    assert arrivals.end(arrivals.begin("a"), yes) == ([yes], [yes])
