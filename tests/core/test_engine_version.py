@@ -20,6 +20,7 @@ CARRIERS = {
     "reporting.py",
     "sources",
     "uris.py",
+    "yaml_files.py",
 }
 
 
