@@ -163,7 +163,7 @@ def remembered(guard: Guard, clean: Float32Array, console: Console) -> None:
     for count in MEMORY_AT:
         measure(guard.url, "/predict", clean, CONNECTIONS, count - done)
         done = count
-        flagged = guard.metric('certiflow_guard_answers_total{decision="flagged"')
+        flagged = guard.client.get("/live").json()["decisions"].get("flagged", 0)
         table.add_row(
             f"{count:,}",
             f"{process.memory_info().rss / 2**20:.1f}",
