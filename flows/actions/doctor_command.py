@@ -10,6 +10,7 @@ from rich.console import Console
 from flows.actions.head import write_json
 from flows.actions.looking import data_named, extent_of
 from flows.actions.verify_command import model_path
+from tasks.core.files import plain
 from tasks.core.models.doctor import examine
 from tasks.core.models.examination import Examination
 
@@ -17,13 +18,14 @@ ENDINGS = {
     "logits": "logits",
     "softmax": "softmax, taken off: the greatest logit decides the same",
     "log_softmax": "log-softmax, taken off: the greatest logit decides the same",
+    "logistic": "logistic of a score and its negative, taken off: the greater one decides the same",
     "sigmoid": "sigmoid, taken off: label 1 where its logit is above 0",
 }
 
 
 def diagnosed(model: str, data: str | None, json: Path | None) -> bool:
     """Whether the model can be verified, on the dataset if one is given; says why not."""
-    found = examine(model_path(model))
+    found = examine(plain(model_path(model)))
     if data is not None:
         settings = data_named(data)
         found = found.against(settings.name, extent_of(settings))

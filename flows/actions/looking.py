@@ -14,6 +14,7 @@ from flows.configuration import describe
 from tasks.core.data.datasets import Extent
 from tasks.core.data.schema import Schema, read_schema
 from tasks.core.errors import CertiflowError
+from tasks.core.files import plain
 from tasks.core.models.inspection import check_fit, ends
 from tasks.core.pairs.near_pairs import near_pairs
 from tasks.core.pairs.requirements import required
@@ -61,7 +62,7 @@ def look_at_model(
     _check_pairs(settings)
     _check_folder(settings.tracking.output)
     _check_clusters(settings.verification, settings.radius, settings.global_robustness)
-    file = model_path(model)
+    file = plain(model_path(model))
     check_fit(ends(file), name, extent)
     return settings, file.absolute()
 
@@ -76,7 +77,7 @@ def look_at_evaluation(model: str, settings: Settings) -> tuple[Settings, Path]:
     completed = completed_for(model, settings.data)
     settings = settings.model_copy(update={"data": completed})
     _look_at_questions(settings)
-    file = model_path(model)
+    file = plain(model_path(model))
     if file.suffix.lower() == NNET_SUFFIX:
         raise CertiflowError(
             f"{file}: MLflow keeps Keras and ONNX models only: convert it to ONNX, or ask about it "

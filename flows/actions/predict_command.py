@@ -20,7 +20,7 @@ from tasks.core.data.tables import read_rows
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-from tasks.core.files import output_file
+from tasks.core.files import output_file, plain
 from tasks.core.models import loading
 from tasks.core.models.inspection import check_fit, ends
 from tasks.core.models.runtimes import Runtime
@@ -60,7 +60,7 @@ def predict(
         raise CertiflowError(
             f"{rows}: has a column '{taken[0]}', which predict writes: rename or remove it"
         )
-    file = model_path(model)
+    file = plain(model_path(model))
     check_fit(ends(file), data.name, dataset.extent)
     loaded = loading.load(file)
     asked = answering(loaded, dataset)

@@ -19,7 +19,7 @@ from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
-from tasks.core.files import output_file, plain
+from tasks.core.files import output_file
 from tasks.core.properties.numerals import float_of
 from tasks.core.properties.vnnlib import format_counterexample
 from tasks.core.verdict_columns import DEPLOYED_WORDS
@@ -129,14 +129,14 @@ def stored_or_verified(
 
 
 def model_path(model: str) -> Path:
-    """The model's file, downloaded when MLflow holds it, and unpacked when it ends with .gz.
+    """The model's file, downloaded when MLflow holds it.
 
     Raises `CertiflowError` for a version that is not named as MLflow names it.
     """
     if not model.startswith(MLFLOW_URIS):
         if REGISTERED.fullmatch(model) and not Path(model).exists():
             raise CertiflowError(f"{model}: no such file; a version in MLflow is models:/{model}")
-        return plain(Path(model))
+        return Path(model)
     from tasks.tracking import downloaded_model
 
     return downloaded_model(model)
@@ -179,7 +179,7 @@ def _row(path: Path, number: int, row: list[str]) -> tuple[str, str, float]:
 
 def _instance(folder: Path, row: tuple[str, str, float]) -> Instance:
     network, prop, timeout = row
-    return Instance(plain(folder / network), folder / prop, timeout)
+    return Instance(folder / network, folder / prop, timeout)
 
 
 def _write_results(

@@ -54,16 +54,17 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def unpacked(path: Path) -> bytes:
-    """What a file holds, gzipped or not.
+def is_packed(path: Path) -> bool:
+    """Whether the name says that it is gzipped."""
+    return path.suffix.lower() == ".gz"
+
+
+def unpacked(path: Path, content: bytes) -> bytes:
+    """What a gzipped file of this content holds.
 
     Raises:
-        CertiflowError: it is damaged, or holds more than `MOST_UNPACKED` bytes.
-        OSError: it cannot be read.
+        CertiflowError: it is no gzip, or damaged, or holds more than `MOST_UNPACKED` bytes.
     """
-    content = path.read_bytes()
-    if not content.startswith(GZIP_MAGIC):
-        return content
     found = decompressed(path, content, MOST_UNPACKED, "a gzipped file")
     if len(found) > MOST_UNPACKED:
         raise CertiflowError(f"{path}: holds more than {MOST_UNPACKED:,} bytes; unpack it first")
@@ -89,17 +90,21 @@ def plain(path: Path) -> Path:
     """The file, of one that ends with .gz a copy of what it holds, until this process ends.
 
     Raises:
-        CertiflowError: it is no gzip, or is damaged.
+        CertiflowError: there is no such file, it cannot be read, is no gzip, or is damaged.
     """
-    if path.suffix.lower() != ".gz" or not path.is_file():
+    if not is_packed(path):
         return path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CertiflowError(f"{path}: {error.strerror}; give the path of a file") from error
     copy = temporary_folder("certiflow-unpacked-") / path.stem
-    copy.write_bytes(unpacked(path))
+    copy.write_bytes(unpacked(path, content))
     return copy
 
 
 def read_text(path: Path) -> str:
-    """A file of numbers and comments, gzipped or not, in any encoding that has ASCII.
+    """A file of numbers and comments, in any encoding that has ASCII.
 
     What is no UTF-8 is read byte by byte: names and numbers are ASCII, comments may be anything.
 
@@ -107,7 +112,7 @@ def read_text(path: Path) -> str:
         CertiflowError: it is no text: binary, or damaged.
         OSError: it cannot be read.
     """
-    content = unpacked(path)
+    content = path.read_bytes()
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if is_wide else "utf-8-sig")

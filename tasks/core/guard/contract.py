@@ -137,9 +137,13 @@ class Contract:
         return f"pixel {', '.join(str(int(each)) for each in where)}"
 
 
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
+
+
 def _value(feature: Feature, value: Any, row: int) -> float:
     """Of a category its place, of an empty cell nan."""
-    word = "" if value is None or str(value) == "nan" else str(value)
+    word = "" if value is None or _is_nan(value) else str(value)
     if feature.kind == "category":
         for words in (feature.categories, feature.cells):
             for written in (word, re.sub(POINT, r"\1", word)):  # 2.0, the code 2

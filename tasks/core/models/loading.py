@@ -34,11 +34,11 @@ class LoadedModel:
 
     @property
     def has_softmax(self) -> bool:
-        """Whether the file's outputs are in the order of its logits, and as many."""
+        """Whether the file's outputs are a softmax of its logits, or its logarithm."""
         return self.ending in {"softmax", "log_softmax"}
 
     def outputs(self, logits: FloatArray) -> FloatArray:
-        """What the file makes of logits, which have the order of its outputs, (…, classes)."""
+        """What the file makes of logits, (…, classes), in float64; the same where they are all."""
         match self.ending:
             case "softmax":
                 found: FloatArray = special.softmax(logits, axis=-1)

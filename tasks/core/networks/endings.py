@@ -18,7 +18,7 @@ import numpy as np
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.tensor import Tensor
 
-Ending = Literal["logits", "softmax", "log_softmax", "sigmoid"]
+Ending = Literal["logits", "softmax", "log_softmax", "logistic", "sigmoid"]
 
 # exp(-2^-20) is sixteen float32 numbers below 1: more than exp, a sum and a division round off.
 GAP = 2.0**-20

@@ -126,8 +126,12 @@ class Lowering:
         return clipped
 
     def maximum(self, first: Tensor, second: Tensor) -> Tensor:
-        """`max(a, b) = a + relu(b - a)`; where `second` is 0, `relu(a)`, which loses nothing."""
-        if first.shape == second.shape and not (second.matrix.nnz or second.constant.any()):
+        """`max(a, b) = a + relu(b - a)`; where `second` is nothing but 0, `relu(a)`.
+
+        What only cancels out to 0 in float64 need not be 0 in the model.
+        """
+        is_zero = not (second.absolute.nnz or second.offset.any() or second.constant.any())
+        if is_zero and np.broadcast_shapes(first.shape, second.shape) == first.shape:
             return self.relu(first)
         return self.add(first, self.relu(self.add(second, first.scaled(-1.0))))
 

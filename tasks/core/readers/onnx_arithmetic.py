@@ -101,10 +101,12 @@ def matmul(node: Node) -> Tensor:
 
 
 def _product_shape(first: Shape, second: Shape) -> Shape:
-    try:
-        return np.matmul(np.empty(first), np.empty(second)).shape
-    except ValueError:
-        raise CertiflowError(f"the shapes {first} and {second} have no product") from None
+    """Without a product of that size."""
+    rows = second[-2:][:1]  # of a vector its length
+    if not first or not second or first[-1:] != rows:
+        raise CertiflowError(f"the shapes {first} and {second} have no product")
+    leading = np.broadcast_shapes(first[:-2], second[:-2])
+    return (*leading, *first[-2:-1], *(second[-1:] if len(second) > 1 else ()))
 
 
 def _matrix(weights: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ SOFTMAX: Mapping[str, Ending] = {"Softmax": "softmax", "LogSoftmax": "log_softma
 POST_TRANSFORMS: Mapping[str, Ending] = {
     "NONE": "logits",
     "SOFTMAX": "softmax",
-    "LOGISTIC": "softmax",  # of z and -z: the greater one wins, as with a softmax
+    "LOGISTIC": "logistic",  # of z and -z: the greater one wins, as with a softmax
 }
 
 
@@ -87,7 +87,7 @@ def _gives_probabilities(node: onnx.NodeProto) -> bool:
     """Whether none is below 0: then dividing them all by their sum keeps their order."""
     transform = _attribute(node, "post_transform", b"NONE").decode()
     return node.op_type == "Softmax" or (
-        node.op_type == "LinearClassifier" and POST_TRANSFORMS.get(transform) == "softmax"
+        node.op_type == "LinearClassifier" and transform in {"SOFTMAX", "LOGISTIC"}
     )
 
 

@@ -119,7 +119,8 @@ def _check_classes(logits: Tensor, ending: Ending) -> None:
             f"the graph ends with a sigmoid of {size} outputs, a decision for each by itself: only "
             "that of one output can be verified; export the model up to its logits"
         )
-    if ending in {"softmax", "log_softmax"} and (rank != 2 or logits.shape[1] != size or size < 2):
+    is_over_classes = rank == 2 and logits.shape[1] == size and size >= 2
+    if ending not in {"logits", "sigmoid"} and not is_over_classes:
         raise CertiflowError(
             f"the graph ends with a softmax over the shape {logits.shape}: expected (1, classes), "
             "two or more; export the model up to its logits"

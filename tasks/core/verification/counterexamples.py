@@ -7,6 +7,7 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks import falsification
 from tasks.core.models.loading import LoadedModel
+from tasks.core.networks.endings import GAP
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.verification.replay import replayed
 
@@ -22,13 +23,15 @@ def reached(
     box also where that holds no float32 number, and the model is fed the nearest one.
     """
     box = region.box
+    # Probabilities in float32 may order what is nearer otherwise than the logits before them.
+    gap = GAP * np.abs(region.rows).max(initial=0) if model.has_softmax else 0.0
     for candidate in candidates:
         fed, logits = replayed(model.runtime, box, candidate)
         x = np.clip(fed.reshape(-1).astype(np.float64), box.lower[0], box.upper[0])
         y = logits.astype(np.float64)
         speaks_of_inputs = region.rows.shape[1] > len(y)
         values = np.append(y, x) if speaks_of_inputs else y
-        if region.excess(values[None])[0] <= 0:
+        if region.excess(values[None])[0] <= -gap:
             return {"X": x.tolist(), "Y": model.outputs(y).tolist()}
     return None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import CertiflowError
-from tasks.core.files import sha256_of
+from tasks.core.files import is_packed, sha256_of, unpacked
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,20 @@ class InputFile:
 
     @contextmanager
     def opened(self, content: bytes | None) -> Iterator[Path]:
-        """The file itself or, where its content was sent, a copy of that name, for the block.
+        """The file itself or, where its content was sent or is packed, a copy, for the block.
 
         The file is what it was before and after the block, which reads it by itself.
         """
-        if content is None:
+        packed = is_packed(self.path)
+        if content is None and not packed:
             self.content()
             yield self.path
             self.content()
             return
+        content = self.content() if content is None else content
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / self.path.name
-            copy.write_bytes(content)
+            copy = Path(folder) / (self.path.stem if packed else self.path.name)
+            copy.write_bytes(unpacked(self.path, content) if packed else content)
             try:
                 yield copy
             except CertiflowError as error:

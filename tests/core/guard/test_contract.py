@@ -76,6 +76,8 @@ def test_codes_of_categories_may_be_written_with_a_point() -> None:
     """As in files; a category whose own name has one stays itself."""
     sex = Feature(name="sex", kind="category", categories=("man", "woman"), values=("1", "2"))
     plan = Feature(name="plan", kind="category", categories=("2", "2.0"))
+    odd = Feature(name="odd", kind="category", categories=("nan", "NA"))
     contract = Contract(Domain.of_table([sex, plan]))
+    assert Contract(Domain.of_table([odd])).rows([{"odd": "nan"}]).inputs.tolist() == [[1, 0]]
     rows = contract.rows([{"sex": 2.0, "plan": 2}, {"sex": "1.0", "plan": "2.0"}])
     assert rows.inputs.tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -292,16 +291,6 @@ def test_comments_may_be_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "property.vnnlib"
     path.write_bytes(f"; {comment}\n{declared(*UNIT_BOX)}\n; {comment}\n".encode(encoding))
     assert read_property(path, 2, 2).sha256 == read(tmp_path, declared(*UNIT_BOX)).sha256
-
-
-def test_a_gzipped_property(tmp_path: Path) -> None:
-    plain = declared(*UNIT_BOX)
-    path = tmp_path / "property.vnnlib.gz"
-    path.write_bytes(gzip.compress(plain.encode()))
-    assert read_property(path, 2, 2).sha256 == read(tmp_path, plain).sha256
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(CertiflowError, match=r"property\.vnnlib\.gz: truncated or not gzip"):
-        read_property(path, 2, 2)
 
 
 @pytest.mark.parametrize(

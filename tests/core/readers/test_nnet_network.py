@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,10 +61,9 @@ def test_a_fault_is_named_with_its_line(
         lambda text: text.encode("utf-8-sig"),
         lambda text: text.replace("//", "// Größe", 1).encode("latin-1"),
         lambda text: text.encode("utf-16"),
-        lambda text: gzip.compress(text.encode()),
     ],
 )
-def test_marks_encodings_and_packing_change_nothing(
+def test_marks_and_encodings_change_nothing(
     written: Callable[[str], bytes], tmp_path: Path
 ) -> None:
     path = saved_nnet(tmp_path, ["// a comment", *NNET_LINES])

@@ -160,7 +160,7 @@ SCIKIT_LEARN: dict[str, tuple[Callable[[Path], Path], str]] = {
     "binary": (binary, "sigmoid"),
     "several": (several, "softmax"),
     "mapped": (mapped, "softmax"),
-    "logistic regression": (linear("LOGISTIC", 2), "softmax"),
+    "logistic regression": (linear("LOGISTIC", 2), "logistic"),
     "softmax regression": (linear("SOFTMAX", 3), "softmax"),
 }
 

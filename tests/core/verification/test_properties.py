@@ -16,7 +16,9 @@ from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
+from tasks.core.models import loading
 from tasks.core.models.loading import LoadedModel
+from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
@@ -289,6 +291,25 @@ def test_probabilities_are_compared_by_their_logits(tmp_path: Path) -> None:
     assert y[0] <= y[1]
     assert found[1].deployed
     assert found[2].reason.startswith(f"{model}: ends with a softmax, and the property asks more")
+
+
+def test_probabilities_nearer_than_rounding_are_no_counterexample(tmp_path: Path) -> None:
+    """In float32 they may be equal, or the other way round, where the logits differ that little."""
+    nodes = [make_node("MatMul", ["x", "a"], ["z"]), make_node("Softmax", ["z"], ["y"])]
+    eye = {"a": np.eye(2, dtype=np.float32)}
+    model = loading.load(saved_onnx(tmp_path, nodes, eye, shape=(1, 2)))
+    box = Box(np.zeros((1, 2)), np.ones((1, 2)))
+    region = UnsafeRegion(box, np.array([[2.0, -2.0]]), np.zeros(1))  # Y_0 <= Y_1
+    assert reached(model, region, np.array([[0.5, 0.5 + 2.0**-21]])) is None
+    assert reached(model, region, np.array([[0.5, 0.5 + 2.0**-19]])) is not None
+
+
+def test_a_logistic_is_no_softmax_of_its_scores() -> None:
+    """Its probabilities are those of each score, so that a property speaks of other numbers."""
+    network = ReluNetwork((Affine(np.eye(2), np.zeros(2)),))
+    endings = ("softmax", "log_softmax", "logistic", "sigmoid", "logits")
+    models = [LoadedModel(network, NumpyRuntime(network), ending) for ending in endings]
+    assert [model.has_softmax for model in models] == [True, True, False, False, False]
 
 
 def test_bounds_that_contradict_each_other_are_unsat(tmp_path: Path) -> None:

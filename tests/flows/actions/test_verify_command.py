@@ -106,10 +106,18 @@ def test_packed_files_and_bounds_that_contradict_each_other(
     for name in ("model.onnx", "none.vnnlib", "sat.vnnlib"):
         packed = gzip.compress((project / name).read_bytes())
         (project / f"{name}.gz").write_bytes(packed)
-    (project / "i.csv").write_text("model.onnx.gz,none.vnnlib.gz,20\nmodel.onnx.gz,sat.vnnlib,20\n")
+    (project / "cut.onnx.gz").write_bytes((project / "model.onnx.gz").read_bytes()[:-9])
+    (project / "bad.onnx.gz").write_bytes(gzip.compress(b"nothing"))
+    lines = ["model.onnx.gz,none.vnnlib.gz,20", "model.onnx.gz,sat.vnnlib,20"]
+    lines += [f"{name}.onnx.gz,sat.vnnlib.gz,20" for name in ("cut", "bad", "absent")]
+    (project / "i.csv").write_text("\n".join(lines))
     result = certiflow(project, environment, "verify", "--csv", "i.csv", "--results", "out.csv")
     assert result.returncode == 0, result.stderr
-    assert [row["verdict"] for row in rows(project / "out.csv")] == ["unsat", "sat"]
+    assert [row["verdict"] for row in rows(project / "out.csv")] == [
+        *("unsat", "sat", "error", "error", "error")
+    ]
+    assert f"{project / 'cut.onnx.gz'}: truncated or not gzip" in result.stderr
+    assert f"{project / 'bad.onnx.gz'}: not an ONNX file" in result.stderr
     assert "WARNING  model.onnx.gz, none.vnnlib.gz: " in result.stderr
     assert "no input is both" in result.stderr
     arguments = ["--model", "model.onnx.gz", "--property", "none.vnnlib"]
