@@ -27,6 +27,7 @@ from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.outcome import BestFirst, Search, worst_first
+from tasks.core.search.record import Record
 
 BATCH = 256
 
@@ -36,7 +37,8 @@ PhaseArray = NDArray[np.int8]
 class InputSearch(BestFirst):
     """See `BestFirst`.
 
-    In `heap`: (bound, order, box's lower and upper, phases, open regions, input to split).
+    In `heap`: (bound, order, box's lower and upper, phases, open regions, input to split, its place
+    in the record, if there is one).
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class InputSearch(BestFirst):
         hidden: Sequence[Bounds],
         goal: float = 0.0,
         domain: Domain | None = None,
+        record: Record | None = None,
     ) -> None:
         super().__init__(network, box, regions, goal)
+        self.record = record
         self.padded = _Padded(network, box, regions, hidden)
         self.domain = domain
         self.whole = np.zeros(network.num_inputs, dtype=bool)
@@ -59,13 +63,16 @@ class InputSearch(BestFirst):
         """Bounds and halves until all is closed, a point is found, or the deadline passes."""
         if self.subproblems == 0:
             alive = np.ones((1, len(self.regions)), dtype=bool)
-            self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf))
+            places = np.zeros(1, dtype=np.int64)
+            if self.record is not None:
+                self.record.roots = self.record.places(1)
+            self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf), places)
         while self.goes_on(deadline):
             self._bound(*self._halves())
         return self.ended("input splitting", " boxes", "too thin to split")
 
-    def _halves(self) -> tuple[Box, PhaseArray, BoolArray, FloatArray]:
-        """Both halves of the boxes with the least bounds, and these."""
+    def _halves(self) -> tuple[Box, PhaseArray, BoolArray, FloatArray, IntArray]:
+        """Both halves of the boxes with the least bounds, these, and the halves' places."""
         batch = worst_first(self.heap, BATCH)
         lower = np.repeat(np.concatenate([box.lower for _, _, box, *_ in batch]), 2, axis=0)
         upper = np.repeat(np.concatenate([box.upper for _, _, box, *_ in batch]), 2, axis=0)
@@ -81,10 +88,20 @@ class InputSearch(BestFirst):
         self.stuck += int((~(ended > 0)).sum())
         self.closed_lower = min(self.closed_lower, float(ended.min(initial=np.inf)))
         upper[rows, split], lower[rows + 1, split] = middle, np.where(whole, middle + 1, middle)
-        keep = np.repeat(~thin, 2)
-        return Box(lower[keep], upper[keep]), phases[keep], alive[keep], known[keep]
+        keep, places = np.repeat(~thin, 2), np.zeros(2 * len(batch), dtype=np.int64)
+        if self.record is not None:
+            parents = [entry[6] for entry in batch]
+            places[:] = self.record.split(parents, split.tolist(), middle.tolist())
+        return Box(lower[keep], upper[keep]), phases[keep], alive[keep], known[keep], places[keep]
 
-    def _bound(self, boxes: Box, phases: PhaseArray, alive: BoolArray, known: FloatArray) -> None:
+    def _bound(
+        self,
+        boxes: Box,
+        phases: PhaseArray,
+        alive: BoolArray,
+        known: FloatArray,
+        places: IntArray,
+    ) -> None:
         """Queues the boxes that stay open.
 
         `alive` marks regions open in the parent box, `known` bounds their excess there.
@@ -97,11 +114,16 @@ class InputSearch(BestFirst):
         is_open = alive.any(axis=1)
         if self.domain is not None:
             is_open &= ~self.domain.excludes(boxes)
+        if self.record is not None:
+            excluded = np.where(is_open, lower, np.inf)
+            for row in np.flatnonzero(excluded > 0).tolist():
+                self.record.exclude(int(places[row]), float(excluded[row]), None)
         rows = np.flatnonzero(is_open)
         self._try_points(np.concatenate([points[rows], (boxes.lower + boxes.upper)[rows] / 2]))
         for row in rows.tolist():
             one = boxes[slice(row, row + 1)]
-            entry = (phases[row].copy(), alive[row].copy(), self._split(one, int(split[row])))
+            cut = self._split(one, int(split[row]))
+            entry = (phases[row].copy(), alive[row].copy(), cut, int(places[row]))
             heapq.heappush(self.heap, (float(lower[row]), next(self.order), one, *entry))
 
     def _split(self, box: Box, proposed: int) -> int:

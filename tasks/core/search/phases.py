@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.leaves import programmed
 from tasks.core.search.outcome import BestFirst, Search, worst_first
+from tasks.core.search.record import Record
 
 BATCH = 64
 CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of them in one
@@ -41,9 +42,13 @@ LAST_STEPS = 300  # where nothing is left to split
 
 @dataclass(frozen=True, eq=False)
 class _Node:
-    """An open subproblem; `bounds` and `choices` are batches of one."""
+    """An open subproblem; `bounds` and `choices` are batches of one.
+
+    `place` is its number in the record, if there is one.
+    """
 
     region: int
+    place: int
     signs: SignArray
     bounds: Bounds
     choices: Choices
@@ -61,8 +66,10 @@ class PhaseSearch(BestFirst):
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
         goal: float = 0.0,
+        record: Record | None = None,
     ) -> None:
         super().__init__(network, box, regions, goal)
+        self.record = record
         self.problem = DualProblem(network, box, hidden)
         self.rows, self.offsets = padded_rows(regions)
         self.root_lower = np.full(len(regions), -np.inf)
@@ -91,19 +98,31 @@ class PhaseSearch(BestFirst):
             found = self.problem.optimise(
                 problems, choices, ROOT_STEPS, stop_above=self.goal.bound, deadline=deadline
             )
+            found, places = self._settled(problems, found), [0] * len(regions)
+            if self.record is not None:
+                places = self.record.places(len(regions))
+                self.record.roots += places
             self.root_lower[regions] = found.lower
-            self._file(problems, found, regions, np.full(len(regions), -np.inf))
+            self._file(problems, found, regions, places, np.full(len(regions), -np.inf))
 
     def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows."""
         rows = np.array(regions)
         return Subproblems(self.rows[rows], self.offsets[rows], signs, bounds)
 
+    def _settled(self, problems: Subproblems, found: Optimised) -> Optimised:
+        """With choices as the record keeps them, and the bounds that these give."""
+        if self.record is None:
+            return found
+        choices = self.record.settled(found.choices)
+        return replace(found, lower=self.problem.certified(problems, choices), choices=choices)
+
     def _file(
         self,
         problems: Subproblems,
         found: Optimised,
         regions: Sequence[int],
+        places: Sequence[int],
         known: FloatArray,
     ) -> None:
         """Closed subproblems are dropped, open ones queued, their points tried.
@@ -112,6 +131,10 @@ class PhaseSearch(BestFirst):
         """
         self.subproblems += len(regions)
         self._try_points(found, problems, regions)
+        if self.record is not None:
+            for row in np.flatnonzero(found.lower > 0).tolist():
+                choices = found.choices[row : row + 1]
+                self.record.exclude(places[row], float(found.lower[row]), choices)
         for row, lower in enumerate(np.fmax(found.lower, known).tolist()):
             if lower > self.goal.bound:
                 self.closed_lower = min(self.closed_lower, lower)
@@ -119,6 +142,7 @@ class PhaseSearch(BestFirst):
             at = slice(row, row + 1)
             node = _Node(
                 regions[row],
+                places[row],
                 problems.signs[row],
                 problems.bounds[at],
                 found.choices[at],
@@ -155,7 +179,10 @@ class PhaseSearch(BestFirst):
             lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
             if not lower > 0:
                 found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
-                lower = float(np.fmax(lower, found.lower[0]))
+                found = self._settled(problems, found)
+                lower, choices = float(np.fmax(lower, found.lower[0])), found.choices
+            if self.record is not None and lower > 0:
+                self.record.exclude(node.place, lower, choices)
             self.closed_lower = min(self.closed_lower, lower)
             if lower > 0:
                 continue
@@ -216,8 +243,12 @@ class PhaseSearch(BestFirst):
         found = self.problem.optimise(
             problems, start, STEPS, stop_above=self.goal.bound, deadline=deadline
         )
+        found, places = self._settled(problems, found), [0] * len(twice)
+        if self.record is not None:
+            parents = [node.place for node in nodes]
+            places = self.record.split(parents, units.tolist(), np.zeros(len(units)).tolist())
         known = np.array([node.lower for node in nodes])[twice]
-        self._file(problems, found, regions, known)
+        self._file(problems, found, regions, places, known)
 
 
 def optimised_root(

@@ -1,0 +1,169 @@
+"""The network of an ONNX file: affine steps and ReLUs in a chain, on the very numbers of the file.
+
+Convolutions are written out as matrices. Whatever is not read here is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .refused import RefusedError, needed
+
+MOST_WEIGHTS = 2**27  # of a matrix written out
+MOST_GROWTH = 2.0**300  # of coefficients on their way back through all layers, see `bounds`
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """`x -> weight @ x + bias`, weight (outputs, inputs)."""
+
+    weight: Any
+    bias: Any
+
+    @cached_property
+    def absolute(self) -> Step:
+        """|W| and |bias|."""
+        return Step(np.abs(self.weight), np.abs(self.bias))
+
+    @cached_property
+    def terms(self) -> int:
+        """The most products in the sum that makes an output."""
+        return int(np.count_nonzero(self.weight, axis=1).max())
+
+    @cached_property
+    def gain(self) -> float:
+        """The greatest sum of |weights| that makes an output, at least 1."""
+        return max(1.0, float(self.absolute.weight.sum(axis=1).max()))
+
+
+@dataclass(frozen=True)
+class Network:
+    """`layers[k]`: the steps before the ReLUs of hidden layer k, the last before the outputs.
+
+    `widths` are the sizes of the layers, the last one's that of the outputs.
+    """
+
+    inputs: int
+    layers: list[list[Step]]
+    widths: list[int]
+
+
+def read_network(path: Path) -> Network:
+    """Raises `RefusedError` where the file is damaged or holds anything that is not read."""
+    try:
+        network = _Chain(onnx.load_model_from_string(path.read_bytes()).graph).network()
+        steps = [step for layer in network.layers for step in layer]
+        greatest = max(float(step.absolute.bias.max()) for step in steps)
+        growth = np.prod([step.gain for step in steps]) * max(greatest, 1.0)
+        needed(growth < MOST_GROWTH, "a weight is not finite, or too large")
+        return network
+    except Exception as error:  # protobuf's and numpy's have no class in common
+        raise RefusedError(
+            f"{path}: cannot be read as affine steps and ReLUs ({error!r})"
+        ) from error
+
+
+class _Chain:
+    """The steps so far; `order`, of the tensor's shape: which of the last outputs is where."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+        (given,) = (each for each in graph.input if each.name not in self.constants)
+        sizes = [each.dim_value for each in given.type.tensor_type.shape.dim]
+        self.value, self.order = given.name, np.arange(int(np.prod(sizes[1:]))).reshape(sizes[1:])
+        self.layers: list[list[Step]] = [[]]
+
+    def network(self) -> Network:
+        inputs = self.order.size
+        for node in self.graph.node:
+            options = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+            if node.op_type == "Constant":
+                self.constants[node.output[0]] = onnx.numpy_helper.to_array(options["value"])
+                continue
+            given = [self.constants.get(name) for name in node.input if name]
+            values = [name for name in node.input if name and name not in self.constants]
+            needed(values == [self.value], f"{node.op_type} {node.name} does not follow the last")
+            self._add(node.op_type, given, options)
+            self.value = node.output[0]
+        needed([self.value] == [each.name for each in self.graph.output], "the end is no output")
+        if (self.order.ravel() != np.arange(self.order.size)).any() or not self.layers[-1]:
+            self._append(np.eye(self.order.size), 0)
+        return Network(inputs, self.layers, [len(steps[-1].bias) for steps in self.layers])
+
+    def _add(self, kind: str, given: list[Any], options: dict[str, Any]) -> None:
+        constant: Any = next((each for each in given if each is not None), None)
+        match kind:
+            case "Relu":
+                if not self.layers[-1]:
+                    self._append(np.eye(self.order.size), 0)
+                self.layers.append([])
+            case "Flatten" if _are(options, axis=1):
+                self.order = self.order.ravel()
+            case "Reshape":  # the first axis is the batch's, and 0 keeps an axis
+                sizes = enumerate(constant.tolist()[1:])
+                self.order = self.order.reshape([size or self.order.shape[i] for i, size in sizes])
+            case "Transpose" if options["perm"][0] == 0:
+                self.order = self.order.transpose([axis - 1 for axis in options["perm"][1:]])
+            case "Add" | "Sub" if kind == "Add" or given[0] is None:
+                self._shift(constant if kind == "Add" else -constant)
+            case "MatMul" if given[0] is None and self.order.shape[-1] == self.order.size:
+                self._append(constant.T, 0)
+            case "Gemm" if given[0] is None and _are(options, transA=0, alpha=1.0, beta=1.0):
+                weight = given[1] if options.get("transB", 0) else given[1].T
+                self._append(weight, given[2].ravel() if len(given) > 2 else 0)
+            case "Conv" if given[0] is None and _are(options, group=1, auto_pad=b"NOTSET"):
+                self._convolve(given, options)
+            case "Identity" | "Dropout":
+                pass
+            case _:
+                raise RefusedError(f"{kind} with {options} is not read")
+
+    def _convolve(self, given: list[Any], options: dict[str, Any]) -> None:
+        (outputs, read, tall, wide), (channels, height, width) = given[1].shape, self.order.shape
+        (down, right), (by, along) = (options.get(k, [1, 1]) for k in ("strides", "dilations"))
+        top, left, bottom, end = options.get("pads", [0, 0, 0, 0])
+        places = np.full((channels, height + top + bottom, width + left + end), self.order.size)
+        places[:, top : top + height, left : left + width] = np.arange(self.order.size).reshape(
+            self.order.shape
+        )
+        y = np.arange(0, places.shape[1] - by * (tall - 1), down)[:, None]
+        x = np.arange(0, places.shape[2] - along * (wide - 1), right)[None, :]
+        size = outputs * y.size * x.size
+        needed(read == channels and size * self.order.size <= MOST_WEIGHTS, "a convolution's size")
+        weight = np.zeros((outputs, y.size, x.size, self.order.size + 1))  # the last is the padding
+        rows, columns = np.indices((y.size, x.size))
+        for channel, i, j in np.ndindex(channels, tall, wide):
+            at = places[channel, y + by * i, x + along * j]
+            weight[:, rows, columns, at] += given[1][:, channel, i, j, None, None]
+        bias = np.repeat(given[2], y.size * x.size) if len(given) > 2 else 0
+        self._append(weight[..., :-1].reshape(size, -1), bias)
+        self.order = self.order.reshape(outputs, y.size, x.size)
+
+    def _shift(self, constant: Any) -> None:
+        """Plus a constant: as the last step's bias, if it has none, so that nothing is rounded."""
+        bias = np.empty(self.order.size)
+        bias[self.order.ravel()] = np.broadcast_to(constant, (1, *self.order.shape)).ravel()
+        if not self.layers[-1] or self.layers[-1][-1].bias.any():
+            self.layers[-1].append(Step(np.eye(len(bias)), bias))
+        else:
+            self.layers[-1][-1] = Step(self.layers[-1][-1].weight, bias)
+
+    def _append(self, weight: Any, bias: Any) -> None:
+        """A step whose columns are in the tensor's order; what follows is a vector in its own."""
+        placed = np.zeros(weight.shape)
+        placed[:, self.order.ravel()] = weight
+        biases = np.broadcast_to(np.asarray(bias, dtype=np.float64), len(placed))
+        self.layers[-1].append(Step(placed, biases))
+        self.order = np.arange(len(placed))
+
+
+def _are(options: dict[str, Any], **expected: Any) -> bool:
+    """Whether the attributes are these, or left at their defaults, which these are."""
+    return all(options.get(name, value) == value for name, value in expected.items())

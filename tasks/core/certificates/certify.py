@@ -1,0 +1,214 @@
+"""Certificates of properties and balls: proofs found again, written, checked from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.checker.certificate import CROWN, INTERVALS
+from tasks.checker.check import Result, check
+from tasks.checker.network import Network, read_network
+from tasks.checker.properties import Part, read_property
+from tasks.checker.refused import RefusedError
+from tasks.core.arrays import IntArray
+from tasks.core.bounds.float32_error import row_error
+from tasks.core.bounds.linear import (
+    interval_lower_bounds,
+    linear_lower_bounds,
+    preactivation_bounds,
+)
+from tasks.core.certificates.proofs import WHOLE, prove
+from tasks.core.certificates.writing import BoxProof, write_certificate
+from tasks.core.errors import CertiflowError
+from tasks.core.execution.asking import GRACE_SECONDS, Resources
+from tasks.core.execution.worker_pool import run_jobs
+from tasks.core.files import sha256_of
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion, margin_rows
+from tasks.core.readers.onnx_network import read_onnx
+
+BATCH = 500  # boxes whose bounds are held at a time
+SAME = 1e-9  # relative difference of two readings of a network in float64
+POINTS = 8
+
+Boxes = Sequence[Sequence[UnsafeRegion]]  # the regions of each box
+
+
+@dataclass(frozen=True, eq=False)
+class Balls:
+    """Questions whether a label wins in boxes: `names` of them, `labels`, and whose each box is."""
+
+    names: list[str]
+    labels: IntArray
+    boxes: Box
+    owners: IntArray
+
+
+def certify_property(
+    network: Path, prop: Path, certificate: Path, *, timeout_seconds: float
+) -> Result:
+    """Writes the certificate that no point of a VNN-LIB file reaches its region in a network.
+
+    Raises:
+        CertiflowError: a file is of what the checker does not read; nothing is proved in time.
+    """
+    try:
+        read = read_network(network)
+        parts = read_property(prop, read.inputs, read.widths[-1])
+    except RefusedError as error:
+        raise CertiflowError(f"{error}: there are no certificates of it") from error
+    deadline, lowered = monotonic() + timeout_seconds, provable(network)
+    proofs = [prove(lowered, regions, deadline) for regions in map(_regions, parts)]
+    if not proofs or not all(proofs):
+        raise CertiflowError(
+            f"{prop}: nothing was proved of {network.name} in {timeout_seconds:g} s: `certiflow "
+            "verify` says what is known; a longer --timeout may help"
+        )
+    header = _header(network, [prop.stem]) | {
+        "property": sha256_of(prop.read_bytes()),
+        "property_file": prop.name,
+    }
+    write_certificate(certificate, header, {}, [proof for proof in proofs if proof])
+    (result,) = check(certificate, network, prop)
+    return result
+
+
+def certify_balls(
+    network: Path,
+    balls: Balls,
+    certificate: Path,
+    *,
+    timeout_seconds: float,
+    resources: Resources,
+    on_proof: Callable[[], None] = lambda: None,
+) -> list[Result]:
+    """Writes one certificate of all balls that are proved again, each within so many seconds.
+
+    Raises:
+        CertiflowError: the network is of what the checker does not read.
+    """
+    lowered = provable(network)
+    labels = balls.labels[balls.owners]
+    proofs: list[BoxProof | None] = [None] * len(balls.boxes)
+    for start in range(0, len(proofs), BATCH):
+        some = slice(start, start + BATCH)
+        proofs[some] = _plainly(lowered, balls.boxes[some], labels[some])
+    left = [place for place, proof in enumerate(proofs) if proof is None]
+    jobs = [_Job(place, balls.boxes[place : place + 1], int(labels[place])) for place in left]
+    for _ in range(len(proofs) - len(left)):
+        on_proof()
+    for outcome in run_jobs(
+        ProofSolver,
+        (lowered, timeout_seconds),
+        jobs,
+        num_workers=resources.num_workers,
+        timeout_seconds=lambda job: timeout_seconds + GRACE_SECONDS,
+        memory_limit_bytes=resources.memory_limit_bytes,
+    ):
+        proofs[outcome.job.place] = outcome.answer
+        on_proof()
+    arrays: dict[str, NDArray[Any]] = {
+        "box_lower": balls.boxes.lower,
+        "box_upper": balls.boxes.upper,
+        "box_question": balls.owners.astype(np.int32),
+        "question_label": balls.labels.astype(np.int32),
+    }
+    nothing = BoxProof([])
+    write_certificate(
+        certificate, _header(network, balls.names), arrays, [proof or nothing for proof in proofs]
+    )
+    return check(certificate, network)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A ball's box, by its place among all."""
+
+    place: int
+    box: Box
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class ProofSolver:
+    """What a solver process holds: the network, and how long a box may take."""
+
+    network: ReluNetwork
+    timeout_seconds: float
+
+    def __call__(self, job: _Job) -> BoxProof | None:
+        rows = margin_rows([job.label], self.network.num_outputs)[0]
+        regions = [UnsafeRegion(job.box, row[None], np.zeros(1)) for row in rows]
+        return prove(self.network, regions, monotonic() + self.timeout_seconds)
+
+
+def provable(path: Path) -> ReluNetwork:
+    """The network of an ONNX file with the layers and units that the checker reads in it.
+
+    Raises:
+        CertiflowError: the checker reads others, or refuses the file.
+    """
+    try:
+        read = read_network(path)
+    except RefusedError as error:
+        raise CertiflowError(f"{error}: there are no certificates of it") from error
+    network = read_onnx(path).network
+    if not _agree(network, read):
+        raise CertiflowError(
+            f"{path}: the checker reads other units in it than the verifier: there are no "
+            "certificates of it"
+        )
+    return network
+
+
+def _agree(network: ReluNetwork, read: Network) -> bool:
+    """Whether both have the same hidden units, in the same order, with the same values."""
+    widths = [len(layer.bias) for layer in network.layers]
+    if widths != read.widths or any(mask.any() for mask in network.linear):
+        return False
+    values = np.random.default_rng(0).uniform(-1, 1, (POINTS, read.inputs))
+    for steps, expected in zip(read.layers, network.preactivations(values), strict=True):
+        for step in steps:
+            values = values @ step.weight.T + step.bias
+        if not np.allclose(values, expected, rtol=SAME, atol=SAME * np.abs(expected).max()):
+            return False
+        values = np.maximum(values, 0)
+    return True
+
+
+def _regions(part: Part) -> list[UnsafeRegion]:
+    box = Box(part.lower[None], part.upper[None])
+    return [UnsafeRegion(box, rows, offsets) for rows, offsets in part.regions]
+
+
+def _header(network: Path, names: Sequence[str]) -> dict[str, object]:
+    digest = sha256_of(network.read_bytes())
+    return {"names": list(names), "network": digest, "network_file": network.name}
+
+
+def _plainly(network: ReluNetwork, boxes: Box, labels: IntArray) -> list[BoxProof | None]:
+    """Of boxes that intervals, or CROWN, prove for the float32 model as well; None of others."""
+    found: list[BoxProof | None] = [None] * len(boxes)
+    rows = margin_rows(labels, network.num_outputs)
+    left = np.arange(len(boxes))
+    for method, kind in (("interval", INTERVALS), ("crown", CROWN)):
+        if len(left) == 0:
+            break
+        box, asked = boxes[left], rows[left]
+        hidden = preactivation_bounds(network, box, method)  # type: ignore[arg-type]
+        if method == "interval":
+            lower = interval_lower_bounds(network, asked, hidden, box)
+        else:
+            lower = linear_lower_bounds(network, len(network.layers) - 1, asked, hidden, box)
+        proved = (lower > row_error(network, asked, hidden, box)).all(axis=1)
+        for place in left[proved].tolist():
+            found[place] = WHOLE[kind]
+        left = left[~proved]
+    return found

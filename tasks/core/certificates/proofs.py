@@ -1,0 +1,122 @@
+"""Proofs found once more, with all that a certificate needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.checker.certificate import CROWN, INTERVALS, MULTIPLIERS, NOTHING
+from tasks.core.arrays import IntArray
+from tasks.core.bounds.choices import Choices
+from tasks.core.bounds.tightening import tightened_hidden
+from tasks.core.certificates.fixed_point import Multipliers, settled
+from tasks.core.certificates.input_trees import input_tree
+from tasks.core.certificates.writing import BoxProof, TreeNode
+from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.search.box_bounds import BoxBounds
+from tasks.core.search.box_stages import FEW_INPUTS, SLOPE_STEPS
+from tasks.core.search.record import Record
+
+WHOLE = {kind: BoxProof([[TreeNode(kind)]]) for kind in (INTERVALS, CROWN)}
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def prove(
+    network: ReluNetwork, regions: Sequence[UnsafeRegion], deadline: float
+) -> BoxProof | None:
+    """How the regions of one box are excluded, or None where that is not found in time.
+
+    By the first means that suffice: intervals, CROWN, then branch and bound on inputs, where they
+    are few, or on phases. Margins beyond the float32 error are looked for as long as they are near.
+    """
+    bounds = BoxBounds(network, regions, None)
+    found: BoxProof | None = None
+    for method, kind in (("interval", INTERVALS), ("crown", CROWN)):
+        bounds.bound_hidden(method)  # type: ignore[arg-type]
+        bounds.lower[:] = -np.inf
+        bounds.bound_regions(method)  # type: ignore[arg-type]
+        if bounds.excludes_all:
+            found = WHOLE[kind]
+            if (bounds.lower > bounds.float32_errors()).all():
+                return found
+    if network.num_inputs <= FEW_INPUTS:
+        return (
+            input_tree(bounds.whole, regions, bounds.whole_hidden, bounds.goal(), deadline) or found
+        )
+    return _phase_trees(bounds, deadline) or found
+
+
+def _phase_trees(bounds: BoxBounds, deadline: float) -> BoxProof | None:
+    """A tree for each region, with hidden bounds that all share."""
+    from tasks.core.search.phases import PhaseSearch
+
+    whole = bounds.whole
+    widths = [len(layer.bias) for layer in whole.layers[:-1]]
+    starts = np.cumsum([0, *widths])
+    units = np.concatenate([s + kept for s, kept in zip(starts, bounds.units, strict=False)])
+    sizes = (int(starts[-1]), widths[0])
+    rows: list[tuple[IntArray, Multipliers]] = []
+
+    def settle(depth: int, some: NDArray[np.intp], choices: Choices) -> Choices:
+        kept = settled(choices)
+        mine = starts[depth] + bounds.units[depth][some]
+        known = np.concatenate([starts[k] + bounds.units[k] for k in range(depth)])
+        written = Multipliers.of(kept, known, bounds.units[0], sizes)
+        rows.append((np.concatenate([mine, -1 - mine]), written))
+        return kept
+
+    hidden = tightened_hidden(
+        bounds.network, bounds.box, bounds.hidden, SLOPE_STEPS, deadline, settle
+    )
+    record = Record(settled)
+    search = PhaseSearch(bounds.network, bounds.box, bounds.regions, hidden, bounds.goal(), record)
+    if not search.run(deadline).proved:
+        return None
+    trees, multipliers = [], list[Multipliers]()
+    for region, root in enumerate(record.roots):
+        tree: list[TreeNode] = []
+        waiting: list[tuple[int, tuple[int, ...]]] = [(root, ())]
+        ends = _ends(record, root)
+        while waiting:
+            place, path = waiting.pop()
+            if place not in ends:
+                split = record.splits[place]
+                unit = int(units[split.index])
+                tree.append(TreeNode(NOTHING, whole.num_inputs + unit))
+                waiting += [(child, (*path, unit)) for child in reversed(split.children)]
+                continue
+            choices = record.shown[place]
+            assert choices is not None
+            multipliers.append(Multipliers.of(choices, units, bounds.units[0], sizes))
+            row = len(multipliers) - 1
+            tree.append(TreeNode(MULTIPLIERS, row=row, region=region, path=path))
+        trees.append(tree)
+    targets = (
+        np.concatenate([target for target, _ in rows]) if rows else np.zeros(0, dtype=np.int64)
+    )
+    return BoxProof(trees, targets, [written for _, written in rows], multipliers)
+
+
+def _ends(record: Record, root: int) -> set[int]:
+    """The nodes that exclude the root's region: as deep as all below them are excluded."""
+    order, waiting = [], [root]
+    while waiting:
+        place = waiting.pop()
+        order.append(place)
+        if place in record.splits:
+            waiting += record.splits[place].children
+    ends: dict[int, set[int] | None] = {}
+    for place in reversed(order):
+        below: set[int] | None = None
+        if place in record.splits:
+            one, other = (ends[child] for child in record.splits[place].children)
+            below = one | other if one is not None and other is not None else None
+        if below is None and place in record.shown:
+            below = {place}
+        ends[place] = below
+    whole = ends[root]
+    assert whole is not None, "a search that proved its regions left an open leaf"
+    return whole

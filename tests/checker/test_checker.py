@@ -1,0 +1,330 @@
+"""The checker believes nothing: every certificate that passes is true, whatever is in it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tasks.checker.bounds import Choices, float32_error, hidden_bounds, lower_bounds
+from tasks.checker.certificate import CROWN, MULTIPLIERS
+from tasks.checker.check import check, where_split
+from tasks.checker.exact import Exact
+from tasks.checker.network import Network, Step
+from tasks.checker.refused import RefusedError
+from tasks.core.certificates.certify import Balls
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.box import Box
+from tests.certified import Arrays, ball, certified, changed, float32_network
+from tests.imports import ROOT
+from tests.oracle import least_margin
+
+TOLERANCE = 1e-5  # of the oracle
+CHECKER = ROOT / "tasks/checker"
+
+
+def case(seed: int, widths: tuple[int, ...], share: float) -> tuple[ReluNetwork, Balls, float]:
+    """A network and a ball, `share` of the radius at which the oracle finds another class."""
+    generator = np.random.default_rng(seed)
+    network = float32_network(generator, widths)
+    center = generator.uniform(size=widths[0])
+    low, high = 0.0, 2.0
+    label = int(network(center[None]).argmax())
+    for _ in range(6):
+        middle = (low + high) / 2
+        box = Box(center[None] - middle, center[None] + middle)
+        low, high = (middle, high) if least_margin(network, box, label) > 0 else (low, middle)
+    radius = share * low
+    balls = ball(network, center, radius)
+    return network, balls, least_margin(network, balls.boxes, label)
+
+
+@pytest.mark.parametrize(
+    ("seed", "widths"),
+    [
+        (0, (3, 5, 3)),
+        (1, (2, 6, 6, 3)),
+        (2, (14, 8, 3)),
+        (3, (15, 8, 8, 3)),
+        (4, (13, 6, 6, 6, 2)),
+        (5, (13, 9, 4)),
+    ],
+)
+def test_what_the_oracle_calls_robust_is_certified_in_both_arithmetics(
+    seed: int, widths: tuple[int, ...], tmp_path: Path
+) -> None:
+    network, balls, least = case(seed, widths, share=0.97)
+    assert least > TOLERANCE
+    model, certificate = certified(tmp_path, network, balls)
+    assert [result.proved for result in check(certificate, model)] == [True]
+    assert [result.proved for result in check(certificate, model, exact=True)] == [True]
+
+
+@pytest.mark.parametrize(("seed", "widths"), [(1, (2, 6, 6, 3)), (3, (15, 8, 8, 3))])
+def test_no_change_of_its_numbers_makes_it_pass_of_a_ball_that_is_not_robust(
+    seed: int, widths: tuple[int, ...], tmp_path: Path
+) -> None:
+    """The boxes are widened until another class wins in them; 300 changes of all else."""
+    network, balls, _ = case(seed, widths, share=0.97)
+    model, certificate = certified(tmp_path, network, balls)
+    radius = (balls.boxes.upper - balls.boxes.lower)[0, 0] / 2
+    wider = {
+        "box_lower": balls.boxes.lower - 0.2 * radius,
+        "box_upper": balls.boxes.upper + 0.2 * radius,
+    }
+    box = Box(wider["box_lower"], wider["box_upper"])
+    assert least_margin(network, box, int(balls.labels[0])) < -TOLERANCE
+    generator = np.random.default_rng(seed)
+    assert not passes(changed(certificate, lambda arrays: wider), model)
+    for _ in range(300):
+        assert not passes(
+            changed(certificate, lambda arrays: wider | mutated(arrays, generator)), model
+        )
+
+
+def passes(certificate: Path, model: Path) -> bool:
+    try:
+        return all(result.proved for result in check(certificate, model))
+    except RefusedError:
+        return False
+
+
+def mutated(arrays: Arrays, generator: np.random.Generator) -> Arrays:
+    """One to three arrays with numbers changed, repeated, exchanged or left out."""
+    names = [
+        name for name in arrays if arrays[name].size and not name.startswith(("box", "header"))
+    ]
+    result: Arrays = {}
+    for name in generator.choice(names, size=int(generator.integers(1, 4)), replace=False):
+        values = arrays[name].copy()
+        place = tuple(generator.integers(0, size) for size in values.shape)
+        match int(generator.integers(0, 4)):
+            case 0:
+                values[place] = generator.choice([0, 1, -1, 7, 100]).astype(values.dtype)
+            case 1:
+                values = generator.permutation(values)
+            case 2:
+                values = np.delete(values, place[0], axis=0)
+            case _:
+                info = values.dtype.kind
+                most = 1e3 if info == "f" else 100
+                values[...] = (generator.normal(size=values.shape) * most).astype(values.dtype)
+        result[name] = values
+    return result
+
+
+def test_leaves_that_are_missing_or_open_prove_nothing(tmp_path: Path) -> None:
+    network, balls, _ = case(3, (15, 8, 8, 3), share=0.97)
+    model, certificate = certified(tmp_path, network, balls)
+    with np.load(certificate) as file:
+        kinds = file["node_kind"]
+    leaves = np.flatnonzero(kinds == MULTIPLIERS)
+    assert len(leaves) > 1
+    for leaf in leaves.tolist():
+        silent = kinds.copy()
+        silent[leaf] = 0
+        without = {"node_kind": silent}
+        assert not passes(changed(certificate, lambda arrays, without=without: without), model)
+
+
+def test_a_certificate_speaks_of_one_network_alone(tmp_path: Path) -> None:
+    network, balls, _ = case(0, (3, 5, 3), share=0.5)
+    model, certificate = certified(tmp_path, network, balls)
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(RefusedError, match="expected the file with SHA-256"):
+        check(certificate, model)
+
+
+@pytest.mark.parametrize("place", [0, 30, -30, -1])
+def test_damaged_files_are_refused(place: int, tmp_path: Path) -> None:
+    network, balls, _ = case(0, (3, 5, 3), share=0.5)
+    model, certificate = certified(tmp_path, network, balls)
+    content = certificate.read_bytes()
+    certificate.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RefusedError, match="cannot be read"):
+        check(certificate, model)
+    damaged = bytearray(content)
+    damaged[place] ^= 255
+    certificate.write_bytes(damaged)
+    proved = passes(certificate, model)  # where a byte means nothing, all is as it was
+    assert proved in {True, False}
+
+
+def test_boxes_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    network, balls, _ = case(0, (3, 5, 3), share=0.5)
+    model, certificate = certified(tmp_path, network, balls)
+    for value in (np.nan, np.inf, 2.0**65):
+        wrong = {"box_upper": np.full((1, 3), value)}
+        with pytest.raises(RefusedError, match="not finite"):
+            check(changed(certificate, lambda arrays, wrong=wrong: wrong), model)
+
+
+def test_questions_without_a_box_are_not_proved(tmp_path: Path) -> None:
+    network, balls, _ = case(0, (3, 5, 3), share=0.5)
+    model, certificate = certified(tmp_path, network, balls)
+
+    def with_another(arrays: Arrays) -> Arrays:
+        header = json.loads(arrays["header"].tobytes()) | {"names": ["0", "1"]}
+        return {
+            "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+            "question_label": np.array([*arrays["question_label"], 0]),
+        }
+
+    one, other = check(changed(certificate, with_another), model)
+    assert one.proved
+    assert not other.proved
+    assert other.reason == "there is no box of it"
+
+
+def test_exact_numbers_are_those_of_fractions() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(2, 3, 4)) * 2.0 ** generator.integers(-60, 60, size=(2, 3, 4))
+    other = generator.normal(size=(4, 5)).astype(np.float32).astype(np.float64)
+    one, two = Exact.of(values), Exact.of(other)
+    assert (one.floats() == values).all()
+    product = one @ two @ Exact.of(generator.normal(size=(5, 2)).round(3))
+    tests: list[tuple[Exact, NDArray[Any]]] = [
+        (one @ two, fractions(values) @ fractions(other)),
+        (one * one - 0.5, fractions(values) ** 2 - Fraction(1, 2)),
+        (np.maximum(one, 0), np.maximum(fractions(values), 0)),
+        (-abs(one), -abs(fractions(values))),
+    ]
+    for found, expected in tests:
+        assert (as_fractions(found) == expected).all()
+    low = product.floor(10)
+    assert low.places <= 10
+    assert (as_fractions(low) <= as_fractions(product)).all()
+    assert (as_fractions(product) - as_fractions(low) < Fraction(1, 2**10)).all()
+
+
+def fractions(values: NDArray[Any]) -> NDArray[Any]:
+    return np.array([Fraction(each) for each in values.ravel().tolist()]).reshape(values.shape)
+
+
+def as_fractions(values: Exact) -> NDArray[Any]:
+    flat = [Fraction(each, 1 << values.places) for each in values.integers.ravel().tolist()]
+    return np.array(flat).reshape(values.shape)
+
+
+def test_it_imports_numpy_and_onnx_alone() -> None:
+    names = set()
+    for path in CHECKER.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(str(node.module).split(".")[0])
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1
+    assert names - set(sys.stdlib_module_names) == {"numpy", "onnx"}
+
+
+def test_the_folder_runs_by_itself(tmp_path: Path) -> None:
+    network, balls, _ = case(0, (3, 5, 3), share=0.5)
+    _, certificate = certified(tmp_path, network, balls)
+    shutil.copytree(CHECKER, tmp_path / "checker")
+    command = [sys.executable, "-I", "-c", "import runpy, sys; sys.path.insert(0, '.'); "]
+    command[-1] += "sys.argv = ['checker', 'certificate.npz']; runpy.run_module('checker')"
+    command = [sys.executable, "-m", "checker", certificate.name]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (
+        0,
+        "1 of 1 proved, 1 of the float32 model as well\n",
+    )
+    certificate.write_bytes(b"no archive")
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.startswith("refused: certificate.npz: cannot be read as a certificate")
+
+
+def test_a_tie_is_not_proved_and_the_least_margin_is_in_exact_arithmetic(tmp_path: Path) -> None:
+    """Outputs x0 + x1 + c and x1 + x0: equal for c = 0, 2^-60 apart for that c."""
+    for margin, exactly in ((0.0, False), (2.0**-60, True)):
+        layers = (
+            Affine(np.eye(2), np.zeros(2)),
+            Affine(np.ones((2, 2)), np.array([margin, 0.0])),
+        )
+        box = Box(np.array([[0.25, 0.5]]), np.array([[0.75, 1.0]]))
+        balls = Balls(["0"], np.array([0]), box, np.array([0]))
+        network = ReluNetwork(layers)
+        model, certificate = certified(tmp_path, network, balls)
+        crown = {
+            "tree_part": np.array([0]),
+            "tree_nodes": np.array([1]),
+            "node_kind": np.array([CROWN]),
+            "node_split": np.array([-1]),
+        }
+        claimed = changed(certificate, lambda arrays, crown=crown: crown)
+        assert [result.proved for result in check(claimed, model)] == [False]
+        assert [result.proved for result in check(claimed, model, exact=True)] == [exactly]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_multipliers_bound_from_below(seed: int) -> None:
+    """Random slopes, planes and multipliers of splits, of units split at random."""
+    generator = np.random.default_rng(seed)
+    widths = (3, 6, 5, 3)
+    network = float32_network(generator, widths)
+    steps = [[Step(layer.weight, layer.bias)] for layer in network.layers]
+    read = Network(3, steps, [6, 5, 3])
+    lower = generator.uniform(-1, 0.5, size=(1, 3))
+    upper = lower + generator.uniform(0, 1, size=(1, 3))
+    points = generator.uniform(lower, upper, size=(20_000, 3))
+    values = network.preactivations(points)
+    frame = hidden_bounds(read, lower, upper, by_crown=bool(seed % 2))
+    for (low, high), hidden in zip(frame.hidden, values, strict=False):
+        assert (hidden >= low).all()
+        assert (hidden <= high).all()
+    rows = generator.normal(size=(1, 2, 3))
+    for _ in range(20):
+        signs = [generator.choice([-1, 0, 0, 0, 1], size=(1, width)) for width in (6, 5)]
+        choices = Choices(
+            [generator.uniform(size=sign.shape).round(3) for sign in signs],
+            [sign * generator.exponential(size=sign.shape).round(3) for sign in signs],
+            generator.normal(0.5, 1, size=(1, 6)).round(3),
+            generator.normal(size=(1, 3)).round(3),
+        )
+        inside = np.all(
+            [(h * sign >= 0).all(axis=1) for h, sign in zip(values, signs, strict=False)], axis=0
+        )
+        least = (values[-1][inside] @ rows[0].T).min(axis=0, initial=np.inf)
+        found = lower_bounds(read, rows, where_split(frame, signs), choices)
+        exact_frame = hidden_bounds(read, Exact.of(lower), Exact.of(upper), bool(seed % 2))
+        exactly = lower_bounds(read, rows, where_split(exact_frame, signs), choices).floats()
+        assert (found[0] <= least).all()
+        assert (exactly[0] <= least + 1e-12).all()
+        np.testing.assert_allclose(found, exactly, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_float32_error_covers_sums_in_any_order(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    network = float32_network(generator, (4, 30, 20, 3))
+    read = Network(4, [[Step(a.weight, a.bias)] for a in network.layers], [30, 20, 3])
+    points = generator.uniform(size=(200, 4)).astype(np.float32)
+    rows = generator.normal(size=(1, 2, 3))
+    box = (points.min(axis=0)[None].astype(float), points.max(axis=0)[None].astype(float))
+    error = float32_error(read, hidden_bounds(read, *box, by_crown=True), rows)[0]
+    for _ in range(5):
+        values = points
+        for place, layer in enumerate(network.layers):
+            order = generator.permutation(values.shape[1])
+            total = np.zeros((len(points), len(layer.bias)), dtype=np.float32)
+            for unit in order.tolist():
+                total += values[:, unit, None] * layer.weight[:, unit].astype(np.float32)
+            values = total + layer.bias.astype(np.float32)
+            values = values if place == 2 else np.maximum(values, np.float32(0))
+        off = np.abs((values.astype(float) - network(points)) @ rows[0].T)
+        assert (off <= error).all()
+        assert off.max() > 0
