@@ -212,13 +212,15 @@ class VerificationSettings(Effort):
     """Proofs for a stratified sample of test points over their own grid of radii.
 
     Marabou is asked about `witness_share` of the proofs of other stages, each for
-    `witness_seconds`.
+    `witness_seconds`. With `certificates` every proof is found once more, within the same time, and
+    written so that the independent checker passes it.
     """
 
     samples: int = Field(default=20, ge=1)
     epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
     witness_share: float = Field(default=0.1, ge=0, le=1)
     witness_seconds: float = Field(default=5, gt=0, allow_inf_nan=False)
+    certificates: bool = False
 
 
 class RadiusSettings(Effort):

@@ -53,6 +53,10 @@ def verify(
     results = verify_sample(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
     if settings.engine != "marabou":
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
+    if settings.certificates:
+        from tasks.certificates import certified
+
+        results = certified(model, sample, results, settings, log)
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": loaded.network.sha256})
     return _log_results(log, results, sample, data, run.folder)

@@ -12,7 +12,14 @@ from typing import Annotated
 import typer
 
 from flows.actions.head import begin, end
-from flows.command import data_cli, guard_cli, question_cli, standard_output, version_cli
+from flows.command import (
+    certificate_cli,
+    data_cli,
+    guard_cli,
+    question_cli,
+    standard_output,
+    version_cli,
+)
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
 from tasks import console
 from tasks.core.errors import CertiflowError
@@ -89,6 +96,7 @@ question_cli.register(app)
 version_cli.register(app)
 data_cli.register(app)
 guard_cli.register(app)
+certificate_cli.register(app)
 
 
 def main() -> None:

@@ -69,6 +69,7 @@ COLUMNS = (
         for stage in STAGES
     ),
     Column("witness_seconds", "float64", "witness_seconds", _seconds),
+    Column("certificate", "object", "certificate", _as_is),
 )
 
 STORED_FIELDS = tuple(dict.fromkeys(column.field for column in COLUMNS if column.is_stored))

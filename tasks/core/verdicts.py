@@ -49,6 +49,8 @@ NEAR_BOUNDARY = "near_boundary"  # a counterexample that the deployed model does
 OUTSIDE_DOMAIN = "outside the domain"  # all points found to break it are no valid inputs
 WITNESSED_ONLY = "witnessed by Marabou only"  # which computes with tolerances and proves nothing
 
+CHECKED, NO_CERTIFICATE = "checked", "none"  # of a proof's certificate, where one was asked for
+
 WEAKEST_FIRST = (
     Verdict.FALSIFIED,
     Verdict.ERROR,
@@ -82,6 +84,8 @@ class VerificationResult:
         witness: with a proof of other stages, what Marabou said of it: `confirmed`, `undecided`,
             or nothing where it was not asked.
         witness_seconds: what asking Marabou took where another stage had proved the ball before.
+        certificate: with a proof, `checked` where the independent checker passed its certificate,
+            `none` where there is none; nothing where none was asked for.
     """
 
     sample_index: int
@@ -98,6 +102,7 @@ class VerificationResult:
     deployed: bool | None = None
     witness: str = ""
     witness_seconds: float = 0.0
+    certificate: str = ""
 
 
 def check_no_contradiction(results: Sequence[VerificationResult]) -> None:
