@@ -8,7 +8,8 @@ import numpy as np
 from onnx.helper import make_node
 
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.properties.specification import Property
+from tasks.core.properties.vnnlib_export import vnnlib_text
 from tests.model_files import Constants, saved_onnx
 
 
@@ -32,24 +33,7 @@ def written_onnx(folder: Path, network: ReluNetwork) -> Path:
 
 
 def written_vnnlib(folder: Path, prop: Property, network: ReluNetwork) -> Path:
-    """`p.vnnlib`, its numbers in the shortest form that reads as the same float64."""
-    inputs = [f"X_{i}" for i in range(network.num_inputs)]
-    outputs = [f"Y_{j}" for j in range(network.num_outputs)]
-    lines = [f"(declare-const {name} Real)" for name in (*inputs, *outputs)]
-    regions = [_region(region, inputs, outputs) for region in prop.unsafe]
-    lines.append(f"(assert (or {' '.join(regions)}))")
+    """`p.vnnlib`, as the product writes it."""
     path = folder / "p.vnnlib"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text(vnnlib_text(prop, network.num_outputs))
     return path
-
-
-def _region(region: UnsafeRegion, inputs: list[str], outputs: list[str]) -> str:
-    parts = []
-    bounds = zip(inputs, region.box.lower[0].tolist(), region.box.upper[0].tolist(), strict=True)
-    for name, lower, upper in bounds:
-        parts.append(f"(>= {name} {lower!r}) (<= {name} {upper!r})")
-    names = [*outputs, *inputs][: region.rows.shape[1]]
-    for row, offset in zip(region.rows.tolist(), region.offsets.tolist(), strict=True):
-        products = [f"(* {w!r} {name})" for w, name in zip(row, names, strict=True) if w]
-        parts.append(f"(<= (+ {' '.join([*products, repr(offset)])}) 0)")
-    return f"(and {' '.join(parts)})"

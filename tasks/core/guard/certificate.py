@@ -32,7 +32,8 @@ from onnx import TensorProto
 from tasks.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from tasks.core.bounds.float32_error import LEAST_NORMAL, UNIT_ROUNDOFF
 from tasks.core.errors import CertiflowError, first_line
-from tasks.core.guard.graph import Graph, affine, most_terms
+from tasks.core.guard.graph import affine, most_terms
+from tasks.core.models.onnx_graph import Graph
 from tasks.core.models.runtimes import WITHOUT_TELEMETRY
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.properties.perturbation import Perturbation
@@ -60,7 +61,7 @@ def exported(network: ReluNetwork, perturbation: Perturbation) -> onnx.ModelProt
             "the certificate of a service is of one box around a request: expected no category "
             f"changes, got {perturbation.most_changes}; set data.category_changes to 0"
         )
-    graph, shape = Graph(), perturbation.domain.shape
+    graph, shape = Graph("certificate"), perturbation.domain.shape
     point = graph.reshaped("inputs", -1, network.num_inputs)
     layers = enclosed_layers(as_served(network), perturbation)
     labels = _labels(graph, point, network)

@@ -12,7 +12,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.properties.numerals import NUMERAL
 from tasks.core.properties.s_expressions import Form, line_error
 
-MAX_DIGITS = 1000  # of a number in arithmetic, and the greatest exponent: far beyond float64's
+MAX_DIGITS = 1100  # of a number in arithmetic, and the greatest exponent: float64 in full has 1,077
 MAX_BITS = 10_000  # of a product: a file of factors would take hours to multiply
 
 LEAST_NORMAL = 2.0**-1022

@@ -6,12 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.endings import LEAST, THRESHOLD, Ending
-from tasks.core.readers.keras_graph import check_arguments, check_layer, is_of_keras, made_by
+from tasks.core.readers.keras_graph import (
+    COPY,
+    check_arguments,
+    check_layer,
+    is_of_keras,
+    made_by,
+    only_input,
+)
 
 if TYPE_CHECKING:
     import keras
 
-COPY = "_logits"  # behind the name of a layer that is copied without its activation
+
+def ends_of(model: keras.Model) -> tuple[Any, Any, Ending]:
+    """The symbolic tensors of a classifier's input and logits, and what it makes of the logits.
+
+    Raises `CertiflowError` where it has not one input of fixed shape, or no logits or weights.
+    """
+    source = only_input(model)
+    logits, ending = logits_of(model)
+    if _is_rectified(logits):
+        raise CertiflowError(
+            "the model ends with a ReLU: robustness is proved on logits; end it with a Dense layer"
+        )
+    if not any(layer.weights for layer in model.layers):
+        raise CertiflowError("the model has no layer with weights: there is nothing to verify")
+    return source, logits, ending
 
 
 def logits_of(model: keras.Model) -> tuple[Any, Ending]:
@@ -52,6 +73,17 @@ def deciding(model: keras.Model) -> keras.Model:
         decided = keras.ops.where(says_one, above, below)
         logits = keras.ops.concatenate([keras.ops.zeros_like(decided), decided], axis=-1)
     return keras.Model(model.inputs[0], logits, name=model.name)
+
+
+def _is_rectified(tensor: Any) -> bool:
+    """Whether nothing but moves of elements follows a ReLU."""
+    import keras
+
+    layer, call = made_by(tensor)
+    if isinstance(layer, keras.layers.Flatten | keras.layers.Reshape | keras.layers.Dropout):
+        return _is_rectified(call.input_tensors[0])
+    activation = getattr(layer, "activation", layer)
+    return isinstance(activation, keras.layers.ReLU) or activation is keras.activations.relu
 
 
 def _ending(layer: keras.layers.Layer) -> Ending:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.windows import Shape
 
 if TYPE_CHECKING:
     import keras
+
+COPY = "_logits"  # behind the name of a layer that is copied without its activation
 
 SUPPORTED = (
     "Dense, Conv2D, DepthwiseConv2D, BatchNormalization, Normalization, Rescaling, "
@@ -15,6 +18,8 @@ SUPPORTED = (
     "Reshape, Permute, Dropout, linear or ReLU activations, and a softmax or a single sigmoid at "
     "the end"
 )
+
+T = TypeVar("T")
 
 
 def is_of_keras(thing: Any) -> bool:
@@ -53,3 +58,53 @@ def check_arguments(layer: keras.layers.Layer, arguments: dict[str, Any]) -> Non
                 f"({type(layer).__name__}) is called with {name} = {value}, which cannot be "
                 "verified; build the model without it"
             )
+
+
+def only_input(model: keras.Model) -> Any:
+    """The model's one symbolic input, float32 of fixed shape; it has one output as well."""
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not (is_of_keras(model) and inputs and outputs and len(inputs) == len(outputs) == 1):
+        raise CertiflowError(
+            f"model '{model.name}' is a {type(model).__name__}: only a keras.Sequential or a "
+            "functional keras.Model of known input shape, with one input and one output, can be "
+            "verified"
+        )
+    if None in inputs[0].shape[1:]:
+        raise CertiflowError(
+            f"model '{model.name}' takes inputs of shape {inputs[0].shape}: give it a fixed one"
+        )
+    kind = "sparse" if inputs[0].sparse else inputs[0].dtype
+    if kind != "float32":
+        raise CertiflowError(
+            f"input '{inputs[0].name}' is {kind}, to which Keras casts what it is fed; expected "
+            "float32: build the model with such an input"
+        )
+    return inputs[0]
+
+
+class Walk(Generic[T]):
+    """What becomes of a model's tensors, from the output back; each is made once."""
+
+    def __init__(self, model: keras.Model, source: Any, value: T) -> None:
+        """`value` is what becomes of the symbolic tensor `source`, the model's input."""
+        self._numbers = {layer.name: number for number, layer in enumerate(model.layers, start=1)}
+        self._made = {id(source): value}
+
+    def value(self, symbol: Any) -> T:
+        """What becomes of a symbolic tensor; raises `CertiflowError` naming the layer."""
+        if id(symbol) not in self._made:
+            layer, call = made_by(symbol)
+            inputs = [self.value(tensor) for tensor in call.input_tensors]
+            try:
+                check_layer(layer)
+                self._made[id(symbol)] = self.result(layer, inputs, symbol.shape)
+                check_arguments(layer, call.arguments.kwargs)
+            except CertiflowError as error:
+                name = layer.name.removesuffix(COPY)
+                number = self._numbers.get(name, "outside of layers")
+                raise CertiflowError(f"layer {number} '{name}' {error}") from error
+        return self._made[id(symbol)]
+
+    def result(self, layer: keras.layers.Layer, inputs: list[T], shape: Shape) -> T:
+        """What the layer makes of its inputs, of Keras's shape; errors begin at its name."""
+        raise NotImplementedError

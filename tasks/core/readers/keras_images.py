@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tasks.core.arrays import FloatArray
 from tasks.core.networks.convolutions import average_pooled, averaged, convolved
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.tensor import Tensor
@@ -23,26 +23,45 @@ def is_channels_last(layer: keras.layers.Layer) -> bool:
 
 def convolution(layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
     """Of a Conv2D or DepthwiseConv2D, without its bias."""
+    kernel, groups = kernel_of(layer)
+    image = _channels_first(tensor)
+    window = window_of(layer, image.shape[2:])
+    return _channels_last(convolved(image, kernel.astype(np.float64), window, groups))
+
+
+def kernel_of(layer: keras.layers.Layer) -> tuple[NDArray[Any], int]:
+    """Of a Conv2D or DepthwiseConv2D (filters, channels / groups, height, width), and the groups.
+
+    The numbers are the layer's own.
+    """
     import keras
 
-    weights = np.asarray(layer.kernel, dtype=np.float64)
+    weights = np.asarray(layer.kernel)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         height, width, channels, multiplier = weights.shape
         kernel = weights.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-        return _convolved(layer, tensor, kernel, channels)
-    kernel = weights.transpose(3, 2, 0, 1)  # (filters, channels / groups, height, width)
-    return _convolved(layer, tensor, kernel, layer.groups)
+        return kernel, channels
+    return weights.transpose(3, 2, 0, 1), layer.groups
+
+
+def window_of(layer: keras.layers.Layer, sizes: Shape) -> Window:
+    """Of a convolution or pooling over images of these (height, width)."""
+    extents = getattr(layer, "pool_size", None) or layer.kernel_size
+    dilations = getattr(layer, "dilation_rate", (1, 1))
+    if layer.padding == "same":
+        return Window.same(sizes, extents, layer.strides, dilations)
+    return Window(extents, layer.strides, dilations, (0, 0), (0, 0))
 
 
 def average_pool(layer: keras.layers.AveragePooling2D, tensor: Tensor) -> Tensor:
     image = _channels_first(tensor)
-    window = _window(layer, image, layer.pool_size, (1, 1))
+    window = window_of(layer, image.shape[2:])
     return _channels_last(average_pooled(image, window, count_padding=False))
 
 
 def max_pool(layer: keras.layers.MaxPooling2D, tensor: Tensor, lowering: Lowering) -> Tensor:
     image = _channels_first(tensor)
-    window = _window(layer, image, layer.pool_size, (1, 1))
+    window = window_of(layer, image.shape[2:])
     return _channels_last(lowering.max_pooled(image, window))
 
 
@@ -51,20 +70,6 @@ def global_average_pool(layer: keras.layers.GlobalAveragePooling2D, tensor: Tens
     rows = tensor.positions.reshape(height * width, channels).T
     means = averaged(tensor, rows, np.full(channels, 1 / (height * width)))
     return means.taken(means.positions.reshape((1, 1, 1, -1) if layer.keepdims else (1, -1)))
-
-
-def _convolved(
-    layer: keras.layers.Layer, tensor: Tensor, kernel: FloatArray, groups: int
-) -> Tensor:
-    image = _channels_first(tensor)
-    window = _window(layer, image, kernel.shape[2:], layer.dilation_rate)
-    return _channels_last(convolved(image, kernel, window, groups))
-
-
-def _window(layer: keras.layers.Layer, image: Tensor, extents: Shape, dilations: Shape) -> Window:
-    if layer.padding == "same":
-        return Window.same(image.shape[2:], extents, layer.strides, dilations)
-    return Window(extents, layer.strides, dilations, (0, 0), (0, 0))
 
 
 def _channels_first(tensor: Tensor) -> Tensor:

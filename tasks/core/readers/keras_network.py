@@ -14,14 +14,8 @@ from tasks.core.networks.lowering import ROOT_ROUNDINGS, Lowering
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape
-from tasks.core.readers.keras_endings import COPY, logits_of
-from tasks.core.readers.keras_graph import (
-    check_arguments,
-    check_layer,
-    is_of_keras,
-    made_by,
-    unsupported,
-)
+from tasks.core.readers.keras_endings import ends_of
+from tasks.core.readers.keras_graph import Walk, check_layer, unsupported
 from tasks.core.readers.keras_images import (
     average_pool,
     convolution,
@@ -43,76 +37,20 @@ def relu_network(model: keras.Model) -> ReluNetwork:
     layers become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
     naming the layer when one cannot be expressed with affine maps and ReLUs.
     """
-    source = _only_input(model)
-    logits, ending = logits_of(model)
-    walk = _Walk(model, source)
-    result = walk.tensor(logits)
-    if _is_rectified(logits):
-        raise CertiflowError(
-            "the model ends with a ReLU: robustness is proved on logits; end it with a Dense layer"
-        )
-    if not any(layer.weights for layer in model.layers):
-        raise CertiflowError("the model has no layer with weights: there is nothing to verify")
+    source, logits, ending = ends_of(model)
+    walk = _Lowered(model, source)
+    result = walk.value(logits)
     return walk.lowering.network(decided(walk.lowering, result, ending))
 
 
-def _only_input(model: keras.Model) -> Any:
-    """The model's one symbolic input, float32 of fixed shape; it has one output as well."""
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not (is_of_keras(model) and inputs and outputs and len(inputs) == len(outputs) == 1):
-        raise CertiflowError(
-            f"model '{model.name}' is a {type(model).__name__}: only a keras.Sequential or a "
-            "functional keras.Model of known input shape, with one input and one output, can be "
-            "verified"
-        )
-    if None in inputs[0].shape[1:]:
-        raise CertiflowError(
-            f"model '{model.name}' takes inputs of shape {inputs[0].shape}: give it a fixed one"
-        )
-    kind = "sparse" if inputs[0].sparse else inputs[0].dtype
-    if kind != "float32":
-        raise CertiflowError(
-            f"input '{inputs[0].name}' is {kind}, to which Keras casts what it is fed; expected "
-            "float32: build the model with such an input"
-        )
-    return inputs[0]
-
-
-def _is_rectified(tensor: Any) -> bool:
-    """Whether nothing but moves of elements follows a ReLU."""
-    import keras
-
-    layer, call = made_by(tensor)
-    if isinstance(layer, keras.layers.Flatten | keras.layers.Reshape | keras.layers.Dropout):
-        return _is_rectified(call.input_tensors[0])
-    activation = getattr(layer, "activation", layer)
-    return isinstance(activation, keras.layers.ReLU) or activation is keras.activations.relu
-
-
-class _Walk:
-    """The model's graph, from the output back; every tensor has a batch of 1 and is made once."""
+class _Lowered(Walk[Tensor]):
+    """Every tensor has a batch of 1."""
 
     def __init__(self, model: keras.Model, source: Any) -> None:
         self.lowering = Lowering((1, *source.shape[1:]))
-        self._numbers = {layer.name: number for number, layer in enumerate(model.layers, start=1)}
-        self._made = {id(source): self.lowering.input}
+        super().__init__(model, source, self.lowering.input)
 
-    def tensor(self, symbol: Any) -> Tensor:
-        """The lowering's tensor of a symbolic one."""
-        if id(symbol) not in self._made:
-            layer, call = made_by(symbol)
-            inputs = [self.tensor(tensor) for tensor in call.input_tensors]
-            try:
-                check_layer(layer)
-                self._made[id(symbol)] = self._result(layer, inputs, symbol.shape)
-                check_arguments(layer, call.arguments.kwargs)
-            except CertiflowError as error:
-                name = layer.name.removesuffix(COPY)
-                number = self._numbers.get(name, "outside of layers")
-                raise CertiflowError(f"layer {number} '{name}' {error}") from error
-        return self._made[id(symbol)]
-
-    def _result(self, layer: keras.layers.Layer, inputs: list[Tensor], shape: Shape) -> Tensor:
+    def result(self, layer: keras.layers.Layer, inputs: list[Tensor], shape: Shape) -> Tensor:
         import keras
 
         first = inputs[0]
