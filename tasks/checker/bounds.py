@@ -10,7 +10,9 @@ the inputs. It starts with A @ y and puts something no greater in its place, lay
   l >= 0 both lines are z, where u <= 0 they are 0;
 - a ReLU of the first layer, z = w x + b, where A < 0: for any s in [0, 1]^n and all x of the box
   relu(z) <= sum s_i w_i x_i + max(max_x -sum s_i w_i x_i, b + max_x sum (1 - s_i) w_i x_i), since
-  relu(z) is 0 or z (Anderson et al. 2020, "Strong mixed-integer programming formulations");
+  relu(z) is 0 or z (Anderson et al. 2020, "Strong mixed-integer programming formulations"). With
+  the box's middle c and radius r, and q = sum s_i |w_i| r_i, that is
+  sum s_i w_i (x_i - c_i) + max(q, w c + b + |w| r - q);
 - a split: where sign z >= 0, A @ z >= (A - m sign) @ z for any m >= 0 (Wang et al. 2021);
 - a box: A @ x >= A+ @ lower + A- @ upper. It may end at any layer: the greatest end counts.
 
@@ -112,7 +114,7 @@ def lower_bounds(network: Network, rows: Any, frame: Frame, choices: Choices) ->
 
     `rows` is (passes, rows, outputs); frame and choices are of as many passes or of one for all.
     """
-    exact, depth = isinstance(frame.lower, Exact), len(frame.hidden)
+    exact, depth = _is_exact(frame), len(frame.hidden)
     a: Any = rows * Exact.of(1) if exact else rows
     zero: Any = 0.0
     constant, error, direct, best = zero, zero, zero, zero
@@ -189,18 +191,20 @@ def _planes(network: Network, frame: Frame, choices: Choices, planed: Any) -> tu
     """What planes times `planed`, (passes, 1, units), add: rows over the inputs, and constants."""
     (step,) = network.layers[0]
     units = np.flatnonzero((planed < 0).any(axis=(0, 1)))
-    weight, tilts = step.weight[units], choices.tilts[:, None, :]
-    slopes = choices.levels[:, units, None] - np.where(weight >= 0, tilts, -tilts)
-    one = np.clip(slopes, 0, 1) * weight * (Exact.of(1) if isinstance(planed, Exact) else 1)
-    off = -_least(one, frame)
-    top = np.maximum(off, step.bias[units] - _least(one - weight, frame))
-    factors = planed[:, :, units]
-    return factors @ one, _dot(factors, top)
+    weight, factors = step.weight[units], planed[:, :, units]
+    middle, radius = (frame.lower + frame.upper) * 0.5, (frame.upper - frame.lower) * 0.5
+    slopes = choices.levels[:, units, None] - np.sign(weight) * choices.tilts[:, None, :]
+    products = np.clip(slopes, 0, 1, out=slopes) * (
+        Exact.of(weight) if _is_exact(frame) else weight
+    )
+    q = _dot(np.abs(products), radius)
+    peaks = middle @ weight.T + step.bias[units] + radius @ np.abs(weight).T
+    rows = factors @ products
+    return rows, _dot(factors, np.maximum(q, peaks - q)) - _dot(rows, middle)
 
 
-def _least(a: Any, frame: Frame) -> Any:
-    """The least of `a @ x`, (passes, rows, inputs), over boxes."""
-    return _dot(np.maximum(a, 0), frame.lower) + _dot(np.minimum(a, 0), frame.upper)
+def _is_exact(frame: Frame) -> bool:
+    return isinstance(frame.lower, Exact)
 
 
 def float32_error(network: Network, frame: Frame, rows: Any) -> Any:
