@@ -110,6 +110,13 @@ def read(path: Path) -> dict[str, bytes]:
     return files
 
 
+def unpack(files: Mapping[str, bytes], folder: Path) -> None:
+    """Writes the files of an archive below a folder; their names lead nowhere else."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
 def _read(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for entry in archive.infolist():

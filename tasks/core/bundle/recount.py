@@ -6,9 +6,9 @@ value has no radius.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tasks.core.errors import ContradictionError
 from tasks.core.evidence import metrics
 from tasks.core.evidence.radii import radius_summary
+from tasks.core.sources.npz import read_arrays
 from tasks.core.verdict_columns import STAGES, WITNESS_WORDS
 from tasks.core.verdicts import Verdict
 
@@ -26,6 +27,7 @@ Name = tuple[str, float | None]
 POINTS, GRID = "tables/test_points.npz", "tables/epsilon_grid.csv"
 VERDICTS, RADII = "tables/verification.csv", "tables/critical_radius.csv"
 REQUIREMENTS = "tables/properties.csv"
+COLUMNS_OF_POINTS = ("epsilons", "clean", "fgsm", "pgd", "certified")
 # What is counted at each test point, by the name of its share.
 ATTACKED = {
     "fgsm/robust_accuracy": "fgsm",
@@ -60,25 +62,20 @@ class Tables:
     positive: int | None
 
     @classmethod
-    def of(cls, files: Mapping[str, bytes], positive: int | None) -> Tables:
-        """From a bundle's files; raises what numpy and pandas raise where they are no tables."""
-        with np.load(io.BytesIO(files[POINTS]), allow_pickle=False) as arrays:
-            points = dict(arrays)
+    def of(cls, folder: Path, positive: int | None) -> Tables:
+        """From a bundle's folder; raises what pandas raises where they are no tables."""
         radii, requirements = (
-            table(files, name) if name in files else None for name in (RADII, REQUIREMENTS)
+            pd.read_csv(folder / name) if (folder / name).is_file() else None
+            for name in (RADII, REQUIREMENTS)
         )
-        return cls(points, table(files, VERDICTS), radii, requirements, positive)
+        points = read_arrays(folder / POINTS, COLUMNS_OF_POINTS)
+        return cls(points, pd.read_csv(folder / VERDICTS), radii, requirements, positive)
 
     @property
     def epsilons(self) -> list[float]:
         """The radii of the test set's numbers."""
         found: list[float] = self.points["epsilons"].tolist()
         return found
-
-
-def table(files: Mapping[str, bytes], name: str) -> pd.DataFrame:
-    """A CSV table of the bundle."""
-    return pd.read_csv(io.BytesIO(files[name]))
 
 
 def named(metric: str) -> Name:

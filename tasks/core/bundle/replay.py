@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 from tasks.core.arrays import Float32Array
 from tasks.core.bundle.described import DataDescription
 from tasks.core.models.runtimes import Runtime
+from tasks.core.sources.npz import read_arrays
 from tasks.core.verdicts import DecidedBy, Verdict
 
-FOLDER = "counterexamples/"
+FOLDER = "counterexamples"
+NAME = re.compile(r"sample_\d+_(misclassified|eps_[\d.]+)\.npz")
+ARRAYS = ("image", "clean", "label", "predicted", "sample_index", "epsilon")
 NEAR = 1e-5  # of the greatest logit: nearer than that, float32 sums in another order may differ
 
 
@@ -36,10 +40,10 @@ class Replay:
 
 
 def replayed(
-    files: Mapping[str, bytes], verdicts: pd.DataFrame, data: DataDescription, runtime: Runtime
+    folder: Path, verdicts: pd.DataFrame, data: DataDescription, runtime: Runtime
 ) -> Iterator[Replay]:
     """Every ball that the table of verdicts says is broken, against the model in `runtime`."""
-    balls, clean = _stored(files)
+    balls, clean = _stored(folder)
     perturbation = data.perturbation
     for row in verdicts[verdicts["verdict"] == Verdict.FALSIFIED.value].to_dict("records"):
         index, epsilon = int(row["sample_index"]), float(row["epsilon"])
@@ -67,9 +71,9 @@ def replayed(
         yield Replay(index, epsilon, problem)
 
 
-def undisturbed(files: Mapping[str, bytes]) -> dict[int, tuple[NDArray[Any], int]]:
+def undisturbed(folder: Path) -> dict[int, tuple[NDArray[Any], int]]:
     """The inputs and labels that the counterexamples say they are of, by place in the test set."""
-    balls, clean = _stored(files)
+    balls, clean = _stored(folder)
     every = {index: found for (index, _), found in balls.items()} | clean
     return {i: (np.asarray(each["clean"]), int(each["label"])) for i, each in every.items()}
 
@@ -94,22 +98,20 @@ def _is_inside(
 
 
 def _stored(
-    files: Mapping[str, bytes],
+    folder: Path,
 ) -> tuple[dict[tuple[int, float], dict[str, Any]], dict[int, dict[str, Any]]]:
     """Counterexamples by sample and radius, and misclassified inputs by sample.
 
-    Files of other questions, such as pairs of rows and critical radii, are not among them.
+    Files of other questions, such as pairs of rows and critical radii, have other names.
     """
     balls, clean = dict[tuple[int, float], dict[str, Any]](), dict[int, dict[str, Any]]()
-    for name, content in files.items():
-        if not name.startswith(FOLDER):
+    for path in sorted((folder / FOLDER).glob("*.npz")):
+        kind = NAME.fullmatch(path.name)
+        if kind is None:
             continue
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            found = dict(arrays)
-        if not {"image", "clean", "label", "predicted", "sample_index"} <= found.keys():
-            continue
+        found = read_arrays(path, ARRAYS)
         index = int(found["sample_index"])
-        if name.endswith("_misclassified.npz"):
+        if kind[1] == "misclassified":
             clean[index] = found
         else:
             balls[index, float(found["epsilon"])] = found

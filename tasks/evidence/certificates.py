@@ -1,0 +1,138 @@
+"""A bundle's certificates, through the independent checker, beside its table of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.core.bundle.described import DataDescription
+from tasks.core.bundle.findings import CertifiedRow, Findings
+from tasks.core.bundle.statement import ONNX
+from tasks.core.evidence import metrics
+from tasks.core.verdicts import Verdict
+from tasks.evidence.gathering import CERTIFICATES
+
+Ball = tuple[int, float]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of one ball's certificate."""
+
+    proved: bool
+    deployed: bool
+    reason: str
+
+
+def checked(folder: Path, findings: Findings) -> dict[Ball, Checked]:
+    """Every certificate of the bundle against its network; a file that is damaged is a finding."""
+    paths = sorted((folder / CERTIFICATES).glob("*.npz"))
+    if not paths:
+        return {}
+    from tasks.checker.check import Refused, check
+
+    found = dict[Ball, Checked]()
+    for path in paths:
+        try:
+            results = check(path, folder / ONNX)
+        except Refused as error:
+            findings.add("certificates", path.name, "a certificate", str(error), same=False)
+            continue
+        for result in results:
+            index, _, epsilon = result.name.partition("@")
+            ball = int(index), float(epsilon)
+            found[ball] = Checked(result.proved, result.deployed, result.reason)
+    return found
+
+
+def rows(
+    verdicts: pd.DataFrame, found: Mapping[Ball, Checked], findings: Findings
+) -> tuple[CertifiedRow, ...]:
+    """Proofs by what shows them, a row for each radius; a certificate must show what it is of."""
+    shown = []
+    witnessed = metrics.is_witnessed_only(verdicts)
+    for epsilon, part in verdicts.groupby("epsilon"):
+        robust = part[part["verdict"] == Verdict.ROBUST.value]
+        balls = [found.get((int(index), float(epsilon))) for index in robust["sample_index"]]
+        there = [each for each in balls if each is not None]
+        refused = [each for each in there if not each.proved]
+        shown.append(
+            CertifiedRow(
+                epsilon=float(epsilon),
+                robust=len(robust),
+                certified=len(there) - len(refused),
+                deployed=sum(each.proved and each.deployed for each in there),
+                refused=len(refused),
+                without=len(balls) - len(there),
+                witnessed=int(witnessed[part.index].sum()),
+            )
+        )
+        if there:
+            findings.add(
+                "certificates",
+                f"proofs at epsilon {epsilon:g}",
+                f"{len(there)} with a certificate",
+                f"{len(there) - len(refused)} certified by check"
+                + (f"; {refused[0].reason}" if refused else ""),
+                same=not refused,
+            )
+        if found and len(there) < len(balls):
+            findings.skip(
+                f"{len(balls) - len(there)} of {len(balls)} proofs at epsilon {epsilon:g}",
+                "no certificate: the table's word stands alone",
+            )
+    if not found and (verdicts["verdict"] == Verdict.ROBUST.value).any():
+        findings.skip(
+            "proofs", "no certificates in the evidence: set verification.certificates: true"
+        )
+    return tuple(shown)
+
+
+def check_questions(
+    folder: Path,
+    data: DataDescription,
+    inputs: Mapping[int, tuple[Any, int]],
+    findings: Findings,
+) -> None:
+    """Holds what certificates speak of against the balls around `inputs`: (input, label) by index.
+
+    A certificate proves what its own boxes say; whose balls these are follows from the data alone.
+    """
+    paths = sorted((folder / CERTIFICATES).glob("*.npz"))
+    if not paths:
+        return
+    from tasks.checker.certificate import read_certificate
+
+    wrong, right = list[str](), 0
+    for path in paths:
+        header, arrays = read_certificate(path)
+        owners = np.asarray(arrays["box_question"])
+        for question, name in enumerate(header["names"]):
+            index, _, epsilon = name.partition("@")
+            known = inputs.get(int(index))
+            if known is None:
+                continue
+            mine = owners == question
+            boxes, _ = data.perturbation.boxes(np.asarray(known[0])[None], float(epsilon))
+            lower, upper = arrays["box_lower"][mine], arrays["box_upper"][mine]
+            covered = [
+                ((lower <= low) & (upper >= high)).all(axis=1).any()
+                for low, high in zip(boxes.lower, boxes.upper, strict=True)
+            ]
+            if all(covered) and int(arrays["question_label"][question]) == known[1]:
+                right += 1
+            else:
+                wrong.append(name)
+    told = f"{right} are" + (f"; {wrong[0]} is another question" if wrong else "")
+    findings.add(
+        "certificates",
+        "questions of certificates",
+        f"{right + len(wrong)} are of balls around the test points",
+        told,
+        same=not wrong,
+    )

@@ -1,0 +1,168 @@
+"""A bundle's files held against each other: every number counted again, all inputs evaluated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tasks.core.bundle.described import DataDescription
+from tasks.core.bundle.findings import Findings
+from tasks.core.bundle.recount import GRID, VERDICTS, Name, Number, Tables, grid, named, numbers
+from tasks.core.bundle.replay import replayed
+from tasks.core.bundle.statement import ONNX, Statement
+from tasks.core.models import loading
+from tasks.core.models.runtimes import Runtime
+from tasks.core.models.tolerance import ToleranceRuntime
+from tasks.core.networks.tolerance import in_float32
+from tasks.evidence.gathering import (
+    AS_TRAINED,
+    CARD_OF_MODEL,
+    DATA,
+    ML_BOM,
+    PARQUET,
+    RUN,
+    told_name,
+)
+from tasks.presentation.model_card import numbers_of
+
+
+def described(folder: Path) -> DataDescription:
+    """What the bundle says of the data."""
+    return DataDescription.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
+
+
+def counted(tables: Tables, findings: Findings) -> dict[Name, Number]:
+    """The numbers of the tables, which must be in order; none where they contradict each other."""
+    found, what = dict[Name, Number](), "certified <= PGD <= FGSM <= clean at each point"
+    with findings.reading("table", what):
+        found = numbers(tables)
+        findings.add("table", what, "holds", "holds", same=True)
+    return found
+
+
+def check_claims(statement: Statement, counts: Mapping[Name, Number], findings: Findings) -> None:
+    """Every claim against the tables."""
+    for claim in statement.predicate.claims:
+        number = counts.get(claim.name)
+        findings.number(
+            "claim", told_name(claim.name), claim.value, None if number is None else number.value
+        )
+        if number is not None and number.n != claim.n:
+            findings.number("claim", f"points of {told_name(claim.name)}", claim.n, number.n)
+
+
+def check_run(folder: Path, counts: Mapping[Name, Number], findings: Findings) -> None:
+    """Every metric of MLflow's against the tables; those they do not hold are named."""
+    left = list[str]()
+    for metric, value in json.loads((folder / RUN).read_text(encoding="utf-8"))["metrics"].items():
+        number = counts.get(named(metric))
+        if number is None:
+            left.append(metric)
+        else:
+            findings.number("MLflow", metric, float(value), number.value)
+    families = sorted({metric.partition("/")[0] for metric in left})
+    if left:
+        findings.skip(
+            f"{len(left)} metrics of {', '.join(families)}",
+            "they are of the training, of costs, or of what the tables do not hold",
+        )
+
+
+def check_tables(folder: Path, tables: Tables, data: DataDescription, findings: Findings) -> None:
+    """Tables that are made of others, and the number of points that they are of."""
+    counts = len(tables.points["clean"]), tables.verdicts["sample_index"].nunique()
+    said, told = (
+        f"{test} test points, {sample} of them verified"
+        for test, sample in ((data.test, len(data.sample)), counts)
+    )
+    findings.add("table", DATA, said, told, same=said == told)
+    with findings.reading("table", PARQUET):
+        same = pd.read_parquet(folder / PARQUET).equals(pd.read_csv(folder / VERDICTS))
+        told = "the same verdicts" if same else "other verdicts"
+        findings.add("table", PARQUET, f"as {VERDICTS}", told, same)
+    if (folder / GRID).is_file():
+        with findings.reading("table", GRID):
+            said, again = pd.read_csv(folder / GRID), grid(tables)
+            names = [name for name in again.columns if name in said]
+            same = len(said) == len(again) and bool(np.allclose(said[names], again[names]))
+            told = "the same shares" if same else "other shares"
+            findings.add("table", GRID, "shares of test_points.npz", told, same)
+
+
+def check_cards(folder: Path, statement: Statement, findings: Findings) -> None:
+    """The numbers in the model card and in the bill of materials, against the claims."""
+    claims = {claim.name: claim.value for claim in statement.predicate.claims}
+    with findings.reading("model card", CARD_OF_MODEL):
+        said = dict(numbers_of((folder / CARD_OF_MODEL).read_text(encoding="utf-8")))
+        for name in sorted(said.keys() | claims.keys(), key=told_name):
+            findings.number("model card", told_name(name), said.get(name, np.nan), claims.get(name))
+    with findings.reading("model card", ML_BOM):
+        card = json.loads((folder / ML_BOM).read_text(encoding="utf-8"))["metadata"]["component"]
+        rows = card["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+        stated = sorted((row["type"], float(row["value"])) for row in rows)
+        same = stated == sorted((name[0], value) for name, value in claims.items())
+        told = "the claims' numbers" if same else "other numbers"
+        findings.add("model card", ML_BOM, "the claims' numbers", told, same)
+
+
+def deployed(folder: Path, data: DataDescription) -> Runtime:
+    """The bundle's ONNX model in onnxruntime, as it answers what the data ask."""
+    runtime = loading.load(folder / ONNX).runtime
+    if data.tolerance is None:
+        return runtime
+    return ToleranceRuntime(runtime, in_float32(data.tolerance))
+
+
+def check_counterexamples(
+    folder: Path, verdicts: pd.DataFrame, data: DataDescription, findings: Findings
+) -> None:
+    """Every broken ball, its input evaluated in onnxruntime."""
+    replays = list(replayed(folder, verdicts, data, deployed(folder, data)))
+    for epsilon in sorted({replay.epsilon for replay in replays}):
+        some = [replay for replay in replays if replay.epsilon == epsilon]
+        wrong = [replay for replay in some if replay.problem and not replay.is_open]
+        near = [replay for replay in some if replay.is_open]
+        told = f"{len(some) - len(wrong) - len(near)} do"
+        if wrong:
+            told += f"; sample {wrong[0].sample_index}: {wrong[0].problem}"
+        findings.add(
+            "counterexamples",
+            f"epsilon {epsilon:g}",
+            f"{len(some)} lie in their balls and get another label",
+            told,
+            same=not wrong,
+        )
+        if near:
+            findings.skip(
+                f"{len(near)} counterexamples at epsilon {epsilon:g}",
+                "onnxruntime gives both labels scores nearer to each other than rounding",
+            )
+
+
+def trained(folder: Path) -> Path:
+    """The file of the model as it was trained."""
+    others = sorted((folder / AS_TRAINED).parent.glob(f"{Path(AS_TRAINED).name}.*"))
+    return others[0] if others else folder / ONNX
+
+
+def check_models(folder: Path, findings: Findings) -> None:
+    """That the model as trained and as ONNX are one network, and the run's."""
+    tags = json.loads((folder / RUN).read_text(encoding="utf-8"))["tags"]
+    original = loading.load(trained(folder))
+    if "network.sha256" in tags:
+        found = original.network.sha256
+        same = found == tags["network.sha256"]
+        findings.add("model", "network as trained", tags["network.sha256"], found, same)
+    if trained(folder) != folder / ONNX:
+        other = loading.load(folder / ONNX).network
+        points = np.random.default_rng(0).random((64, original.network.num_inputs))
+        one, two = original.network(points), other(points)
+        far = float(np.abs(one - two).max()) if one.shape == two.shape else np.inf
+        same = far <= 1e-9 * max(float(np.abs(one).max()), 1.0)
+        findings.add(
+            "model", "ONNX beside as trained", "one network", f"scores differ by {far:.2g}", same
+        )
