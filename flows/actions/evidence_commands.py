@@ -25,12 +25,23 @@ from tasks.tracking import answered, run_of
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from tasks.core.bundle.findings import Finding
+    from tasks.core.bundle.findings import Kind
     from tasks.evidence.audit import Audit
     from tasks.evidence.gathering import Gathered
 
 OWN_KEY, OWN_PUBLIC = Path("evidence.key.pem"), Path("evidence.pub.pem")
-ALIKE = {"MLflow": "numbers in MLflow", "model card": "numbers in the cards"}  # told together
+TITLES: dict[Kind, str] = {
+    "signature": "Signature",
+    "files": "Files",
+    "claim": "Claims, counted again from the tables",
+    "MLflow": "Metrics in MLflow, likewise",
+    "model card": "Model card and bill of materials, against the claims",
+    "table": "Tables, against each other",
+    "model": "Models, against each other",
+    "counterexamples": "Counterexamples, in onnxruntime",
+    "certificates": "Certificates, by the checker",
+    "again": "Found anew, on the data",
+}
 
 
 @answered("evidence")
@@ -67,7 +78,7 @@ def evidence(
 
 
 @answered("audit")
-def audit(what: str, key_file: Path | None, attacks: bool, json_file: Path | None) -> None:
+def audit(what: str, key_file: Path | None, quick: bool, json_file: Path | None) -> None:
     """Audits a bundle, or a version in MLflow, and prints what it found.
 
     Raises:
@@ -77,11 +88,11 @@ def audit(what: str, key_file: Path | None, attacks: bool, json_file: Path | Non
     from tasks.evidence import audit as auditing
 
     if Path(what).is_file() or Path(what).suffix == ".zip":
-        found = auditing.of_archive(Path(what), key_file, attacks=attacks)
+        found = auditing.of_archive(Path(what), key_file, quick=quick)
     elif key_file is not None:
         raise CertiflowError(f"{what}: --key is of bundles; nobody signs what MLflow holds")
     else:
-        found = auditing.of_version(_gathered(what, "MLflow"), what, attacks=attacks)
+        found = auditing.of_version(_gathered(what, "MLflow"), what, quick=quick)
     write_json(json_file, {"passed": found.passed, **found.model_dump()})
     _show(found)
     wrong = [each for each in found.checked if not each.same]
@@ -139,16 +150,26 @@ def _show(found: Audit) -> None:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
+        pad_edge=False,
         show_edge=False,
     )
     for column in ("what", "claimed", "found", "same"):
         table.add_column(column, overflow="fold")
-    for finding in found.checked:
-        if finding.kind not in ALIKE or not finding.same:
-            table.add_row(*_cells(finding))
-    for kind, title in ALIKE.items():
-        same = sum(each.kind == kind and each.same for each in found.checked)
-        table.add_row(title, str(same), f"{same} the same", "yes")
+    for kind, title in TITLES.items():
+        some = [finding for finding in found.checked if finding.kind == kind]
+        if not some:
+            continue
+        table.add_section()
+        table.add_row(Text(title, "bold"))
+        told_together = kind in {"MLflow", "model card"}
+        shown = [each for each in some if not (told_together and each.same)]
+        for finding in shown:
+            style = "" if finding.same else "bold red"
+            cells = (finding.what, finding.claimed, finding.found, "yes" if finding.same else "NO")
+            table.add_row(*(Text(cell, style) for cell in cells))
+        if told_together:
+            count = str(len(some) - len(shown))
+            table.add_row("numbers that are the same", count, count, "yes")
     out.print(table)
     for row in found.certificates:
         out.print(
@@ -159,19 +180,3 @@ def _show(found: Audit) -> None:
         )
     for each in found.unchecked:
         out.print(f"not checked: {each.what}: {each.why}", soft_wrap=True, markup=False)
-
-
-def _cells(finding: Finding) -> tuple[Text, Text, Text, Text]:
-    style = "" if finding.same else "bold red"
-    words = (
-        f"{finding.kind}: {finding.what}",
-        finding.claimed,
-        finding.found,
-        "yes" if finding.same else "NO",
-    )
-    return (
-        Text(words[0], style),
-        Text(words[1], style),
-        Text(words[2], style),
-        Text(words[3], style),
-    )

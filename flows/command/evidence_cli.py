@@ -57,9 +57,10 @@ def audit(
         Path | None,
         typer.Option(help="The public key in PEM that must have signed.", metavar="FILE"),
     ] = None,
-    attacks: Annotated[
-        bool, typer.Option("--attacks/--no-attacks", help="Run FGSM and PGD again.")
-    ] = True,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Without attacks and bounds on the whole test set again."),
+    ] = False,
     json: Json = None,
     verbose: Verbose = False,
 ) -> None:
@@ -68,7 +69,7 @@ def audit(
 
     from flows.actions import evidence_commands
 
-    evidence_commands.audit(what, key, attacks, json)
+    evidence_commands.audit(what, key, quick, json)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from tasks import console
+from tasks.core.arrays import Float32Array
 from tasks.core.bundle import rerun
 from tasks.core.bundle.described import DataDescription
 from tasks.core.bundle.findings import Findings
@@ -18,6 +20,7 @@ from tasks.core.bundle.replay import undisturbed
 from tasks.core.bundle.statement import ONNX
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import CertiflowError
+from tasks.core.evidence import by_class
 from tasks.core.files import ArtifactRef
 from tasks.core.models import loading
 from tasks.core.models.network_classifier import NetworkClassifier
@@ -27,8 +30,11 @@ from tasks.core.sources.download import fetch
 from tasks.core.yaml_files import read_yaml
 from tasks.data import load_checked
 from tasks.evidence.examination import trained
+from tasks.evidence.gathering import RUN, told_name
 from tasks.settings import DataSettings, Settings
 from tasks.train import load_classifier
+
+MEASURE_SLACK = 0.002  # of a few points whose sums come in another order
 
 
 def settings_of(folder: Path) -> Settings:
@@ -80,9 +86,9 @@ def check_sample(
             wrong.append(index)
     findings.add(
         "again",
-        "verified points",
-        f"{len(points)} are of the test set",
-        f"sample {wrong[0]} is another" if wrong else f"{len(points)} are",
+        "verified points in the test set",
+        f"{len(points)}",
+        f"sample {wrong[0]} is another" if wrong else f"{len(points)}",
         same=not wrong,
     )
     return points
@@ -95,13 +101,21 @@ def check_accuracy(
     settings: Settings,
     findings: Findings,
     *,
-    attacks: bool,
+    quick: bool,
 ) -> None:
-    """Clean accuracy of the ONNX model, and attacks on the model as trained."""
+    """Clean accuracy and bounds of the ONNX model, and attacks on the model as trained.
+
+    With `quick` clean accuracy alone.
+    """
     loaded = answering(loading.load(folder / ONNX), dataset)
-    served = NetworkClassifier(loaded.runtime, loaded.network)
-    found = [rerun.clean(tables.points, served, dataset)]
-    if attacks:
+    logits = NetworkClassifier(loaded.runtime, loaded.network).logits(dataset.test_inputs)
+    found = [rerun.clean(tables.points, logits, dataset)]
+    if dataset.tolerance is None:
+        _check_measures(folder, logits, dataset, findings)
+    if quick:
+        findings.skip("FGSM, PGD and linear bounds on the whole test set", "--quick")
+    else:
+        found += rerun.certified(tables.points, loaded.network, dataset)
         classifier = load_classifier(
             ArtifactRef.to(trained(folder)), dataset, settings.attack.batch_size
         )
@@ -113,12 +127,21 @@ def check_accuracy(
             num_restarts=settings.attack.pgd_restarts,
             seed=settings.seed,
         )
-    else:
-        findings.skip("FGSM and PGD", "--no-attacks")
     for each in found:
-        what = each.metric if each.epsilon is None else f"{each.metric}/eps_{each.epsilon:g}"
         differing = (
             f" ({each.differing} of {each.points:,} points differ)" if each.differing else ""
         )
         told = f"{each.found:.9g}{differing}"
+        what = told_name((each.metric, each.epsilon))
         findings.add("again", what, f"{each.claimed:.9g}", told, each.same)
+
+
+def _check_measures(
+    folder: Path, logits: Float32Array, dataset: Dataset, findings: Findings
+) -> None:
+    """What accuracy hides, in the run's metrics, against the model's answers."""
+    said = json.loads((folder / RUN).read_text(encoding="utf-8"))["metrics"]
+    for name, found in by_class.measures(dataset.test_labels, logits, dataset.positive).items():
+        if name in said:
+            same = abs(float(said[name]) - found) <= MEASURE_SLACK
+            findings.add("again", name, f"{float(said[name]):.9g}", f"{found:.9g}", same)

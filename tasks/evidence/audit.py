@@ -45,7 +45,7 @@ class Audit(BaseModel):
         return all(finding.same for finding in self.checked)
 
 
-def of_archive(path: Path, key: Path | None, *, attacks: bool) -> Audit:
+def of_archive(path: Path, key: Path | None, *, quick: bool) -> Audit:
     """Audits a bundle; `key` is the public key that must have signed it.
 
     Without one the key in the bundle is taken, which shows that the bundle is whole, not whose it
@@ -64,9 +64,9 @@ def of_archive(path: Path, key: Path | None, *, attacks: bool) -> Audit:
     signed = envelope.is_by(public)
     findings.add(
         "signature",
-        "by the key named" if known else "by the key in the bundle",
-        f"key {envelope.key_id[:16]}",
-        f"key {keys.key_id(public)[:16]}" + ("" if signed else ": not signed by it"),
+        "by the key named" if known else "by the key in the archive",
+        envelope.key_id[:8],
+        keys.key_id(public)[:8] + ("" if signed else ", which did not sign this"),
         same=signed,
     )
     statement = Statement.parsed(envelope.payload)
@@ -74,11 +74,11 @@ def of_archive(path: Path, key: Path | None, *, attacks: bool) -> Audit:
     for name, why in different.items():
         findings.add("files", name, "as signed", why, same=False)
     if not different:
-        told = f"{len(statement.predicate.files)} of {len(statement.predicate.files)}"
-        findings.add("files", "SHA-256 of every file", told, told, same=True)
+        count = len(statement.predicate.files)
+        findings.add("files", "files of the SHA-256 stated", f"{count}", f"{count}", same=True)
     if known is None:
         findings.skip("who signed it", "no key was named with --key: only that it is whole")
-    rows = _examined(files, statement, findings, attacks=attacks)
+    rows = _examined(files, statement, findings, quick=quick)
     return Audit(
         source=str(path),
         subject=statement.predicate.subject,
@@ -90,11 +90,11 @@ def of_archive(path: Path, key: Path | None, *, attacks: bool) -> Audit:
     )
 
 
-def of_version(gathered: Gathered, source: str, *, attacks: bool) -> Audit:
+def of_version(gathered: Gathered, source: str, *, quick: bool) -> Audit:
     """Audits what MLflow holds of a version."""
     findings = Findings()
     findings.skip("signature", "MLflow's own files, which nobody signs")
-    rows = _examined(gathered.files, gathered.statement, findings, attacks=attacks)
+    rows = _examined(gathered.files, gathered.statement, findings, quick=quick)
     return Audit(
         source=source,
         subject=gathered.statement.predicate.subject,
@@ -107,7 +107,7 @@ def of_version(gathered: Gathered, source: str, *, attacks: bool) -> Audit:
 
 
 def _examined(
-    files: Mapping[str, bytes], statement: Statement, findings: Findings, *, attacks: bool
+    files: Mapping[str, bytes], statement: Statement, findings: Findings, *, quick: bool
 ) -> tuple[CertifiedRow, ...]:
     """Everything that follows from the files, and from the data where they can be had."""
     rows: tuple[CertifiedRow, ...] = ()
@@ -118,7 +118,7 @@ def _examined(
         with findings.reading("table", "data.json and tables"):
             data = examination.described(folder)
             tables = Tables.of(folder, data.positive)
-            rows = _with_tables(folder, statement, tables, data, findings, attacks=attacks)
+            rows = _with_tables(folder, statement, tables, data, findings, quick=quick)
     return rows
 
 
@@ -129,7 +129,7 @@ def _with_tables(
     data: DataDescription,
     findings: Findings,
     *,
-    attacks: bool,
+    quick: bool,
 ) -> tuple[CertifiedRow, ...]:
     counts = examination.counted(tables, findings)
     examination.check_claims(statement, counts, findings)
@@ -145,7 +145,7 @@ def _with_tables(
     with findings.reading("certificates", "all"):
         found = certificates.checked(folder, findings)
         rows = certificates.rows(tables.verdicts, found, findings)
-    _on_data(folder, tables, data, findings, attacks=attacks)
+    _on_data(folder, tables, data, findings, quick=quick)
     return rows
 
 
@@ -155,19 +155,22 @@ def _on_data(
     data: DataDescription,
     findings: Findings,
     *,
-    attacks: bool,
+    quick: bool,
 ) -> None:
     points = undisturbed(folder)
     try:
         settings = again.settings_of(folder)
         dataset = again.obtained(data, settings.data)
     except CertiflowError as error:
-        findings.skip("clean accuracy, FGSM, PGD and the points on the data themselves", str(error))
-        findings.skip("certificates of points without a counterexample", "whose balls they are of")
+        findings.skip("accuracy, attacks and bounds, on the data", str(error))
+        findings.skip("that verified points are of the test set", str(error))
     else:
         with findings.reading("again", "verified points"):
             points = again.check_sample(folder, tables.verdicts, dataset, findings)
         with findings.reading("again", "accuracy"):
-            again.check_accuracy(folder, tables, dataset, settings, findings, attacks=attacks)
+            again.check_accuracy(folder, tables, dataset, settings, findings, quick=quick)
+    if tables.radii is not None:
+        with findings.reading("counterexamples", "critical radii"):
+            examination.check_radii(folder, tables.radii, data, points, findings)
     with findings.reading("certificates", "questions of certificates"):
         certificates.check_questions(folder, data, points, findings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pandas as pd
 from tasks.core.bundle.described import DataDescription
 from tasks.core.bundle.findings import Findings
 from tasks.core.bundle.recount import GRID, VERDICTS, Name, Number, Tables, grid, named, numbers
-from tasks.core.bundle.replay import replayed
+from tasks.core.bundle.replay import Replay, replayed, replayed_radii
 from tasks.core.bundle.statement import ONNX, Statement
 from tasks.core.models import loading
 from tasks.core.models.runtimes import Runtime
@@ -74,23 +75,22 @@ def check_run(folder: Path, counts: Mapping[Name, Number], findings: Findings) -
 
 def check_tables(folder: Path, tables: Tables, data: DataDescription, findings: Findings) -> None:
     """Tables that are made of others, and the number of points that they are of."""
-    counts = len(tables.points["clean"]), tables.verdicts["sample_index"].nunique()
-    said, told = (
-        f"{test} test points, {sample} of them verified"
-        for test, sample in ((data.test, len(data.sample)), counts)
-    )
-    findings.add("table", DATA, said, told, same=said == told)
+    findings.number("table", "test points", data.test, len(tables.points["clean"]))
+    verified = sorted(tables.verdicts["sample_index"].unique().tolist())
+    findings.number("table", "verified points", len(data.sample), len(verified))
+    if verified != list(data.sample):
+        findings.add("table", "verified points", "those of data.json", "others", same=False)
     with findings.reading("table", PARQUET):
         same = pd.read_parquet(folder / PARQUET).equals(pd.read_csv(folder / VERDICTS))
-        told = "the same verdicts" if same else "other verdicts"
-        findings.add("table", PARQUET, f"as {VERDICTS}", told, same)
+        told = "the same" if same else f"others than in {VERDICTS}"
+        findings.add("table", PARQUET, "verdicts", told, same)
     if (folder / GRID).is_file():
         with findings.reading("table", GRID):
             said, again = pd.read_csv(folder / GRID), grid(tables)
             names = [name for name in again.columns if name in said]
             same = len(said) == len(again) and bool(np.allclose(said[names], again[names]))
-            told = "the same shares" if same else "other shares"
-            findings.add("table", GRID, "shares of test_points.npz", told, same)
+            told = "the same" if same else "others than in tables/test_points.npz"
+            findings.add("table", GRID, "shares", told, same)
 
 
 def check_cards(folder: Path, statement: Statement, findings: Findings) -> None:
@@ -105,8 +105,7 @@ def check_cards(folder: Path, statement: Statement, findings: Findings) -> None:
         rows = card["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
         stated = sorted((row["type"], float(row["value"])) for row in rows)
         same = stated == sorted((name[0], value) for name, value in claims.items())
-        told = "the claims' numbers" if same else "other numbers"
-        findings.add("model card", ML_BOM, "the claims' numbers", told, same)
+        findings.add("model card", ML_BOM, "numbers", "the same" if same else "others", same)
 
 
 def deployed(folder: Path, data: DataDescription) -> Runtime:
@@ -124,23 +123,31 @@ def check_counterexamples(
     replays = list(replayed(folder, verdicts, data, deployed(folder, data)))
     for epsilon in sorted({replay.epsilon for replay in replays}):
         some = [replay for replay in replays if replay.epsilon == epsilon]
-        wrong = [replay for replay in some if replay.problem and not replay.is_open]
-        near = [replay for replay in some if replay.is_open]
-        told = f"{len(some) - len(wrong) - len(near)} do"
-        if wrong:
-            told += f"; sample {wrong[0].sample_index}: {wrong[0].problem}"
-        findings.add(
-            "counterexamples",
-            f"epsilon {epsilon:g}",
-            f"{len(some)} lie in their balls and get another label",
-            told,
-            same=not wrong,
-        )
-        if near:
-            findings.skip(
-                f"{len(near)} counterexamples at epsilon {epsilon:g}",
-                "onnxruntime gives both labels scores nearer to each other than rounding",
-            )
+        _tell(some, f"within epsilon {epsilon:g}", "flip", findings)
+
+
+def check_radii(
+    folder: Path,
+    radii: pd.DataFrame,
+    data: DataDescription,
+    inputs: Mapping[int, tuple[Any, int]],
+    findings: Findings,
+) -> None:
+    """Every critical radius that an input bounds; `inputs` are undisturbed ones, by index."""
+    replays = list(replayed_radii(folder, radii, data, deployed(folder, data), inputs))
+    _tell(replays, "at critical radii", "flip", findings)
+
+
+def _tell(replays: Sequence[Replay], what: str, claimed: str, findings: Findings) -> None:
+    wrong = [replay for replay in replays if replay.problem and not replay.is_open]
+    left = [replay for replay in replays if replay.is_open]
+    told = f"{len(replays) - len(wrong) - len(left)} {claimed}"
+    if wrong:
+        told += f"; sample {wrong[0].sample_index}: {wrong[0].problem}"
+    count = len(replays) - len(left)
+    findings.add("counterexamples", what, f"{count} {claimed}", told, same=not wrong)
+    if left:
+        findings.skip(f"{len(left)} counterexamples, {what}", left[0].problem)
 
 
 def trained(folder: Path) -> Path:
@@ -156,13 +163,12 @@ def check_models(folder: Path, findings: Findings) -> None:
     if "network.sha256" in tags:
         found = original.network.sha256
         same = found == tags["network.sha256"]
-        findings.add("model", "network as trained", tags["network.sha256"], found, same)
+        stated = tags["network.sha256"][:8]
+        findings.add("model", "SHA-256 of the network verified", stated, found[:8], same)
     if trained(folder) != folder / ONNX:
         other = loading.load(folder / ONNX).network
         points = np.random.default_rng(0).random((64, original.network.num_inputs))
         one, two = original.network(points), other(points)
         far = float(np.abs(one - two).max()) if one.shape == two.shape else np.inf
         same = far <= 1e-9 * max(float(np.abs(one).max()), 1.0)
-        findings.add(
-            "model", "ONNX beside as trained", "one network", f"scores differ by {far:.2g}", same
-        )
+        findings.add("model", "scores as ONNX and as trained", "the same", f"{far:.2g} apart", same)

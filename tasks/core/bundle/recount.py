@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,22 +120,27 @@ def grid(tables: Tables) -> pd.DataFrame:
 
 def check_order(tables: Tables) -> None:
     """Raises `ContradictionError` where a point is proved and broken, in one table or in two."""
-    grid(tables)
+    points = tables.points
+    clean = np.broadcast_to(points["clean"], points["fgsm"].shape)
+    # A radius' attack counts what smaller ones break; grids ascend.
+    unbroken = np.logical_and.accumulate(points["pgd"], axis=0)
+    chain = (points["certified"], unbroken, points["pgd"], points["fgsm"], clean)
+    for less, more in pairwise(chain):
+        if (less & ~more).any():
+            index, point = np.argwhere(less & ~more)[0]
+            raise ContradictionError(
+                f"test point {point}: certified <= PGD <= FGSM <= clean does not hold at epsilon "
+                f"{tables.epsilons[index]:g}"
+            )
     proved = tables.verdicts[tables.verdicts["verdict"] == Verdict.ROBUST.value]
     broken = tables.verdicts[tables.verdicts["verdict"] == Verdict.FALSIFIED.value]
     least = broken.groupby("sample_index")["epsilon"].min()
-    greatest = proved.groupby("sample_index")["epsilon"].max()
-    both = greatest.index.intersection(least.index)
-    wrong = [index for index in both if greatest[index] >= least[index]]
-    for index, epsilon in greatest.items():
-        small = np.array(tables.epsilons) <= epsilon
-        if not tables.points["pgd"][small, index].all():
-            wrong.append(index)
-    if wrong:
-        raise ContradictionError(
-            f"sample {wrong[0]}: proved robust at epsilon {greatest[wrong[0]]:g}, yet broken there "
-            "or nearer"
-        )
+    for index, epsilon in proved.groupby("sample_index")["epsilon"].max().items():
+        attacked = points["pgd"][np.array(tables.epsilons) <= epsilon, index]
+        if least.get(index, np.inf) <= epsilon or not attacked.all():
+            raise ContradictionError(
+                f"sample {index}: proved robust at epsilon {epsilon:g}, yet broken there or nearer"
+            )
 
 
 def _of_test_set(tables: Tables) -> Iterator[tuple[Name, Number]]:

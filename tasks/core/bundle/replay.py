@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tasks.core.verdicts import DecidedBy, Verdict
 
 FOLDER = "counterexamples"
 NAME = re.compile(r"sample_\d+_(misclassified|eps_[\d.]+)\.npz")
+RADIUS_ARRAYS = ("image", "label", "epsilon")
 ARRAYS = ("image", "clean", "label", "predicted", "sample_index", "epsilon")
 NEAR = 1e-5  # of the greatest logit: nearer than that, float32 sums in another order may differ
 
@@ -69,6 +70,41 @@ def replayed(
             yield _judged(runtime, point, labels, Replay(index, epsilon))
             continue
         yield Replay(index, epsilon, problem)
+
+
+def replayed_radii(
+    folder: Path,
+    radii: pd.DataFrame,
+    data: DataDescription,
+    runtime: Runtime,
+    inputs: Mapping[int, tuple[Any, int]],
+) -> Iterator[Replay]:
+    """Every critical radius that a stored input bounds, at the distance that it is said to have.
+
+    `inputs` has undisturbed inputs, with their labels, by index; distances of others are not known:
+    such a replay says so, and is open.
+    """
+    perturbation = data.perturbation
+    broken = radii[np.isfinite(radii["falsified"]) & (radii["falsified"] > 0)]
+    for row in broken.to_dict("records"):
+        index, radius, label = int(row["sample_index"]), float(row["falsified"]), int(row["label"])
+        path, ball = folder / FOLDER / f"sample_{index}.npz", Replay(index, radius)
+        if not path.is_file():
+            yield replace(ball, problem="no counterexample is there")
+            continue
+        point = np.asarray(read_arrays(path, RADIUS_ARRAYS)["image"], dtype=np.float32)
+        given = int(runtime.logits(point.reshape(1, *runtime.input_shape))[0].argmax())
+        known = inputs.get(index)
+        if given == label:
+            yield replace(ball, problem=f"the model keeps the label {label}")
+        elif not perturbation.domain.contains(point.reshape(1, -1)).all():
+            yield replace(ball, problem="it is no valid input")
+        elif known is None:
+            yield replace(ball, problem="its distance is not known without the data", is_open=True)
+        else:
+            far = perturbation.distance(known[0], point.reshape(1, -1).astype(np.float64))[0]
+            wrong = f"it lies {far:.9g} away" if far > radius else ""
+            yield replace(ball, problem=wrong)
 
 
 def undisturbed(folder: Path) -> dict[int, tuple[NDArray[Any], int]]:

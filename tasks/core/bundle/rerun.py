@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import BoolArray
+from tasks.core.arrays import BoolArray, Float32Array
 from tasks.core.attacks import gradient
+from tasks.core.bounds import linear
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import ContradictionError
 from tasks.core.models.runtimes import Attackable
+from tasks.core.networks.network import ReluNetwork
 
+BATCH = 1000
+CERTIFIED = "bounds/certified_accuracy"
 # Shares of the points that may be held otherwise on another machine.
 CLEAN_SLACK, ATTACK_SLACK = 0.001, 0.01
 
@@ -42,14 +46,34 @@ class Again:
     @property
     def same(self) -> bool:
         """Whether no more points differ than another processor explains."""
+        if self.metric == CERTIFIED:  # a proof is one on every machine
+            return self.differing == 0
         slack = CLEAN_SLACK if self.epsilon is None else ATTACK_SLACK
         return self.differing <= max(1, round(slack * self.points))
 
 
-def clean(points: Mapping[str, NDArray[Any]], model: Attackable, data: Dataset) -> Again:
+def clean(points: Mapping[str, NDArray[Any]], logits: Float32Array, data: Dataset) -> Again:
     """Clean accuracy beside what `points`, the test set's table, say of it."""
-    right = model.predictions(data.test_inputs) == data.test_labels
-    return _beside("clean_accuracy", None, points["clean"], right)
+    return _beside(
+        "clean_accuracy", None, points["clean"], logits.argmax(axis=1) == data.test_labels
+    )
+
+
+def certified(
+    points: Mapping[str, NDArray[Any]], network: ReluNetwork, data: Dataset
+) -> list[Again]:
+    """At every radius of `points`, those of the certified that linear bounds prove again."""
+    found = []
+    for epsilon, before in zip(points["epsilons"].tolist(), points["certified"], strict=True):
+        now = np.zeros_like(before)
+        rows = np.flatnonzero(before)
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            boxes, owners = data.perturbation.boxes(data.test_inputs[some], epsilon)
+            proved = linear.certified(network, boxes, data.test_labels[some][owners])
+            now[some] = np.bincount(owners[~proved], minlength=len(some)) == 0
+        found.append(_beside(CERTIFIED, epsilon, before, now))
+    return found
 
 
 def attacked(
