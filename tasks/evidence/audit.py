@@ -138,7 +138,7 @@ def _with_tables(
     examination.check_tables(folder, tables, data, findings)
     examination.check_cards(folder, statement, findings)
     with findings.reading("model", "the model's files"):
-        examination.check_models(folder, findings)
+        examination.check_models(folder, data, findings)
     with findings.reading("counterexamples", "all"):
         examination.check_counterexamples(folder, tables.verdicts, data, findings)
     rows: tuple[CertifiedRow, ...] = ()

@@ -18,7 +18,7 @@ from tasks.core.bundle.statement import ONNX, Statement
 from tasks.core.models import loading
 from tasks.core.models.runtimes import Runtime
 from tasks.core.models.tolerance import ToleranceRuntime
-from tasks.core.networks.tolerance import in_float32
+from tasks.core.networks.tolerance import in_float32, within
 from tasks.evidence.gathering import (
     AS_TRAINED,
     CARD_OF_MODEL,
@@ -156,12 +156,15 @@ def trained(folder: Path) -> Path:
     return others[0] if others else folder / ONNX
 
 
-def check_models(folder: Path, findings: Findings) -> None:
+def check_models(folder: Path, data: DataDescription, findings: Findings) -> None:
     """That the model as trained and as ONNX are one network, and the run's."""
     tags = json.loads((folder / RUN).read_text(encoding="utf-8"))["tags"]
     original = loading.load(trained(folder))
     if "network.sha256" in tags:
-        found = original.network.sha256
+        answering = original.network
+        if data.tolerance is not None:
+            answering = within(answering, data.tolerance)
+        found = answering.sha256
         same = found == tags["network.sha256"]
         stated = tags["network.sha256"][:8]
         findings.add("model", "SHA-256 of the network verified", stated, found[:8], same)
