@@ -14,7 +14,7 @@ from tasks.core.bundle.described import DataDescription
 from tasks.core.bundle.findings import Findings
 from tasks.core.bundle.recount import GRID, VERDICTS, Name, Number, Tables, grid, named, numbers
 from tasks.core.bundle.replay import Replay, replayed, replayed_radii
-from tasks.core.bundle.statement import ONNX, Statement
+from tasks.core.bundle.statement import ONNX, Statement, claims
 from tasks.core.models import loading
 from tasks.core.models.runtimes import Runtime
 from tasks.core.models.tolerance import ToleranceRuntime
@@ -45,15 +45,24 @@ def counted(tables: Tables, findings: Findings) -> dict[Name, Number]:
     return found
 
 
-def check_claims(statement: Statement, counts: Mapping[Name, Number], findings: Findings) -> None:
-    """Every claim against the tables."""
+def check_claims(
+    statement: Statement,
+    counts: Mapping[Name, Number],
+    data: DataDescription,
+    findings: Findings,
+) -> None:
+    """Every claim against the tables, and what it says of its points and distances."""
     for claim in statement.predicate.claims:
         number = counts.get(claim.name)
         findings.number(
             "claim", told_name(claim.name), claim.value, None if number is None else number.value
         )
-        if number is not None and number.n != claim.n:
-            findings.number("claim", f"points of {told_name(claim.name)}", claim.n, number.n)
+        again = claims({claim.name: claim.value}, counts, data, claim.date, claim.who)
+        if number is not None and again != (claim,):
+            told = again[0] if again else "none that is claimed of models"
+            findings.add(
+                "claim", f"what {told_name(claim.name)} is of", str(claim), str(told), same=False
+            )
 
 
 def check_run(folder: Path, counts: Mapping[Name, Number], findings: Findings) -> None:
@@ -95,16 +104,18 @@ def check_tables(folder: Path, tables: Tables, data: DataDescription, findings: 
 
 def check_cards(folder: Path, statement: Statement, findings: Findings) -> None:
     """The numbers in the model card and in the bill of materials, against the claims."""
-    claims = {claim.name: claim.value for claim in statement.predicate.claims}
+    claimed = {claim.name: claim.value for claim in statement.predicate.claims}
     with findings.reading("model card", CARD_OF_MODEL):
         said = dict(numbers_of((folder / CARD_OF_MODEL).read_text(encoding="utf-8")))
-        for name in sorted(said.keys() | claims.keys(), key=told_name):
-            findings.number("model card", told_name(name), said.get(name, np.nan), claims.get(name))
+        for name in sorted(said.keys() | claimed.keys(), key=told_name):
+            findings.number(
+                "model card", told_name(name), said.get(name, np.nan), claimed.get(name)
+            )
     with findings.reading("model card", ML_BOM):
         card = json.loads((folder / ML_BOM).read_text(encoding="utf-8"))["metadata"]["component"]
         rows = card["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
         stated = sorted((row["type"], float(row["value"])) for row in rows)
-        same = stated == sorted((name[0], value) for name, value in claims.items())
+        same = stated == sorted((name[0], value) for name, value in claimed.items())
         findings.add("model card", ML_BOM, "numbers", "the same" if same else "others", same)
 
 

@@ -316,6 +316,19 @@ def test_a_claim_that_no_table_shows_is_found(files: Files, tmp_path: Path) -> N
     assert {"claim", "model card"} <= wrong(found)
 
 
+def test_a_claim_about_other_points_is_found(files: Files, tmp_path: Path) -> None:
+    first, *others = statement_of(files).predicate.claims
+    for change in ({"n": first.n + 1}, {"norm": "L2"}, {"threat_model": None}):
+        claims = (first.model_copy(update=change), *others)
+        found = auditing.of_archive(forged(files, tmp_path, claims=claims), None, quick=True)
+        assert wrong(found) == {"claim"}
+
+
+def test_words_of_strangers_are_a_line_of_text(files: Files, tmp_path: Path) -> None:
+    path = forged(files, tmp_path, subject="\x1b]0;evil\x07 \n all is well")
+    assert auditing.of_archive(path, None, quick=True).subject == "]0;evil all is well"
+
+
 def test_data_that_cannot_be_had_are_told(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import CertiflowError, first_line
+from tasks.core.evidence.names import one_line
 
 Kind = Literal[
     "signature",
@@ -23,6 +24,7 @@ Kind = Literal[
     "certificates",
     "again",
 ]
+LONGEST = 300  # characters of what is told
 CLOSE = 1e-9  # of a sum of seconds, whose order may differ
 
 
@@ -78,8 +80,10 @@ class Findings:
         self.unchecked: list[Unchecked] = []
 
     def add(self, kind: Kind, what: str, claimed: str, found: str, same: bool) -> None:
-        """Something that was checked."""
-        self.checked.append(Finding(kind=kind, what=what, claimed=claimed, found=found, same=same))
+        """Something that was checked; words may be a stranger's, and are kept to a line."""
+        words = {"what": what, "claimed": claimed, "found": found}
+        told = {name: one_line(text, LONGEST) for name, text in words.items()}
+        self.checked.append(Finding(kind=kind, same=same, **told))
 
     def number(self, kind: Kind, what: str, claimed: float, found: float | None) -> None:
         """A number beside what it is when it is counted again; None where nothing is to count."""
@@ -89,7 +93,7 @@ class Findings:
 
     def skip(self, what: str, why: str) -> None:
         """Something that was not checked."""
-        self.unchecked.append(Unchecked(what=what, why=why))
+        self.unchecked.append(Unchecked(what=one_line(what, LONGEST), why=one_line(why, LONGEST)))
 
     @contextmanager
     def reading(self, kind: Kind, what: str) -> Iterator[None]:
