@@ -35,7 +35,7 @@ def promote_flow(version: str, reason: str | None = None) -> Decision:
     if data.dataset not in DATASETS and settings.data.name != trained_on:
         raise CertiflowError(f"{found}: its run was not made for {trained_on}; use --force")
     dataset = download(data)
-    if RegisteredModel(found.model).champion_number() is not None:
+    if settings.promotion.audit or RegisteredModel(found.model).champion_number() is not None:
         environment.load_keras()
     return gate(found.number, dataset, settings)
 

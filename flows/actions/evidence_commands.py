@@ -20,16 +20,14 @@ from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.core.sources.download import fetch
 from tasks.data import load_checked
+from tasks.evidence.signing import own_key
 from tasks.tracking import answered, run_of
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     from tasks.core.bundle.findings import Kind
     from tasks.evidence.audit import Audit
     from tasks.evidence.gathering import Gathered
 
-OWN_KEY, OWN_PUBLIC = Path("evidence.key.pem"), Path("evidence.pub.pem")
 TITLES: dict[Kind, str] = {
     "signature": "Signature",
     "files": "Files",
@@ -50,7 +48,7 @@ def evidence(
 ) -> None:
     """Writes the signed bundle of a version, and says what it holds."""
     gathered = _gathered(words, who)
-    key = _signing_key(key_file)
+    key = own_key() if key_file is None else keys.read_private(key_file)
     files = gathered.sealed(key)
     archive.write(output, files)
     predicate = gathered.statement.predicate
@@ -126,21 +124,6 @@ def _gathered(words: str, who: str) -> Gathered:
             f"{run.tags['dataset.sha256']}, found {data.sha256}; bring those back"
         )
     return gather(version, run_of(version), data, settings.dataset, who)
-
-
-def _signing_key(path: Path | None) -> Ed25519PrivateKey:
-    """The key named, or the project's own, which is made where there is none."""
-    if path is not None:
-        return keys.read_private(path)
-    if OWN_KEY.is_file():
-        return keys.read_private(OWN_KEY)
-    key = keys.made(OWN_KEY)
-    OWN_PUBLIC.write_bytes(keys.pem_of(key.public_key()))
-    console.warn(
-        f"a new key signs this evidence: {OWN_KEY.absolute()}, which nobody else can read. Keep "
-        f"it safe and out of version control, and hand {OWN_PUBLIC} to those who audit"
-    )
-    return key
 
 
 def _show(found: Audit) -> None:

@@ -223,8 +223,10 @@ def _decision(version: Version, run: RunRecord) -> dict[str, bytes]:
 
 
 def _page(version: Version) -> str:
+    """The report page of this version alone, at its own reference radius."""
     contenders = comparison.collect([str(version)], "")
-    (compared,) = comparison.compare(contenders)
+    own = contenders[0].run.tags.get("reference_epsilon")
+    (compared,) = comparison.compare(contenders, None if own is None else float(own))
     return page.rendered(contenders, compared)
 
 

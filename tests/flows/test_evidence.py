@@ -19,11 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
 from onnx import numpy_helper
 
+from flows.promotion import promote_flow
 from flows.robustness import robustness_flow
 from tasks.core.bundle import archive, keys
 from tasks.core.bundle.envelope import Envelope
 from tasks.core.bundle.statement import ENVELOPE, KEY, ONNX, File, Statement
 from tasks.core.errors import CertiflowError
+from tasks.core.files import sha256_of
 from tasks.evidence import audit as auditing
 from tasks.evidence.audit import Audit
 from tasks.presentation.records import Summary
@@ -32,6 +34,7 @@ from tests.core.bundle.cyclonedx_schema import problems
 from tests.flow_project import flow_project, smoke
 
 Files = dict[str, bytes]
+ASKED = ("training.epochs=8", "verification.samples=10", "verification.epsilons=[0.02,0.2]")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,8 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Itera
 
 @pytest.fixture(scope="module")
 def summary(project: Path) -> Summary:
-    asked = ("training.epochs=8", "verification.samples=10", "verification.epsilons=[0.02,0.2]")
-    return robustness_flow(smoke(*asked))
+    return robustness_flow(smoke(*ASKED))
 
 
 @pytest.fixture(scope="module")
@@ -372,12 +374,35 @@ def test_numbers_that_are_not_the_tables_are_not_signed(
     assert not Path("wrong.zip").exists()
 
 
+def test_a_promotion_demands_evidence_that_holds(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second version, refused while a metric is not what its tables say, and promoted after."""
+    second = robustness_flow(smoke(*ASKED, "training.epochs=10", "promotion.audit=true"))
+    client, name = MlflowClient(), "fgsm/robust_accuracy/eps_0.1"
+    before = client.get_run(second.run_id).data.metrics[name]
+    client.log_metric(second.run_id, name, 0.99)
+    refused = promote_flow(f"certiflow-digits/{second.model_version}")
+    assert refused.decision == "refused"
+    assert f"its evidence does not hold: certiflow-digits/2: MLflow says {name}" in refused.reason
+    client.log_metric(second.run_id, name, before)
+    decision = promote_flow(f"certiflow-digits/{second.model_version}")
+    assert decision.decision == "promoted"
+    kept = Path(client.download_artifacts(second.run_id, "evidence.zip"))
+    assert decision.evidence == sha256_of(kept.read_bytes())
+    version = client.get_model_version("certiflow-digits", second.model_version)
+    assert version.tags["promotion.evidence"] == decision.evidence
+    assert decision.evidence in version.description
+    found = auditing.of_archive(kept, Path("evidence.pub.pem"), quick=True)
+    assert (found.passed, found.subject) == (True, "certiflow-digits/2")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("audit", "none.zip"), "give the path of an archive"),
         (("audit", "certiflow-digits/9"), "no version 9"),
-        (("audit", "1", "--key", "evidence.pub.pem"), "nobody signs"),
+        (("audit", "certiflow-digits/1", "--key", "evidence.pub.pem"), "nobody signs"),
         (("evidence", "certiflow-digits/9", "-o", "x.zip"), "no version 9"),
         (("evidence", "1", "-o", "x.zip", "--key", "none.pem"), "give the path of a key"),
         (("audit", "e.zip", "--key", "evidence.key.pem"), "no public key"),
