@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.certificates import FOLDER
+from tasks.checker.certificate import read_certificate
+from tasks.checker.check import check
+from tasks.checker.refused import RefusedError
 from tasks.core.bundle.described import DataDescription
 from tasks.core.bundle.findings import CertifiedRow, Findings
 from tasks.core.bundle.statement import ONNX
 from tasks.core.evidence import metrics
-from tasks.core.verdicts import Verdict
-from tasks.evidence.gathering import CERTIFICATES
+from tasks.core.verdicts import CHECKED, Verdict
 
 Ball = tuple[int, float]
 
@@ -31,16 +34,11 @@ class Checked:
 
 def checked(folder: Path, findings: Findings) -> dict[Ball, Checked]:
     """Every certificate of the bundle against its network; a file that is damaged is a finding."""
-    paths = sorted((folder / CERTIFICATES).glob("*.npz"))
-    if not paths:
-        return {}
-    from tasks.checker.check import Refused, check
-
     found = dict[Ball, Checked]()
-    for path in paths:
+    for path in sorted((folder / FOLDER).glob("*.npz")):
         try:
             results = check(path, folder / ONNX)
-        except Refused as error:
+        except RefusedError as error:
             findings.add("certificates", path.name, "a certificate", str(error), same=False)
             continue
         for result in results:
@@ -72,14 +70,16 @@ def rows(
                 witnessed=int(witnessed[part.index].sum()),
             )
         )
-        if there:
+        said = int((part["certificate"] == CHECKED).sum()) if "certificate" in part else 0
+        if there or said:
+            shown_by = len(there) - len(refused)
+            why = f"; {refused[0].reason}" if refused else ""
             findings.add(
                 "certificates",
                 f"proofs at epsilon {epsilon:g}",
-                f"{len(there)} certified",
-                f"{len(there) - len(refused)} by check"
-                + (f"; {refused[0].reason}" if refused else ""),
-                same=not refused,
+                f"{said} checked",
+                f"{shown_by} checked{why}",
+                same=shown_by >= said and not refused,
             )
         if found and len(there) < len(balls):
             findings.skip(
@@ -103,11 +103,9 @@ def check_questions(
 
     A certificate proves what its own boxes say; whose balls these are follows from the data alone.
     """
-    paths = sorted((folder / CERTIFICATES).glob("*.npz"))
+    paths = sorted((folder / FOLDER).glob("*.npz"))
     if not paths:
         return
-    from tasks.checker.certificate import read_certificate
-
     wrong, right, unknown = list[str](), 0, 0
     for path in paths:
         header, arrays = read_certificate(path)

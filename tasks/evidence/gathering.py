@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from tasks.certificates import FOLDER as CERTIFICATES
+from tasks.certificates import NETWORK, write_network
 from tasks.core.bundle import answers, archive, sbom
 from tasks.core.bundle.described import DataDescription
 from tasks.core.bundle.envelope import Envelope
@@ -44,8 +47,7 @@ README = Path(archive.__file__).with_name("by_hand.md")
 LOCK = Path(__file__).parents[2] / "requirements.lock"
 DATA, RUN, GATE, CARD_OF_MODEL = "data.json", "run.json", "gate.json", "model_card.md"
 PARQUET, SBOM, ML_BOM = "verdicts.parquet", "sbom.cdx.json", "ml-bom.cdx.json"
-CERTIFICATES = "certificates"
-CERTIFIED = f"{CERTIFICATES}/model.onnx"  # of a run: what its certificates speak of
+CERTIFIED = f"{CERTIFICATES}/{NETWORK}"  # of a run: what its certificates speak of
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,14 +160,10 @@ def _models(version: Version, certified: bytes | None) -> dict[str, bytes]:
 
 
 def _as_onnx(path: Path) -> bytes:
-    """A Keras model as ONNX."""
-    import keras
-
-    from tasks.core.models.onnx_export import exported
-
-    model = keras.models.load_model(path, compile=False, safe_mode=True)
-    written: bytes = exported(model).SerializeToString(deterministic=True)
-    return written
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / NETWORK
+        write_network(path, network)
+        return network.read_bytes()
 
 
 def _check(version: Version, values: Mapping[Name, float], counts: Mapping[Name, Number]) -> None:

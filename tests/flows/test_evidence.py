@@ -23,10 +23,12 @@ from flows.promotion import promote_flow
 from flows.robustness import robustness_flow
 from tasks.core.bundle import archive, keys
 from tasks.core.bundle.envelope import Envelope
+from tasks.core.bundle.findings import Findings
 from tasks.core.bundle.statement import ENVELOPE, KEY, ONNX, File, Statement
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.evidence import audit as auditing
+from tasks.evidence import certificates
 from tasks.evidence.audit import Audit
 from tasks.presentation.records import Summary
 from tests.command import invoked, refusal
@@ -34,7 +36,12 @@ from tests.core.bundle.cyclonedx_schema import problems
 from tests.flow_project import flow_project, smoke
 
 Files = dict[str, bytes]
-ASKED = ("training.epochs=8", "verification.samples=10", "verification.epsilons=[0.02,0.2]")
+ASKED = (
+    "training.epochs=8",
+    "verification.samples=10",
+    "verification.epsilons=[0.02,0.2]",
+    "verification.certificates=true",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,7 +114,8 @@ def test_it_holds_what_an_auditor_asks_for(files: Files, summary: Summary) -> No
         "tables/verification.csv",
         "verdicts.parquet",
     }
-    assert any(name.startswith("counterexamples/") for name in files)
+    for folder in ("counterexamples", "certificates"):
+        assert any(name.startswith(f"{folder}/") for name in files)
     assert json.loads(files["gate.json"])["promotion.decision"] == "promoted"
     for name in ("sbom.cdx.json", "ml-bom.cdx.json"):
         assert problems(files[name]) == []
@@ -122,7 +130,7 @@ def test_claims_are_the_numbers_of_the_run(files: Files, summary: Summary) -> No
     name = "verification/certified_accuracy"
     assert found[name, 0.02] == metrics[f"{name}/eps_0.02"]
     assert {claim.who for claim in predicate.claims} == {"somebody"}
-    assert "certificates/" in predicate.absent
+    assert predicate.absent.keys() == {"tables/properties.csv"}
 
 
 def test_nothing_in_it_names_the_machine(files: Files, project: Path) -> None:
@@ -153,13 +161,14 @@ def test_the_audit_passes_and_says_what_it_did_not_check(
         "table",
         "model",
         "counterexamples",
+        "certificates",
         "again",
     }
     again = {each["what"] for each in found["checked"] if each["kind"] == "again"}
     assert {"clean_accuracy", "pgd/robust_accuracy/eps_0.1", "balanced_accuracy"} <= again
-    assert "not checked: proofs: no certificates" in result.stdout
+    assert "not checked: report.html" in result.stdout
     rows = {row["epsilon"]: row for row in found["certificates"]}
-    assert rows[0.02]["robust"] == rows[0.02]["without"] > 0
+    assert rows[0.02]["robust"] == rows[0.02]["certified"] == rows[0.02]["deployed"] > 0
 
 
 def test_what_mlflow_holds_is_audited_as_well(
@@ -285,6 +294,36 @@ def with_sample(files: Files) -> Files:
     return {"data.json": json.dumps(data).encode()}
 
 
+def with_damaged_certificate(files: Files) -> Files:
+    name = "certificates/eps_0.02.npz"
+    return {name: files[name][:-40]}
+
+
+def without_certificate(files: Files) -> Files:
+    """In its place one of no proofs."""
+    name = "certificates/eps_0.02.npz"
+    with np.load(io.BytesIO(files[name])) as arrays:
+        found = dict(arrays)
+    header = json.loads(found["header"].tobytes()) | {"names": []}
+    return {name: certificate(found | {"header": header}, question_label=[])}
+
+
+def with_certificate_of_smaller_balls(files: Files) -> Files:
+    """Proofs at a radius are given out as proofs at a greater one."""
+    with np.load(io.BytesIO(files["certificates/eps_0.02.npz"])) as arrays:
+        found = dict(arrays)
+    header = json.loads(found["header"].tobytes())
+    header["names"] = [name.replace("@0.02", "@0.2") for name in header["names"]]
+    return {"certificates/eps_0.2.npz": certificate(found | {"header": header})}
+
+
+def certificate(arrays: dict[str, Any], **more: Any) -> bytes:
+    header = np.frombuffer(json.dumps(arrays["header"]).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **(arrays | {"header": header} | more))
+    return buffer.getvalue()
+
+
 def with_noise(files: Files) -> Files:
     return {"tables/verification.csv": b"\xff\x00 no table"}
 
@@ -301,6 +340,9 @@ def with_noise(files: Files) -> Files:
         (without_counterexample, {"counterexamples"}),
         (with_model, {"model", "counterexamples", "again"}),
         (with_sample, {"table"}),
+        (with_damaged_certificate, {"certificates"}),
+        (without_certificate, {"certificates"}),
+        (with_certificate_of_smaller_balls, {"certificates"}),
         (with_noise, {"table"}),
     ],
 )
@@ -329,6 +371,15 @@ def test_a_claim_about_other_points_is_found(files: Files, tmp_path: Path) -> No
 def test_words_of_strangers_are_a_line_of_text(files: Files, tmp_path: Path) -> None:
     path = forged(files, tmp_path, subject="\x1b]0;evil\x07 \n all is well")
     assert auditing.of_archive(path, None, quick=True).subject == "]0;evil all is well"
+
+
+def test_proofs_without_certificates_are_told_as_not_checked(files: Files) -> None:
+    table = pd.read_csv(io.BytesIO(files["tables/verification.csv"]))
+    findings = Findings()
+    rows = certificates.rows(table.drop(columns="certificate"), {}, findings)
+    assert findings.checked == []
+    assert [row.without for row in rows] == [row.robust for row in rows]
+    assert "no certificates" in findings.unchecked[0].why
 
 
 def test_data_that_cannot_be_had_are_told(

@@ -21,7 +21,7 @@ from tasks.core.evidence import metrics
 from tasks.core.evidence.radii import radius_summary
 from tasks.core.sources.npz import read_arrays
 from tasks.core.verdict_columns import STAGES, WITNESS_WORDS
-from tasks.core.verdicts import Verdict
+from tasks.core.verdicts import CHECKED, Verdict
 
 Name = tuple[str, float | None]
 
@@ -188,6 +188,10 @@ def _of_verdicts(tables: Tables) -> dict[Name, Number]:
         found[f"verification/seconds/{stage}", None] = Number(spent, len(verdicts))
     spent = float(verdicts["witness_seconds"].sum())
     found["verification/witness/seconds", None] = Number(spent, len(verdicts))
+    if "certificate" in verdicts:
+        for epsilon, part in verdicts.groupby("epsilon"):
+            number = Number(float((part["certificate"] == CHECKED).sum()), len(part))
+            found["verification/certificates", float(epsilon)] = number
     for word in WITNESS_WORDS:
         number = Number(float((verdicts["witness"] == word).sum()), len(verdicts))
         found[f"verification/witness/{word}", None] = number
