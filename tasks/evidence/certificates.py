@@ -127,14 +127,9 @@ def check_questions(
                 right += 1
             else:
                 wrong.append(name)
-    told = f"{right} are" + (f"; {wrong[0]} is another question" if wrong else "")
-    findings.add(
-        "certificates",
-        "questions of certificates",
-        f"{right + len(wrong)} are of balls around the test points",
-        told,
-        same=not wrong,
-    )
+    told = f"{right}" + (f"; {wrong[0]} is of another ball" if wrong else "")
+    what = "of balls around the test points"
+    findings.add("certificates", what, f"{right + len(wrong)}", told, same=not wrong)
     if unknown:
         findings.skip(
             f"whose balls {unknown} certificates are of",

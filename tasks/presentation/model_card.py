@@ -11,6 +11,7 @@ from tasks.core.bundle.described import DataDescription
 from tasks.core.bundle.recount import Name
 from tasks.core.bundle.statement import Claim
 from tasks.core.errors import CertiflowError
+from tasks.core.evidence.sampling import CONFIDENCE, METHOD, interval_text, share_interval
 from tasks.core.properties.domain import told
 from tasks.presentation.markdown import inline, table
 
@@ -55,18 +56,19 @@ def model_card(
         "",
         f"# {inline(title)}",
         "",
-        f"{inline(architecture)}, trained on {inline(data.name)}; licence of the data: "
-        f"{inline(data.licence or 'not stated')}.",
+        f"{inline(architecture)}, evaluated on the test set of {inline(data.name)} (licence: "
+        f"{inline(data.licence or 'not stated')}).",
         "",
         f"Distances: {data.norm}, in {inline(data.unit)}. Radius 0 or none: inputs undisturbed.",
         "",
         *table(
-            ("number", "epsilon", "value", "points"),
+            ("number", "epsilon", "value", f"{CONFIDENCE:.0%} ({METHOD})", "points"),
             [
                 (
                     claim.metric,
                     "-" if claim.epsilon is None else told(claim.epsilon),
                     told(claim.value),
+                    _interval(claim),
                     f"{claim.n:,}, {claim.domain.points}",
                 )
                 for claim in claims
@@ -103,6 +105,13 @@ def numbers_of(card: str) -> list[tuple[Name, float]]:
             f"model_card.md: expected a front matter with model-index ({error})"
         ) from error
     return found
+
+
+def _interval(claim: Claim) -> str:
+    """Of the whole test set's numbers there is none, nor of radii."""
+    if not claim.metric.startswith("verification/"):
+        return "-"
+    return interval_text(*share_interval(round(claim.value * claim.n), claim.n))
 
 
 def _metric(claim: Claim) -> dict[str, object]:
