@@ -14,7 +14,7 @@ from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.yaml_files import parsed_yaml, read_yaml, shown
 from tasks.guarding.settings import GuardSettings
-from tasks.settings import Settings, Study
+from tasks.settings import DataSettings, Settings, Study
 
 if TYPE_CHECKING:
     from tasks.tracking import RunRecord  # MLflow takes seconds to import
@@ -109,6 +109,12 @@ def recorded_settings(run: RunRecord) -> Settings:
         raise CertiflowError(
             f"the settings of run {run.name} do not fit this version of certiflow ({error})"
         ) from error
+
+
+def data_of(settings: Settings, name: str) -> DataSettings:
+    """Of a run on the dataset of that name: where those asked for could not be had, another's."""
+    source = settings.data.dataset if settings.data.name == name else name
+    return settings.data.model_copy(update={"dataset": source})
 
 
 def _grid_notes(values: dict[str, Any], settings: Settings) -> list[str]:

@@ -13,7 +13,6 @@ from tasks.adopt import adopt
 from tasks.core.models.keras_archive import KERAS_SUFFIX
 from tasks.presentation.records import Summary
 from tasks.settings import Settings
-from tasks.tracking import model_name
 from tasks.versions.promotion import crown_first
 
 
@@ -37,5 +36,5 @@ def evaluation_flow(settings: Settings, file: Path, name: str, fresh: bool = Fal
             environment.load_keras()
         model = adopt(dataset, file, name, run.ref)
         summary = judge(settings, dataset, model, run, fresh)
-        first = crown_first(model_name(dataset.name), int(summary.model_version))
+        first = crown_first(int(summary.model_version), dataset, settings)
         return summary.model_copy(update={"champion": first is not None})

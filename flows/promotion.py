@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.configuration import recorded_settings
+from flows.configuration import data_of, recorded_settings
 from flows.processes import environment
 from tasks.core.errors import CertiflowError
 from tasks.data import download
@@ -31,12 +31,11 @@ def promote_flow(version: str, reason: str | None = None) -> Decision:
         return force(found.model, found.number, reason)
     settings = recorded_settings(run_of(found))
     trained_on = found.model.removeprefix(PREFIX)
-    # Where the data asked for could not be had, the run fell back to others.
-    source = settings.data.dataset if settings.data.name == trained_on else trained_on
-    if source not in DATASETS and settings.data.name != trained_on:
+    data = data_of(settings, trained_on)
+    if data.dataset not in DATASETS and settings.data.name != trained_on:
         raise CertiflowError(f"{found}: its run was not made for {trained_on}; use --force")
-    dataset = download(settings.data.model_copy(update={"dataset": source}))
-    if RegisteredModel(found.model).champion_number() is not None:
+    dataset = download(data)
+    if settings.promotion.audit or RegisteredModel(found.model).champion_number() is not None:
         environment.load_keras()
     return gate(found.number, dataset, settings)
 

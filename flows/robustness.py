@@ -22,7 +22,6 @@ from tasks.radius import radius
 from tasks.report import report
 from tasks.requirements import properties
 from tasks.settings import Settings, decimal
-from tasks.tracking import model_name
 from tasks.train import ModelRef, train
 from tasks.verify import verify
 from tasks.versions.data_profile import write_profile
@@ -51,7 +50,7 @@ def robustness_flow(settings: Settings, fresh: bool = False, parent: str | None 
         run.settings(settings)
         dataset = obtain_dataset(settings, run)
         summary = assess(settings, dataset, run, fresh)
-        first = crown_first(model_name(dataset.name), int(summary.model_version))
+        first = crown_first(int(summary.model_version), dataset, settings)
         return summary.model_copy(update={"champion": first is not None})
 
 

@@ -12,6 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
+from tasks.core.arrays import Mask
 from tasks.core.evidence import metrics
 from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
@@ -87,35 +88,34 @@ def pgd(
     seed: int,
     run: RunRef,
 ) -> ArtifactRef:
-    """PGD on what FGSM and smaller radii left unbroken: `broken` (epsilons, n), theirs included."""
+    """PGD on what FGSM and smaller radii left unbroken: `broken` (epsilons, n), theirs included.
+
+    Clean mistakes count as broken.
+    """
     from tasks.core.attacks import gradient
 
     data, log, started = load(dataset), Run(run), monotonic()
     classifier = load_classifier(model.file, data, settings.batch_size)
     found = _load(fgsm_file)
-    wrong = found["predictions"] != data.test_labels
     right = found["clean"] == data.test_labels
-    broken = np.zeros_like(wrong)
     with console.stage("pgd", len(settings.epsilons)) as progress:
-        for index, epsilon in enumerate(settings.epsilons):
-            # a smaller ball's counterexample lies in this ball too
-            broken[index] = wrong[index] | (broken[index - 1] if index else False)
-            left = np.flatnonzero(right & ~broken[index])
-            if epsilon > 0:
-                attacked = gradient.pgd(
-                    classifier,
-                    data.test_inputs[left],
-                    data.test_labels[left],
-                    data.perturbation,
-                    epsilon,
-                    num_steps=settings.pgd_steps,
-                    num_restarts=settings.pgd_restarts,
-                    seed=seed,
-                )
-                broken[index, left[attacked.broken]] = True
-            accuracy = (right & ~broken[index]).mean()
-            progress.advance(note=f"accuracy {accuracy:.2%} at {epsilon:g}")
-    robust = (right & ~broken).mean(axis=1)
+
+        def on_epsilon(epsilon: float, broken: Mask) -> None:
+            progress.advance(note=f"accuracy {(~broken).mean():.2%} at {epsilon:g}")
+
+        broken = gradient.broken_by_pgd(
+            classifier,
+            data.test_inputs,
+            data.test_labels,
+            data.perturbation,
+            settings.epsilons,
+            right & (found["predictions"] == data.test_labels),
+            num_steps=settings.pgd_steps,
+            num_restarts=settings.pgd_restarts,
+            seed=seed,
+            on_epsilon=on_epsilon,
+        )
+    robust = (~broken).mean(axis=1)
     log.per_epsilon("pgd/robust_accuracy", _by(settings, robust), curve=True)
     log.metrics({"pgd/seconds": monotonic() - started})
     return _save(run.folder / "attacks" / "pgd.npz", broken=broken)

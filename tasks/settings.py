@@ -276,6 +276,8 @@ class PromotionSettings(_Section):
         clean_margin: by how much clean accuracy may fall.
         significance: a fall of certified accuracy counts when its p-value is below this.
         deployed: whether only proofs count that hold for the float32 model as it is served.
+        audit: whether a version must have evidence that holds, of which the decision names the
+            digest.
     """
 
     epsilon: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
@@ -283,6 +285,7 @@ class PromotionSettings(_Section):
     clean_margin: float = Field(default=0.005, ge=0, le=1)
     significance: float = Field(default=0.05, gt=0, lt=1)
     deployed: bool = False
+    audit: bool = False
 
 
 class TrackingSettings(_Section):

@@ -17,6 +17,7 @@ OUTSIDE_THE_CORE = (
     "tasks/tracking",
     "tasks/presentation",
     "tasks",
+    "tasks/evidence",
     "tasks/versions",
     "tasks/guarding",
     "flows/processes",

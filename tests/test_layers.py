@@ -24,6 +24,7 @@ FLOORS = (
     {"verification", "certificates"},
     {"pairs"},
     {"evidence", "guard"},
+    {"bundle"},
 )
 MODULES = [path for path in project_modules() if CORE in path.parents]
 

@@ -15,6 +15,7 @@ from flows.actions.head import begin, end
 from flows.command import (
     certificate_cli,
     data_cli,
+    evidence_cli,
     guard_cli,
     question_cli,
     standard_output,
@@ -97,6 +98,7 @@ version_cli.register(app)
 data_cli.register(app)
 guard_cli.register(app)
 certificate_cli.register(app)
+evidence_cli.register(app)
 
 
 def main() -> None:

@@ -249,6 +249,8 @@ def of_decision(decision: Decision) -> str:
         f"{inline(decision.reason)}."
     ]
     numbers = decision.numbers
+    if decision.evidence is not None:
+        lines += ["", f"Audited evidence, SHA-256: `{decision.evidence}`."]
     if numbers:
         versions = (f"version {decision.version}", f"version {decision.against}")
         lines += ["", *table(("", *versions, "p"), _judged(numbers))]

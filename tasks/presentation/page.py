@@ -71,14 +71,15 @@ def write(
     newest = contenders[0].run
     folder = Path(newest.params.get("tracking.output", TrackingSettings().output))
     path = (path or folder / newest.name / NAME).absolute()
-    text = _render(contenders, compared[0])
+    text = rendered(contenders, compared[0])
     with output_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     log_text(newest.run_id, text, NAME)
     return Page(path=path, run_id=newest.run_id, run_name=newest.name)
 
 
-def _render(contenders: Sequence[Contender], compared: Comparison) -> str:
+def rendered(contenders: Sequence[Contender], compared: Comparison) -> str:
+    """The page's text, on what `comparison.compare` made of the contenders."""
     by_run = {contender.run.run_id: contender for contender in contenders}
     ranked = [by_run[row.run_id] for row in compared.rows]
     evidence = {each.label: each.evidence for each in ranked}

@@ -59,7 +59,8 @@ Word = Literal["promoted", "refused", "forced", "rolled back", "restored"]
 class Decision(BaseModel):
     """What was decided on a version, and the numbers it rests on (empty without a comparison).
 
-    `against` is the champion it was compared with, or took the place of.
+    `against` is the champion it was compared with, or took the place of; `evidence` the SHA-256 of
+    the audited bundle that it rests on, where one was demanded.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,13 +71,14 @@ class Decision(BaseModel):
     reason: str
     against: int | None
     numbers: dict[str, int | float] = {}
+    evidence: str | None = None
     by: str
     at: str
 
     @property
     def tags(self) -> dict[str, Any]:
         """As tags of the version."""
-        values = {"reason": self.reason, "against": self.against, "by": self.by, "at": self.at}
+        values = self.model_dump(include={"reason", "against", "evidence", "by", "at"})
         return {DECISION: self.decision} | {
             f"promotion.{key}": value
             for key, value in (values | self.numbers).items()

@@ -41,6 +41,7 @@ from tasks.tracking.runs import (
     PARENT_TAG,
     Run,
     RunRef,
+    log_file,
     log_text,
     mark_killed,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "in_full",
     "is_local",
     "local_store_locked",
+    "log_file",
     "log_text",
     "mark_killed",
     "model_meant",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,16 @@ class RunRecord:
             return None
         copies = temporary_folder("certiflow-artifact-")
         return Path(MlflowClient().download_artifacts(self.run_id, path, str(copies)))
+
+    def artifacts(self, folder: str = "") -> dict[str, bytes]:
+        """The files under a folder of the run's artifacts, by path; none without such a folder."""
+        listed = MlflowClient().list_artifacts(self.run_id, folder or None)
+        if not listed:
+            return {}
+        with tempfile.TemporaryDirectory() as copies:
+            MlflowClient().download_artifacts(self.run_id, folder, copies)
+            paths = sorted(path for path in Path(copies).rglob("*") if path.is_file())
+            return {str(path.relative_to(copies)): path.read_bytes() for path in paths}
 
 
 def find_run(words: str) -> RunRecord:

@@ -191,11 +191,16 @@ class Run:
 
 def log_text(run_id: str, text: str, name: str) -> None:
     """Logs a text on a run that is over, as a file of the name given."""
-    open_store()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         file.write_text(text, encoding="utf-8")
-        MlflowClient().log_artifact(run_id, str(file))
+        log_file(run_id, file)
+
+
+def log_file(run_id: str, path: Path) -> None:
+    """Logs a file on a run that may be over, under its own name."""
+    open_store()
+    MlflowClient().log_artifact(run_id, str(path))
 
 
 def mark_killed(tag: str, value: str) -> list[str]:

@@ -48,7 +48,12 @@ def roll_back(name: str, reason: str) -> tuple[Decision, Decision]:
         return taken, recorded(model, restored)
 
 
-def crown_first(name: str, version: int) -> Decision | None:
+def is_first(model: RegisteredModel) -> bool:
+    """Whether the model has one version, and no champion yet."""
+    return model.champion_number() is None and len(model.versions()) == 1
+
+
+def crown_first(name: str, version: int, evidence: str | None = None) -> Decision | None:
     """Makes the version champion if it is the model's only one; None when it is not.
 
     A later version is never crowned without the gate or a person's word, champion or not; nor is
@@ -56,13 +61,14 @@ def crown_first(name: str, version: int) -> Decision | None:
     """
     model = RegisteredModel(name)
     with deciding(model):
-        if model.champion_number() is not None or len(model.versions()) != 1:
+        if not is_first(model):
             return None
         first = model.version(version)
         if NEVER_PREDICTED in first.tags:
             return None
         model.crown(first)
-        return recorded(model, said(name, version, "promoted", NO_CHAMPION, None))
+        decision = said(name, version, "promoted", NO_CHAMPION, None, evidence=evidence)
+        return recorded(model, decision)
 
 
 def check_not_champion(model: RegisteredModel, version: Version) -> int | None:
@@ -80,6 +86,7 @@ def said(
     reason: str,
     against: int | None,
     numbers: Mapping[str, int | float | None] | None = None,
+    evidence: str | None = None,
 ) -> Decision:
     """The decision as of now, by this user; numbers that are None are left out."""
     return Decision(
@@ -89,6 +96,7 @@ def said(
         reason=reason,
         against=against,
         numbers={key: value for key, value in (numbers or {}).items() if value is not None},
+        evidence=evidence,
         by=getpass.getuser(),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -20,6 +22,11 @@ from tasks.verify import sample_for, verify_sample
 from tasks.versions import decisions
 from tasks.versions.decisions import NO_CHAMPION, check_not_champion, deciding, recorded, said
 
+if TYPE_CHECKING:
+    from tasks.evidence.demanded import Demanded
+
+NOT_HELD = "its evidence does not hold"
+
 
 @task(name="gate", cache_policy=NO_CACHE)
 def gate(version: int, dataset: DatasetRef, settings: Settings) -> Decision:
@@ -27,7 +34,8 @@ def gate(version: int, dataset: DatasetRef, settings: Settings) -> Decision:
 
     Both models are evaluated on the present test set and verified on a sample of it, the
     champion's own seed choosing; verdicts that are stored cost nothing. If another flow changes
-    the champion meanwhile, the comparison begins anew with that one.
+    the champion meanwhile, the comparison begins anew with that one. With `promotion.audit` a
+    version whose evidence does not hold is refused.
 
     Raises:
         CertiflowError: there is no such version, it is the champion already, or a point's
@@ -37,6 +45,7 @@ def gate(version: int, dataset: DatasetRef, settings: Settings) -> Decision:
     challenger = model.version(version)
     check_not_champion(model, challenger)
     model.challenge(challenger)
+    evidence = _audited(challenger, dataset) if settings.promotion.audit else None
     while True:
         champion = model.champion()
         judgement = None if champion is None else _compare(challenger, champion, dataset, settings)
@@ -44,7 +53,7 @@ def gate(version: int, dataset: DatasetRef, settings: Settings) -> Decision:
             if model.champion_number() != (None if champion is None else champion.number):
                 console.say("gate", "another flow changed the champion: comparing anew")
                 continue
-            decision = _decision(challenger, champion, judgement, settings)
+            decision = _decision(challenger, champion, judgement, settings, evidence)
             if decision.decision == "promoted":
                 model.crown(challenger)
             recorded(model, decision)
@@ -66,10 +75,24 @@ def roll_back(name: str, reason: str) -> Decision:
 
 
 @task(name="first champion", cache_policy=NO_CACHE)
-def crown_first(name: str, version: int) -> Decision | None:
-    """`decisions.crown_first`, as a step of Prefect's."""
-    decision = decisions.crown_first(name, version)
+def crown_first(version: int, dataset: DatasetRef, settings: Settings) -> Decision | None:
+    """`decisions.crown_first`, as a step of Prefect's; with `promotion.audit` on its evidence."""
+    name, evidence = model_name(dataset.name), None
+    model = RegisteredModel(name)
+    if settings.promotion.audit and decisions.is_first(model):
+        found = _audited(model.version(version), dataset)
+        if found.problem:
+            console.warn(f"{name}/{version} is no champion: {NOT_HELD}: {found.problem}")
+            return None
+        evidence = found.sha256
+    decision = decisions.crown_first(name, version, evidence)
     return None if decision is None else _shown(decision)
+
+
+def _audited(version: Version, dataset: DatasetRef) -> Demanded:
+    from tasks.evidence.demanded import demanded
+
+    return demanded(version, dataset)
 
 
 def _compare(
@@ -121,11 +144,19 @@ def _evidence(version: Version, dataset: DatasetRef, settings: Settings, seed: i
 
 
 def _decision(
-    challenger: Version, champion: Version | None, judgement: Judgement | None, settings: Settings
+    challenger: Version,
+    champion: Version | None,
+    judgement: Judgement | None,
+    settings: Settings,
+    evidence: Demanded | None,
 ) -> Decision:
     name, number = challenger.model, challenger.number
+    if evidence is not None and evidence.problem:
+        against = None if champion is None else champion.number
+        return said(name, number, "refused", f"{NOT_HELD}: {evidence.problem}", against)
+    digest = None if evidence is None else evidence.sha256
     if champion is None or judgement is None:
-        return said(name, number, "promoted", NO_CHAMPION, None)
+        return said(name, number, "promoted", NO_CHAMPION, None, evidence=digest)
     word: Word = "promoted" if judgement.accepted else "refused"
     numbers = {
         "epsilon": settings.reference_epsilon,
@@ -141,7 +172,7 @@ def _decision(
         "clean_margin": settings.promotion.clean_margin,
         "significance": settings.promotion.significance,
     }
-    return said(name, number, word, judgement.reason, champion.number, numbers)
+    return said(name, number, word, judgement.reason, champion.number, numbers, digest)
 
 
 def _shown(decision: Decision) -> Decision:

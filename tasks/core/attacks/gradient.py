@@ -221,6 +221,44 @@ class _Choices:
         return Attacked(points, predictions, wrong & (valid | np.isin(rows, self.itself)))
 
 
+def broken_by_pgd(
+    classifier: Attackable,
+    inputs: Inputs,
+    labels: IntArray,
+    perturbation: Perturbation,
+    epsilons: Sequence[float],
+    fgsm_right: Mask,
+    *,
+    num_steps: int,
+    num_restarts: int,
+    seed: int,
+    on_epsilon: Callable[[float, Mask], None] = lambda epsilon, broken: None,
+) -> Mask:
+    """What FGSM and smaller radii break, and what PGD breaks of the rest: (epsilons, n).
+
+    `fgsm_right`, (epsilons, n), is what FGSM leaves; clean mistakes count as broken by it.
+    """
+    broken = np.zeros_like(fgsm_right)
+    for index, epsilon in enumerate(epsilons):
+        # a smaller ball's counterexample lies in this ball too
+        broken[index] = ~fgsm_right[index] | (broken[index - 1] if index else False)
+        left = np.flatnonzero(~broken[index])
+        if epsilon > 0:
+            attacked = pgd(
+                classifier,
+                inputs[left],
+                labels[left],
+                perturbation,
+                epsilon,
+                num_steps=num_steps,
+                num_restarts=num_restarts,
+                seed=seed,
+            )
+            broken[index, left[attacked.broken]] = True
+        on_epsilon(epsilon, broken[index])
+    return broken
+
+
 def _nothing(inputs: Inputs) -> Attacked:
     """No points, of the inputs' shape."""
     none = np.zeros(0, dtype=np.int64)
