@@ -23,7 +23,7 @@ from .network import Network, read_network
 from .properties import Part, read_property, robustness
 from .refused import RefusedError, needed
 
-ENTRIES = 2**22  # of the largest array in a batch of passes
+ENTRIES = 2**19  # of the largest array in a batch of passes: 4 MB, which caches hold
 GREATEST = 2.0**64  # of bounds and multipliers
 
 Excluded = tuple[frozenset[int], frozenset[int]]  # regions, and those for float32 as well
@@ -63,7 +63,8 @@ def check(
             owners = [0] * len(parts)
         else:
             names, owners = header["names"], arrays["box_question"].tolist()
-            boxes = zip(arrays["box_lower"], arrays["box_upper"], owners, strict=True)
+            sides = (arrays[f"box_{side}"].astype(np.float64) for side in ("lower", "upper"))
+            boxes = zip(*sides, owners, strict=True)
             labels = arrays["question_label"].tolist()
             parts = [robustness(low, high, labels[q], read.widths[-1]) for low, high, q in boxes]
         chosen = [not only or names[owner] in only for owner in owners]
@@ -75,7 +76,10 @@ def check(
     results = []
     for question, name in enumerate(names):
         mine = [place for place, owner in enumerate(owners) if owner == question]
-        left = [sum(len(parts[p].regions) - len(excluded[p][i]) for p in mine) for i in (0, 1)]
+        left = [
+            sum(r not in excluded[p][i] for p in mine for r in range(len(parts[p].regions)))
+            for i in (0, 1)
+        ]
         reason = f"{left[0]} regions are not excluded" if mine else "there is no box of it"
         proved, deployed = (bool(mine) and not each for each in left)
         if not only or name in only:
@@ -93,7 +97,7 @@ class _Checker:
 
     def __init__(self, network: Network, parts: list[Part], arrays: Any, exact: bool) -> None:
         self.network, self.parts, self.arrays = network, parts, arrays
-        self.numbers = Exact.of if exact else np.asarray
+        self.exact = exact
         for part in parts:
             fit = [
                 s.shape == (network.inputs,) and (np.abs(s) < GREATEST).all()
@@ -108,6 +112,10 @@ class _Checker:
         self.ends = np.cumsum([0, *network.widths[:-1]]).tolist()
         self.bounds = len(arrays["bound_unit"])  # so many rows come first
         self.frames: dict[int, Frame] = {}
+
+    def numbers(self, values: Any) -> Any:
+        """As they are calculated with: always of 53 bits, or exact."""
+        return Exact.of(values) if self.exact else np.asarray(values, dtype=np.float64)
 
     def excluded(self, chosen: list[bool]) -> list[Excluded]:
         """Of each part that is chosen the regions that its trees exclude."""
@@ -144,7 +152,7 @@ class _Checker:
     def _most(self, kind: int) -> int:
         """How many nodes make a batch, by the numbers that the widest arrays have of each."""
         widths = [self.network.inputs, *self.network.widths]
-        each = {form.INTERVALS: 16, form.CROWN: 2 * max(widths), form.MULTIPLIERS: widths[1] or 1}
+        each = {form.INTERVALS: 1, form.CROWN: 2 * max(widths), form.MULTIPLIERS: widths[1] or 1}
         return max(1, ENTRIES // (max(widths) * each[kind]))
 
     def _by_own(self, nodes: list[form.Node]) -> list[Excluded]:
@@ -170,6 +178,7 @@ class _Checker:
         offsets = np.zeros((*rows.shape[:2], 1))
         signs, splits = np.zeros((2, len(nodes), self.ends[-1]))
         for place, (node, region) in enumerate(zip(nodes, regions, strict=True)):
+            needed(region >= 0, "a region has a negative number")
             given = self.parts[node.part].regions[region]
             rows[place, : len(given[0])], offsets[place, : len(given[0]), 0] = given
             for order, (unit, sign) in enumerate(node.units, start=node.taken):

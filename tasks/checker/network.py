@@ -57,11 +57,14 @@ class Network:
 def read_network(path: Path) -> Network:
     """Raises `RefusedError` where the file is damaged or holds anything that is not read."""
     try:
-        network = _Chain(onnx.load_model_from_string(path.read_bytes()).graph).network()
+        model = onnx.load_model_from_string(path.read_bytes())
+        network = _Chain(model.graph).network()
         steps = [step for layer in network.layers for step in layer]
+        finite = all(np.isfinite(each).all() for s in steps for each in (s.weight, s.bias))
+        needed(finite, "a weight is not finite")
         greatest = max(float(step.absolute.bias.max()) for step in steps)
         growth = np.prod([step.gain for step in steps]) * max(greatest, 1.0)
-        needed(growth < MOST_GROWTH, "a weight is not finite, or too large")
+        needed(growth < MOST_GROWTH, "the weights are too large")
         return network
     except Exception as error:  # protobuf's and numpy's have no class in common
         raise RefusedError(
@@ -74,7 +77,7 @@ class _Chain:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
-        self.constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+        self.constants = {each.name: _array(each) for each in graph.initializer}
         (given,) = (each for each in graph.input if each.name not in self.constants)
         sizes = [each.dim_value for each in given.type.tensor_type.shape.dim]
         self.value, self.order = given.name, np.arange(int(np.prod(sizes[1:]))).reshape(sizes[1:])
@@ -84,8 +87,10 @@ class _Chain:
         inputs = self.order.size
         for node in self.graph.node:
             options = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+            plain = node.domain in {"", "ai.onnx"} and node.output[0] not in self.constants
+            needed(plain, f"{node.op_type} of the domain '{node.domain}' gives {node.output[0]}")
             if node.op_type == "Constant":
-                self.constants[node.output[0]] = onnx.numpy_helper.to_array(options["value"])
+                self.constants[node.output[0]] = _array(options["value"])
                 continue
             given = [self.constants.get(name) for name in node.input if name]
             values = [name for name in node.input if name and name not in self.constants]
@@ -98,6 +103,9 @@ class _Chain:
         return Network(inputs, self.layers, [len(steps[-1].bias) for steps in self.layers])
 
     def _add(self, kind: str, given: list[Any], options: dict[str, Any]) -> None:
+        needed(
+            options.keys() <= _READ.get(kind, set()), f"{kind} with {sorted(options)} is not read"
+        )
         constant: Any = next((each for each in given if each is not None), None)
         match kind:
             case "Relu":
@@ -106,7 +114,9 @@ class _Chain:
                 self.layers.append([])
             case "Flatten" if _are(options, axis=1):
                 self.order = self.order.ravel()
-            case "Reshape":  # the first axis is the batch's, and 0 keeps an axis
+            case "Reshape" if _are(
+                options, allowzero=0
+            ):  # the first axis is the batch's, and 0 keeps an axis
                 sizes = enumerate(constant.tolist()[1:])
                 self.order = self.order.reshape([size or self.order.shape[i] for i, size in sizes])
             case "Transpose" if options["perm"][0] == 0:
@@ -120,7 +130,7 @@ class _Chain:
                 self._append(weight, given[2].ravel() if len(given) > 2 else 0)
             case "Conv" if given[0] is None and _are(options, group=1, auto_pad=b"NOTSET"):
                 self._convolve(given, options)
-            case "Identity" | "Dropout":
+            case "Identity" | "Dropout" if len(given) == 1:
                 pass
             case _:
                 raise RefusedError(f"{kind} with {options} is not read")
@@ -157,11 +167,29 @@ class _Chain:
 
     def _append(self, weight: Any, bias: Any) -> None:
         """A step whose columns are in the tensor's order; what follows is a vector in its own."""
+        needed(weight.dtype in (np.float32, np.float64), f"a weight is of type {weight.dtype}")
         placed = np.zeros(weight.shape)
         placed[:, self.order.ravel()] = weight
         biases = np.broadcast_to(np.asarray(bias, dtype=np.float64), len(placed))
         self.layers[-1].append(Step(placed, biases))
         self.order = np.arange(len(placed))
+
+
+_READ = {  # attributes that change nothing here, or are looked at
+    **{kind: set[str]() for kind in ("Relu", "Add", "Sub", "MatMul", "Identity")},
+    "Flatten": {"axis"},
+    "Reshape": {"allowzero"},
+    "Transpose": {"perm"},
+    "Gemm": {"alpha", "beta", "transA", "transB", "broadcast"},
+    "Conv": {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"},
+    "Dropout": {"ratio", "seed"},
+}
+
+
+def _array(tensor: onnx.TensorProto) -> Any:
+    """What is in the file itself: nothing else has been held against a digest."""
+    needed(not tensor.external_data, f"{tensor.name} lies in another file")
+    return onnx.numpy_helper.to_array(tensor)
 
 
 def _are(options: dict[str, Any], **expected: Any) -> bool:

@@ -47,7 +47,9 @@ def read_property(path: Path, inputs: int, outputs: int) -> list[Part]:
                 last = forms.pop() if word == ")" else word
                 forms[-1].append(last)
         (top,) = forms
-        asserted = [_alternatives(form[1]) for form in top if form[0] == "assert"]
+        needed(all(isinstance(form, list) for form in top), "there are words outside brackets")
+        formulas = [form[1:] for form in top if form[0] == "assert"]
+        asserted = [_alternatives(formula) for (formula,) in formulas]
         needed(prod(map(len, asserted)) <= MOST_ALTERNATIVES, "there are too many alternatives")
         parts: dict[bytes, Part] = {}
         for choice in product(*asserted):

@@ -73,7 +73,7 @@ def test_what_the_oracle_calls_robust_is_certified_in_both_arithmetics(
 def test_no_change_of_its_numbers_makes_it_pass_of_a_ball_that_is_not_robust(
     seed: int, widths: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """The boxes are widened until another class wins in them; 300 changes of all else."""
+    """The boxes are widened until another class wins in them; 150 changes of all else."""
     network, balls, _ = case(seed, widths, share=0.97)
     model, certificate = certified(tmp_path, network, balls)
     radius = (balls.boxes.upper - balls.boxes.lower)[0, 0] / 2
@@ -85,7 +85,7 @@ def test_no_change_of_its_numbers_makes_it_pass_of_a_ball_that_is_not_robust(
     assert least_margin(network, box, int(balls.labels[0])) < -TOLERANCE
     generator = np.random.default_rng(seed)
     assert not passes(changed(certificate, lambda arrays: wider), model)
-    for _ in range(300):
+    for _ in range(150):
         assert not passes(
             changed(certificate, lambda arrays: wider | mutated(arrays, generator)), model
         )
@@ -328,3 +328,33 @@ def test_the_float32_error_covers_sums_in_any_order(seed: int) -> None:
         off = np.abs((values.astype(float) - network(points)) @ rows[0].T)
         assert (off <= error).all()
         assert off.max() > 0
+
+
+def test_one_region_does_not_count_twice(tmp_path: Path) -> None:
+    """Numbers from the end, and repeated ones, in the place of regions that are not excluded."""
+    network, balls, _ = case(3, (15, 8, 8, 3), share=0.97)
+    model, certificate = certified(tmp_path, network, balls)
+    for regions in ([0, -2], [0, 0], [1, -1], [1, 1], [0, 2]):
+
+        def renamed(arrays: Arrays, regions: list[int] = regions) -> Arrays:
+            places = arrays["node_region"]
+            return {"node_region": np.array(regions, dtype=np.int32)[places]}
+
+        assert not passes(changed(certificate, renamed), model)
+    same = changed(certificate, lambda arrays: {"node_region": arrays["node_region"]})
+    assert passes(same, model)
+
+
+def test_numbers_of_fewer_bits_are_read_in_full(tmp_path: Path) -> None:
+    """Boxes in float16 are boxes of float64 numbers: calculations are in no less."""
+    network, balls, _ = case(0, (3, 5, 3), share=0.5)
+    model, certificate = certified(tmp_path, network, balls)
+
+    def shorter(arrays: Arrays) -> Arrays:
+        return {name: arrays[name].astype(np.float16) for name in ("box_lower", "box_upper")}
+
+    def again(arrays: Arrays) -> Arrays:
+        return {name: array.astype(np.float64) for name, array in shorter(arrays).items()}
+
+    short = check(changed(certificate, shorter), model)
+    assert short == check(changed(certificate, again), model)

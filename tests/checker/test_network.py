@@ -1,0 +1,188 @@
+"""The checker's own reader of ONNX: the function that onnxruntime computes, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from onnx.helper import make_node
+from onnx.numpy_helper import from_array
+
+from tasks.checker.network import Network, read_network
+from tasks.checker.refused import RefusedError
+from tasks.core.arrays import FloatArray
+from tasks.core.models.onnx_export import exported
+from tests.model_files import Constants, Shape, integers, normal, saved_onnx
+
+CONV = {"w": normal(3, 2, 2, 3), "b": normal(3, seed=1)}
+
+CHAINS: dict[str, tuple[list[onnx.NodeProto], Constants, Shape]] = {
+    "sums before and after": (
+        [
+            make_node("Sub", ["x", "mean"], ["a"]),
+            make_node("MatMul", ["a", "w"], ["c"]),
+            make_node("Add", ["b", "c"], ["d"]),
+            make_node("Relu", ["d"], ["e"]),
+            make_node("Add", ["e", "b"], ["y"]),
+        ],
+        {"mean": normal(4), "w": normal(4, 3), "b": normal(3)},
+        (1, 4),
+    ),
+    "a convolution with pads, strides and dilations": (
+        [
+            make_node(
+                "Conv",
+                ["x", "w", "b"],
+                ["a"],
+                pads=[1, 0, 2, 1],
+                strides=[2, 1],
+                dilations=[1, 2],
+            ),
+            make_node("Relu", ["a"], ["c"]),
+            make_node("Flatten", ["c"], ["y"]),
+        ],
+        CONV,
+        (1, 2, 5, 6),
+    ),
+    "axes moved before and behind": (
+        [
+            make_node("Transpose", ["x"], ["a"], perm=[0, 3, 1, 2]),
+            make_node("Conv", ["a", "w"], ["c"]),
+            make_node("Relu", ["c"], ["d"]),
+            make_node("Transpose", ["d"], ["e"], perm=[0, 2, 3, 1]),
+            make_node("Reshape", ["e", "flat"], ["f"]),
+            make_node("Gemm", ["f", "v"], ["g"]),
+            make_node("Relu", ["g"], ["y"]),
+        ],
+        {"w": CONV["w"], "flat": integers(1, -1), "v": normal(27, 5)},
+        (1, 4, 5, 2),
+    ),
+    "reshaped without a step": (
+        [make_node("Reshape", ["x", "s"], ["a"]), make_node("Relu", ["a"], ["y"])],
+        {"s": integers(0, 2, 2)},
+        (1, 4),
+    ),
+}
+
+
+def values_of(network: Network, points: FloatArray) -> FloatArray:
+    values = points
+    for place, steps in enumerate(network.layers):
+        values = values if place == 0 else np.maximum(values, 0)
+        for step in steps:
+            values = values @ step.weight.T + step.bias
+    return values
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_reads_what_onnxruntime_computes(name: str, tmp_path: Path) -> None:
+    nodes, constants, shape = CHAINS[name]
+    path = saved_onnx(tmp_path, nodes, constants, shape=shape)
+    session = onnxruntime.InferenceSession(str(path))
+    network = read_network(path)
+    for seed in range(5):
+        point = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+        (expected,) = session.run(None, {"x": point})
+        found = values_of(network, point.reshape(1, -1).astype(np.float64))
+        np.testing.assert_allclose(found.ravel(), expected.ravel(), rtol=1e-4, atol=1e-5)
+
+
+def test_reads_what_is_exported_of_a_convolutional_network(tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((6, 5, 2)),
+            layers.Conv2D(4, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(3, 2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported(model).SerializeToString())
+    points = np.random.default_rng(0).normal(size=(4, 6, 5, 2)).astype(np.float32)
+    found = values_of(read_network(path), points.reshape(4, -1).astype(np.float64))
+    np.testing.assert_allclose(found, np.asarray(model(points)), rtol=1e-4, atol=1e-5)
+
+
+def dense(**options: object) -> list[onnx.NodeProto]:
+    return [make_node("Gemm", ["x", "w", "b"], ["y"], **options)]
+
+
+def with_nan(array: np.ndarray) -> np.ndarray:
+    array[0, 0] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weight"),
+    [
+        (dense(alpha=2.0), normal(4, 3)),
+        (dense(transA=1), normal(4, 3)),
+        (dense(), with_nan(normal(4, 3))),
+        (dense(), np.full((4, 3), np.inf, dtype=np.float32)),
+        ([make_node("Add", ["x", "x"], ["y"])], normal(4, 3)),
+        ([make_node("Sigmoid", ["x"], ["y"])], normal(4, 3)),
+        ([make_node("Relu", ["x"], ["y"], domain="mine")], normal(4, 3)),
+        ([make_node("Flatten", ["x"], ["y"], axis=0)], normal(4, 3)),
+        ([make_node("Add", ["x", "w"], ["y"], broadcast=1, axis=1)], normal(4, 1)),
+        ([make_node("Sub", ["w", "x"], ["y"])], normal(4)),
+        (
+            [make_node("Relu", ["x"], ["a"]), make_node("Relu", ["x"], ["y"])],
+            normal(4, 3),
+        ),
+    ],
+)
+def test_whatever_is_not_read_is_refused(
+    nodes: list[onnx.NodeProto], weight: np.ndarray, tmp_path: Path
+) -> None:
+    path = saved_onnx(tmp_path, nodes, {"w": weight, "b": normal(3)})
+    with pytest.raises(RefusedError, match="cannot be read as affine steps and ReLUs"):
+        read_network(path)
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+    """No digest has been held against it."""
+    path = saved_onnx(tmp_path, dense(), {"w": normal(4, 3), "b": normal(3)})
+    model = onnx.load(path)
+    weight = next(each for each in model.graph.initializer if each.name == "w")
+    (tmp_path / "weights").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "weights"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(RefusedError, match="lies in another file"):
+        read_network(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-20], lambda content: b"", lambda content: b"\0" * 100],
+)
+def test_damaged_files_are_refused(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = saved_onnx(tmp_path, dense(), {"w": normal(4, 3), "b": normal(3)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(RefusedError, match=r"model\.onnx: cannot be read"):
+        read_network(path)
+
+
+def test_constants_are_not_given_by_nodes(tmp_path: Path) -> None:
+    nodes = [make_node("Relu", ["x"], ["w"]), make_node("Relu", ["w"], ["y"])]
+    path = saved_onnx(tmp_path, nodes, {"w": normal(4)})
+    with pytest.raises(RefusedError, match="gives w"):
+        read_network(path)
+
+
+def test_integers_are_no_weights(tmp_path: Path) -> None:
+    path = saved_onnx(tmp_path, dense(), {"w": normal(4, 3), "b": normal(3)})
+    model = onnx.load(path)
+    model.graph.initializer[0].CopyFrom(from_array(np.ones((4, 3), dtype=np.int64), "w"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(RefusedError, match="type int64"):
+        read_network(path)
