@@ -186,7 +186,7 @@ def summary(compared: Sequence[Compared]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Writes a JSON file, and prints every ball and the summary; ends with 1 where the two contradict."""
+    """Writes a JSON file and prints it as it comes; ends with 1 at a contradiction."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
