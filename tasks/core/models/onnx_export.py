@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,9 +45,9 @@ def exported(model: keras.Model) -> onnx.ModelProto:
     """
     source, logits, ending = ends_of(model)
     shape = source.shape[1:]
-    places = np.arange(np.prod(shape)).reshape(shape)
+    places = np.arange(prod(shape)).reshape(shape)
     walk = _Exported(model, source, _Value(INPUT, shape, places))
-    end = walk.value(logits)
+    end = walk.flat(walk.value(logits))
     if end.places.ndim != 1 or (np.diff(end.places) != 1).any() or end.name == INPUT:
         raise CertiflowError(
             f"the model ends with values of shape {end.places.shape} that no Dense layer gives: "
@@ -137,7 +138,7 @@ class _Exported(Walk[_Value]):
         kernel = np.asarray(layer.kernel)
         rows = np.empty_like(kernel)
         rows[value.places] = kernel
-        flat, outputs = self._flat(value), kernel.shape[1]
+        flat, outputs = self.flat(value), kernel.shape[1]
         weights = self.graph.constant(rows), self._bias(layer, outputs)
         name = self.graph.node("Gemm", flat.name, *weights)
         return _Value(name, (outputs,), np.arange(outputs))
@@ -179,7 +180,7 @@ class _Exported(Walk[_Value]):
         numbers = [scale, shift, mean, variance]
         if rank == 1:
             numbers = [_placed(each, value) for each in numbers]
-        read = self._flat(value) if rank == 1 else self._channels_first(value)
+        read = self.flat(value) if rank == 1 else self._channels_first(value)
         constants = [self.graph.constant(each) for each in numbers]
         return self._elementwise(
             "BatchNormalization", read, *constants, epsilon=float(np.float32(layer.epsilon))
@@ -200,12 +201,12 @@ class _Exported(Walk[_Value]):
                 f"than the root of {least:.3g}, which cannot be exported; give constant columns "
                 "the variance 1"
             )
-        centred = self._elementwise("Sub", self._flat(value), self.graph.constant(mean))
+        centred = self._elementwise("Sub", self.flat(value), self.graph.constant(mean))
         numbers = (np.ones_like(mean), np.zeros_like(mean), np.zeros_like(mean), variance)
         constants = map(self.graph.constant, numbers)
         return self._elementwise("BatchNormalization", centred, *constants, epsilon=0.0)
 
-    def _flat(self, value: _Value) -> _Value:
+    def flat(self, value: _Value) -> _Value:
         """The same elements in the same order, (N, size)."""
         if len(value.shape) == 1:
             return value
@@ -243,7 +244,7 @@ def _moved(layer: keras.layers.Layer, places: IntArray, shape: Shape) -> IntArra
 
 def _image(name: str, shape: Shape) -> _Value:
     """Of a value (N, channels, height, width)."""
-    return _Value(name, shape, np.arange(np.prod(shape)).reshape(shape).transpose(1, 2, 0))
+    return _Value(name, shape, np.arange(prod(shape)).reshape(shape).transpose(1, 2, 0))
 
 
 def _placed(numbers: NDArray[Any], value: _Value) -> NDArray[Any]:

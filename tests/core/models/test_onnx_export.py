@@ -90,6 +90,16 @@ MODELS = {
     "moved": lambda: of_layers(
         layers.Permute((2, 3, 1)), layers.Conv2D(4, 2), layers.Reshape((20, -1)), shape=(3, 6, 5)
     ),
+    "of convolutions alone": lambda: with_random_numbers(
+        keras.Sequential(
+            [
+                keras.Input((6, 5, 3)),
+                layers.Conv2D(4, (3, 5), activation="relu"),
+                layers.Conv2D(3, (4, 1)),
+                layers.Flatten(),
+            ]
+        )
+    ),
     "softmax": lambda: with_random_numbers(
         keras.Sequential([keras.Input((4,)), layers.Dense(5, "relu"), layers.Dense(3, "softmax")])
     ),
