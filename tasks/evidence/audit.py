@@ -182,6 +182,8 @@ def _on_data(
     points = undisturbed(folder)
     try:
         settings = again.settings_of(folder)
+        with findings.reading("MLflow", "settings in config.yaml"):
+            again.check_settings(folder, settings, findings)
         dataset = again.obtained(data, settings.data)
     except CertiflowError as error:
         findings.skip("accuracy, attacks and bounds, on the data", str(error))

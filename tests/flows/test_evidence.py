@@ -279,6 +279,10 @@ def with_metric(files: Files) -> Files:
     return {"run.json": json.dumps(run).encode()}
 
 
+def with_settings(files: Files) -> Files:
+    return {"config.yaml": files["config.yaml"].replace(b"pgd_steps: 5", b"pgd_steps: 50")}
+
+
 def with_card(files: Files) -> Files:
     card = files["model_card.md"].decode()
     value = re.search(r"type: clean_accuracy\n\s+value: (0\.\d+)", card)
@@ -358,6 +362,7 @@ def with_noise(files: Files) -> Files:
         (with_weaker_table, {"claim", "MLflow", "table"}),
         (with_points, {"claim", "MLflow", "again"}),
         (with_metric, {"MLflow"}),
+        (with_settings, {"MLflow"}),
         (with_card, {"model card"}),
         (with_counterexample, {"counterexamples"}),
         (without_counterexample, {"counterexamples"}),
