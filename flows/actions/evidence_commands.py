@@ -76,7 +76,13 @@ def evidence(
 
 
 @answered("audit")
-def audit(what: str, key_file: Path | None, quick: bool, json_file: Path | None) -> None:
+def audit(
+    what: str,
+    key_file: Path | None,
+    quick: bool,
+    instances: Path | None,
+    json_file: Path | None,
+) -> None:
     """Audits a bundle, or a version in MLflow, and prints what it found.
 
     Raises:
@@ -85,12 +91,13 @@ def audit(what: str, key_file: Path | None, quick: bool, json_file: Path | None)
     environment.load_keras()
     from tasks.evidence import audit as auditing
 
+    asked = auditing.Asked(quick, instances)
     if Path(what).is_file() or Path(what).suffix == ".zip":
-        found = auditing.of_archive(Path(what), key_file, quick=quick)
+        found = auditing.of_archive(Path(what), key_file, asked)
     elif key_file is not None:
         raise CertiflowError(f"{what}: --key is of bundles; nobody signs what MLflow holds")
     else:
-        found = auditing.of_version(_gathered(what, "MLflow"), what, quick=quick)
+        found = auditing.of_version(_gathered(what, "MLflow"), what, asked)
     write_json(json_file, {"passed": found.passed, **found.model_dump()})
     _show(found)
     wrong = [each for each in found.checked if not each.same]

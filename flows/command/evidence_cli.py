@@ -61,6 +61,12 @@ def audit(
         bool,
         typer.Option("--quick", help="Without attacks and bounds on the whole test set again."),
     ] = False,
+    instances: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write each decided ball as VNN-LIB here, for another verifier.", metavar="FOLDER"
+        ),
+    ] = None,
     json: Json = None,
     verbose: Verbose = False,
 ) -> None:
@@ -69,7 +75,7 @@ def audit(
 
     from flows.actions import evidence_commands
 
-    evidence_commands.audit(what, key, quick, json)
+    evidence_commands.audit(what, key, quick, instances, json)
 
 
 def register(app: typer.Typer) -> None:

@@ -45,6 +45,15 @@ def settings_of(folder: Path) -> Settings:
         raise CertiflowError("config.yaml does not fit this version of certiflow") from error
 
 
+def check_settings(folder: Path, settings: Settings, findings: Findings) -> None:
+    """The settings' file against the params in MLflow; what only one version knows is left out."""
+    params = json.loads((folder / RUN).read_text(encoding="utf-8"))["params"]
+    flat = settings.flat()
+    wrong = [key for key in sorted(flat.keys() & params.keys()) if str(flat[key]) != params[key]]
+    told = f"{wrong[0]} is {flat[wrong[0]]}" if wrong else "the same"
+    findings.add("MLflow", "settings in config.yaml", "params of the run", told, same=not wrong)
+
+
 def obtained(data: DataDescription, settings: DataSettings) -> Dataset:
     """The data that a bundle speaks of, from the catalogue or a file here.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +19,7 @@ from tasks.core.bundle.replay import undisturbed
 from tasks.core.bundle.statement import ENVELOPE, KEY, Statement
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence.names import one_line
-from tasks.evidence import again, certificates, examination
+from tasks.evidence import again, certificates, examination, instances
 from tasks.evidence.gathering import Gathered
 
 NOT_READ = {
@@ -25,6 +27,19 @@ NOT_READ = {
     "gate.json": "the decision rests on the champion of that time as well, which is not here",
     "guard/figures.json": "attacks on the guard are not made again",
 }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How far an audit goes.
+
+    Attributes:
+        quick: without attacks and bounds on the whole test set.
+        instances: a folder for the decided balls as another verifier reads them; None for none.
+    """
+
+    quick: bool = False
+    instances: Path | None = None
 
 
 class Audit(BaseModel):
@@ -52,7 +67,7 @@ class Audit(BaseModel):
         return all(finding.same for finding in self.checked)
 
 
-def of_archive(path: Path, key: Path | None, *, quick: bool) -> Audit:
+def of_archive(path: Path, key: Path | None, asked: Asked) -> Audit:
     """Audits a bundle; `key` is the public key that must have signed it.
 
     Without one the key in the bundle is taken, which shows that the bundle is whole, not whose it
@@ -85,7 +100,7 @@ def of_archive(path: Path, key: Path | None, *, quick: bool) -> Audit:
         findings.add("files", "files of the SHA-256 stated", f"{count}", f"{count}", same=True)
     if known is None:
         findings.skip("who signed it", "no key was named with --key: only that it is whole")
-    rows = _examined(files, statement, findings, quick=quick)
+    rows = _examined(files, statement, findings, asked)
     return Audit(
         source=str(path),
         subject=one_line(statement.predicate.subject),
@@ -97,11 +112,11 @@ def of_archive(path: Path, key: Path | None, *, quick: bool) -> Audit:
     )
 
 
-def of_version(gathered: Gathered, source: str, *, quick: bool) -> Audit:
+def of_version(gathered: Gathered, source: str, asked: Asked) -> Audit:
     """Audits what MLflow holds of a version."""
     findings = Findings()
     findings.skip("signature", "MLflow's own files, which nobody signs")
-    rows = _examined(gathered.files, gathered.statement, findings, quick=quick)
+    rows = _examined(gathered.files, gathered.statement, findings, asked)
     return Audit(
         source=source,
         subject=gathered.statement.predicate.subject,
@@ -114,7 +129,7 @@ def of_version(gathered: Gathered, source: str, *, quick: bool) -> Audit:
 
 
 def _examined(
-    files: Mapping[str, bytes], statement: Statement, findings: Findings, *, quick: bool
+    files: Mapping[str, bytes], statement: Statement, findings: Findings, asked: Asked
 ) -> tuple[CertifiedRow, ...]:
     """Everything that follows from the files, and from the data where they can be had."""
     rows: tuple[CertifiedRow, ...] = ()
@@ -127,7 +142,7 @@ def _examined(
         with findings.reading("table", "data.json and tables"):
             data = examination.described(folder)
             tables = Tables.of(folder, data.positive)
-            rows = _with_tables(folder, statement, tables, data, findings, quick=quick)
+            rows = _with_tables(folder, statement, tables, data, findings, asked)
     return rows
 
 
@@ -137,8 +152,7 @@ def _with_tables(
     tables: Tables,
     data: DataDescription,
     findings: Findings,
-    *,
-    quick: bool,
+    asked: Asked,
 ) -> tuple[CertifiedRow, ...]:
     counts = examination.counted(tables, findings)
     examination.check_claims(statement, counts, data, findings)
@@ -154,7 +168,7 @@ def _with_tables(
     with findings.reading("certificates", "all"):
         found = certificates.checked(folder, findings)
         rows = certificates.rows(tables.verdicts, found, findings)
-    _on_data(folder, tables, data, findings, quick=quick)
+    _on_data(folder, tables, data, findings, asked)
     return rows
 
 
@@ -163,12 +177,13 @@ def _on_data(
     tables: Tables,
     data: DataDescription,
     findings: Findings,
-    *,
-    quick: bool,
+    asked: Asked,
 ) -> None:
     points = undisturbed(folder)
     try:
         settings = again.settings_of(folder)
+        with findings.reading("MLflow", "settings in config.yaml"):
+            again.check_settings(folder, settings, findings)
         dataset = again.obtained(data, settings.data)
     except CertiflowError as error:
         findings.skip("accuracy, attacks and bounds, on the data", str(error))
@@ -177,9 +192,27 @@ def _on_data(
         with findings.reading("again", "verified points"):
             points = again.check_sample(folder, tables.verdicts, dataset, findings)
         with findings.reading("again", "accuracy"):
-            again.check_accuracy(folder, tables, dataset, settings, findings, quick=quick)
+            again.check_accuracy(folder, tables, dataset, settings, findings, quick=asked.quick)
     if tables.radii is not None:
         with findings.reading("counterexamples", "critical radii"):
             examination.check_radii(folder, tables.radii, data, points, findings)
     with findings.reading("certificates", "questions of certificates"):
         certificates.check_questions(folder, data, points, findings)
+    if asked.instances is not None:
+        _write_instances(asked.instances, folder, tables, data, points, findings)
+
+
+def _write_instances(
+    target: Path,
+    folder: Path,
+    tables: Tables,
+    data: DataDescription,
+    points: Mapping[int, tuple[Any, int]],
+    findings: Findings,
+) -> None:
+    try:
+        count = instances.write(target, folder, tables.verdicts, data, points)
+    except CertiflowError as error:
+        findings.skip(f"instances in {target}", f"none are written: {error}")
+    else:
+        findings.skip(f"{count} balls in {target}", "they are for another verifier to repeat")

@@ -38,7 +38,7 @@ def demanded(version: Version, dataset: DatasetRef) -> Demanded:
             run = run_of(version)
             gathered = gather(version, run, load(dataset), dataset.source, getpass.getuser())
             progress.advance()
-            found = audit.of_version(gathered, str(version), quick=True)
+            found = audit.of_version(gathered, str(version), audit.Asked(quick=True))
         except CertiflowError as error:
             return Demanded(problem=str(error))
         wrong = [finding for finding in found.checked if not finding.same]

@@ -29,13 +29,16 @@ from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
 from tasks.evidence import audit as auditing
 from tasks.evidence import certificates
-from tasks.evidence.audit import Audit
+from tasks.evidence.audit import Asked, Audit
 from tasks.presentation.records import Summary
 from tests.command import invoked, refusal
 from tests.core.bundle.cyclonedx_schema import problems
 from tests.flow_project import flow_project, smoke
+from tests.marabou_program import asked as asked_of
+from tests.marabou_program import program
 
 Files = dict[str, bytes]
+QUICK = Asked(quick=True)
 ASKED = (
     "training.epochs=8",
     "verification.samples=10",
@@ -171,6 +174,26 @@ def test_the_audit_passes_and_says_what_it_did_not_check(
     assert rows[0.02]["robust"] == rows[0.02]["certified"] == rows[0.02]["deployed"] > 0
 
 
+def test_another_verifier_can_be_asked(
+    bundle: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every decided ball, and of each answer one by Marabou's own program."""
+    asked = ("audit", "e.zip", "--quick", "--instances", "balls")
+    assert invoked(monkeypatch, *asked).exit_code == 0
+    table = pd.read_csv(io.BytesIO(files["tables/verification.csv"]))
+    decided = table["verdict"].isin(["robust", "falsified"]) & (table["decided_by"] != "clean")
+    lines = [line.split(",") for line in Path("balls/expected.csv").read_text().splitlines()]
+    assert len(lines) == decided.sum()
+    listed = Path("balls/instances.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in listed] == [name for name, _ in lines]
+    command = program()
+    if command is None:
+        pytest.skip("needs Marabou's program, which maraboupy's wheel puts beside Python")
+    for answer in ("sat", "unsat"):
+        name = next(name for name, expected in lines if expected == answer)
+        assert asked_of(command, Path("balls/onnx/model.onnx"), Path("balls", name), 60) == answer
+
+
 def test_what_mlflow_holds_is_audited_as_well(
     bundle: Path, summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +221,7 @@ def test_a_changed_byte_anywhere_is_found(bundle: Path, files: Files, tmp_path: 
         flip = int(generator.integers(1, 256))
         changed.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
         with pytest.raises(CertiflowError) as caught:
-            auditing.of_archive(changed, None, quick=True)
+            auditing.of_archive(changed, None, QUICK)
         return str(caught.value)
 
     for place in generator.integers(0, len(content), 200):
@@ -218,7 +241,7 @@ def test_the_signature_of_another_is_refused(
     bundle: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = forged(files, tmp_path)
-    assert wrong(auditing.of_archive(path, None, quick=True)) == set()  # it is whole
+    assert wrong(auditing.of_archive(path, None, QUICK)) == set()  # it is whole
     result = invoked(monkeypatch, "audit", str(path), "--quick", "--key", "evidence.pub.pem")
     assert result.exit_code == 1
     assert "checks differ: signature" in str(result.exception)
@@ -254,6 +277,10 @@ def with_metric(files: Files) -> Files:
     run = json.loads(files["run.json"])
     run["metrics"]["pgd/robust_accuracy/eps_0.1"] += 0.01
     return {"run.json": json.dumps(run).encode()}
+
+
+def with_settings(files: Files) -> Files:
+    return {"config.yaml": files["config.yaml"].replace(b"pgd_steps: 5", b"pgd_steps: 50")}
 
 
 def with_card(files: Files) -> Files:
@@ -335,6 +362,7 @@ def with_noise(files: Files) -> Files:
         (with_weaker_table, {"claim", "MLflow", "table"}),
         (with_points, {"claim", "MLflow", "again"}),
         (with_metric, {"MLflow"}),
+        (with_settings, {"MLflow"}),
         (with_card, {"model card"}),
         (with_counterexample, {"counterexamples"}),
         (without_counterexample, {"counterexamples"}),
@@ -350,13 +378,13 @@ def test_what_was_changed_and_signed_again_is_found(
     change: Callable[[Files], Files], kinds: set[str], files: Files, tmp_path: Path
 ) -> None:
     path = forged(files | change(files), tmp_path)
-    assert wrong(auditing.of_archive(path, None, quick=True)) >= kinds
+    assert wrong(auditing.of_archive(path, None, QUICK)) >= kinds
 
 
 def test_a_claim_that_no_table_shows_is_found(files: Files, tmp_path: Path) -> None:
     claims = statement_of(files).predicate.claims
     more = [claim.model_copy(update={"value": 1.0}) for claim in claims]
-    found = auditing.of_archive(forged(files, tmp_path, claims=tuple(more)), None, quick=True)
+    found = auditing.of_archive(forged(files, tmp_path, claims=tuple(more)), None, QUICK)
     assert {"claim", "model card"} <= wrong(found)
 
 
@@ -364,13 +392,13 @@ def test_a_claim_about_other_points_is_found(files: Files, tmp_path: Path) -> No
     first, *others = statement_of(files).predicate.claims
     for change in ({"n": first.n + 1}, {"norm": "L2"}, {"threat_model": None}):
         claims = (first.model_copy(update=change), *others)
-        found = auditing.of_archive(forged(files, tmp_path, claims=claims), None, quick=True)
+        found = auditing.of_archive(forged(files, tmp_path, claims=claims), None, QUICK)
         assert wrong(found) == {"claim"}
 
 
 def test_words_of_strangers_are_a_line_of_text(files: Files, tmp_path: Path) -> None:
     path = forged(files, tmp_path, subject="\x1b]0;evil\x07 \n all is well")
-    assert auditing.of_archive(path, None, quick=True).subject == "]0;evil all is well"
+    assert auditing.of_archive(path, None, QUICK).subject == "]0;evil all is well"
 
 
 def test_proofs_without_certificates_are_told_as_not_checked(files: Files) -> None:
@@ -387,7 +415,7 @@ def test_data_that_cannot_be_had_are_told(
 ) -> None:
     data = json.loads(files["data.json"]) | {"source": "gone.npz"}
     path = forged(files | {"data.json": json.dumps(data).encode()}, tmp_path)
-    found = auditing.of_archive(path, None, quick=True)
+    found = auditing.of_archive(path, None, QUICK)
     assert found.passed
     assert any("gone.npz is not here" in each.why for each in found.unchecked)
     assert not any(each.kind == "again" for each in found.checked)
@@ -444,7 +472,7 @@ def test_a_promotion_demands_evidence_that_holds(
     version = client.get_model_version("certiflow-digits", second.model_version)
     assert version.tags["promotion.evidence"] == decision.evidence
     assert decision.evidence in version.description
-    found = auditing.of_archive(kept, Path("evidence.pub.pem"), quick=True)
+    found = auditing.of_archive(kept, Path("evidence.pub.pem"), QUICK)
     assert (found.passed, found.subject) == (True, "certiflow-digits/2")
 
 
