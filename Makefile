@@ -51,6 +51,7 @@ lint: setup ## ruff and mypy
 bench: setup $(VENV)/.bench ## speed, beside plain loops and other libraries
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_verification
+	@$(BIN)/python -m tests.bench_certificates
 
 ui: setup ## MLflow's UI on 127.0.0.1:5000 (PORT=...)
 	@$(BIN)/certiflow ui --port $(PORT)

@@ -24,28 +24,11 @@ from tasks.checker.refused import RefusedError
 from tasks.core.certificates.certify import Balls
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
-from tests.certified import Arrays, ball, certified, changed, float32_network
+from tests.certified import Arrays, certified, changed, float32_network
+from tests.checker.changes import TOLERANCE, case, mutated, passes, wider_than_robust
 from tests.imports import ROOT
-from tests.oracle import least_margin
 
-TOLERANCE = 1e-5  # of the oracle
 CHECKER = ROOT / "tasks/checker"
-
-
-def case(seed: int, widths: tuple[int, ...], share: float) -> tuple[ReluNetwork, Balls, float]:
-    """A network and a ball, `share` of the radius at which the oracle finds another class."""
-    generator = np.random.default_rng(seed)
-    network = float32_network(generator, widths)
-    center = generator.uniform(size=widths[0])
-    low, high = 0.0, 2.0
-    label = int(network(center[None]).argmax())
-    for _ in range(6):
-        middle = (low + high) / 2
-        box = Box(center[None] - middle, center[None] + middle)
-        low, high = (middle, high) if least_margin(network, box, label) > 0 else (low, middle)
-    radius = share * low
-    balls = ball(network, center, radius)
-    return network, balls, least_margin(network, balls.boxes, label)
 
 
 @pytest.mark.parametrize(
@@ -76,50 +59,12 @@ def test_no_change_of_its_numbers_makes_it_pass_of_a_ball_that_is_not_robust(
     """The boxes are widened until another class wins in them; 150 changes of all else."""
     network, balls, _ = case(seed, widths, share=0.97)
     model, certificate = certified(tmp_path, network, balls)
-    radius = (balls.boxes.upper - balls.boxes.lower)[0, 0] / 2
-    wider = {
-        "box_lower": balls.boxes.lower - 0.2 * radius,
-        "box_upper": balls.boxes.upper + 0.2 * radius,
-    }
-    box = Box(wider["box_lower"], wider["box_upper"])
-    assert least_margin(network, box, int(balls.labels[0])) < -TOLERANCE
-    generator = np.random.default_rng(seed)
+    wider, generator = wider_than_robust(network, balls), np.random.default_rng(seed)
+    assert passes(certificate, model)
     assert not passes(changed(certificate, lambda arrays: wider), model)
     for _ in range(150):
-        assert not passes(
-            changed(certificate, lambda arrays: wider | mutated(arrays, generator)), model
-        )
-
-
-def passes(certificate: Path, model: Path) -> bool:
-    try:
-        return all(result.proved for result in check(certificate, model))
-    except RefusedError:
-        return False
-
-
-def mutated(arrays: Arrays, generator: np.random.Generator) -> Arrays:
-    """One to three arrays with numbers changed, repeated, exchanged or left out."""
-    names = [
-        name for name in arrays if arrays[name].size and not name.startswith(("box", "header"))
-    ]
-    result: Arrays = {}
-    for name in generator.choice(names, size=int(generator.integers(1, 4)), replace=False):
-        values = arrays[name].copy()
-        place = tuple(generator.integers(0, size) for size in values.shape)
-        match int(generator.integers(0, 4)):
-            case 0:
-                values[place] = generator.choice([0, 1, -1, 7, 100]).astype(values.dtype)
-            case 1:
-                values = generator.permutation(values)
-            case 2:
-                values = np.delete(values, place[0], axis=0)
-            case _:
-                info = values.dtype.kind
-                most = 1e3 if info == "f" else 100
-                values[...] = (generator.normal(size=values.shape) * most).astype(values.dtype)
-        result[name] = values
-    return result
+        path = changed(certificate, lambda arrays: wider | mutated(arrays, generator))
+        assert not passes(path, model)
 
 
 def test_leaves_that_are_missing_or_open_prove_nothing(tmp_path: Path) -> None:
