@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -80,10 +81,10 @@ def _alternative(pairs: list[tuple[str, str]], inputs: int, outputs: int) -> Par
     for less, more in pairs:
         if less[0] == "X":
             place = _place(less)
-            upper[place] = min(upper[place], -_below(-Fraction(more)))
+            upper[place] = min(upper[place], -_below(more, -1))
         elif more[0] == "X":
             place = _place(more)
-            lower[place] = max(lower[place], _below(Fraction(less)))
+            lower[place] = max(lower[place], _below(less))
         else:
             row, constant = np.zeros(outputs), Fraction()
             for word, sign in ((less, 1), (more, -1)):
@@ -98,12 +99,15 @@ def _alternative(pairs: list[tuple[str, str]], inputs: int, outputs: int) -> Par
     return Part(lower, upper, [(np.array(rows), np.array(offsets))])
 
 
+@cache
 def _place(word: str) -> int:
     needed(re.fullmatch(r"[XY]_[0-9]+", word), f"{word} is no variable")
     return int(word[2:])
 
 
-def _below(value: Fraction) -> float:
-    """The greatest float64 that is not above."""
+@cache
+def _below(number: str | Fraction, sign: int = 1) -> float:
+    """The greatest float64 that is not above a number times a sign."""
+    value = sign * Fraction(number)
     near = float(value)
     return near if Fraction(near) <= value else float(np.nextafter(near, -np.inf))
