@@ -4,26 +4,94 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pandas as pd
 
 from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.core.files import ArtifactRef, written_atomically
-from tasks.core.verdicts import CHECKED, NO_CERTIFICATE, Verdict, VerificationResult
+from tasks.core.verdicts import CHECKED, NO_CERTIFICATE, DecidedBy, Verdict, VerificationResult
 from tasks.settings import VerificationSettings, decimal
-from tasks.tracking import Run
+from tasks.tracking import RegisteredModel, Run, model_name, run_of
 
 if TYPE_CHECKING:
     from tasks.core.certificates.certify import Balls
+    from tasks.core.certificates.writing import BoxProof
     from tasks.core.verification.balls import Sample
 
 FOLDER, NETWORK = "certificates", "model.onnx"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Proofs of the champion's certificates that hold of a new network as well.
+
+    `results` by sample index and radius; `proofs` by the names that certificates have for them, one
+    for each box.
+    """
+
+    results: Mapping[tuple[int, float], VerificationResult] = field(default_factory=dict)
+    proofs: Mapping[str, Sequence[BoxProof]] = field(default_factory=dict)
+
+
+def carried_over(
+    model: ArtifactRef, dataset: str, sample: Sample, epsilons: Sequence[float], log: Run
+) -> Carried:
+    """Tries the champion's certificates on a new model before any search.
+
+    How many proofs carry over, and what they took to be found for the champion, is said and logged.
+    Nothing does where there is no champion with certificates.
+    """
+    from tasks.core.certificates.transfer import transferred
+
+    champion = RegisteredModel(model_name(dataset)).champion()
+    if champion is None or not champion.run_id:
+        return Carried()
+    record, started = run_of(champion), monotonic()
+    before = record.artifact("tables/verification.csv")
+    old = {epsilon: record.artifact(certificate_of(epsilon)) for epsilon in epsilons}
+    if before is None or not any(old.values()):
+        return Carried()
+    rows = pd.read_csv(before).set_index(["sample_index", "epsilon"])
+    results, proofs = dict[tuple[int, float], VerificationResult](), dict[str, Any]()
+    network = log.ref.folder / FOLDER / NETWORK
+    try:
+        write_network(model.verified_path(), network)
+        for epsilon, path in old.items():
+            if path is None:
+                continue
+            asked = balls_of(sample, epsilon, range(len(sample.labels)))
+            found, known = transferred(network, path, asked)
+            proofs |= known
+            for result in found:
+                index = int(result.name.partition("@")[0])
+                results[index, epsilon] = VerificationResult(
+                    index,
+                    int(asked.labels[asked.names.index(result.name)]),
+                    epsilon,
+                    Verdict.ROBUST,
+                    DecidedBy(rows.loc[(index, epsilon), "decided_by"]),
+                    0.0,
+                    deployed=result.deployed,
+                    reason=f"by the certificate of {champion}",
+                )
+    except CertiflowError as error:
+        console.warn(f"no proof is carried over from {champion}: {error}")
+        return Carried()
+    seconds, found_in = monotonic() - started, float(rows.loc[list(results), "seconds"].sum())
+    numbers = {"carried": len(results), "carried_seconds": seconds, "carried_before": found_in}
+    log.metrics({f"verification/certificates/{name}": each for name, each in numbers.items()})
+    console.say(
+        "certificates",
+        f"{len(results)} proofs carry over from {champion}: checked in {seconds:.2f} s, found in "
+        f"{found_in:.2f} s before",
+    )
+    return Carried(results, proofs)
 
 
 def certified(
@@ -32,6 +100,7 @@ def certified(
     results: Sequence[VerificationResult],
     settings: VerificationSettings,
     log: Run,
+    carried: Carried,
 ) -> list[VerificationResult]:
     """The results, each proof with what became of its certificate: a stage of its own.
 
@@ -40,26 +109,27 @@ def certified(
     """
     from tasks.core.certificates.certify import certify_balls
 
-    started, folder = monotonic(), log.ref.folder / FOLDER
-    network, files = folder / NETWORK, list[Path]()
+    started, folder = monotonic(), log.ref.folder
+    network, files = folder / FOLDER / NETWORK, list[Path]()
     proved = [result for result in results if result.verdict is Verdict.ROBUST]
     words = dict.fromkeys(((r.sample_index, r.epsilon) for r in proved), NO_CERTIFICATE)
+    rows = {index: row for row, index in enumerate(sample.indices.tolist())}
     try:
         write_network(model.verified_path(), network)
         with console.stage("certify", len(proved)) as progress:
             for epsilon in sorted({result.epsilon for result in proved}):
-                balls = balls_of(sample, [r for r in proved if r.epsilon == epsilon])
-                path = folder / f"eps_{decimal(epsilon)}.npz"
+                mine = [rows[r.sample_index] for r in proved if r.epsilon == epsilon]
+                path = folder / certificate_of(epsilon)
                 for found in certify_balls(
                     network,
-                    balls,
+                    balls_of(sample, epsilon, mine),
                     path,
                     timeout_seconds=settings.timeout_seconds,
                     resources=settings.resources,
+                    known=carried.proofs,
                     on_proof=progress.advance,
                 ):
-                    if found.proved:
-                        words[int(found.name.partition("@")[0]), epsilon] = CHECKED
+                    words[int(found.name.partition("@")[0]), epsilon] = CHECKED
                 files.append(path)
     except CertiflowError as error:
         log.alert("certificates", f"no certificates: {error}")
@@ -74,6 +144,11 @@ def certified(
         }
     )
     return _marked(results, words)
+
+
+def certificate_of(epsilon: float) -> str:
+    """The path of a radius' certificates among a run's artifacts."""
+    return f"{FOLDER}/eps_{decimal(epsilon)}.npz"
 
 
 def write_network(model: Path, network: Path) -> None:
@@ -98,16 +173,14 @@ def write_network(model: Path, network: Path) -> None:
                 raise CertiflowError(f"{model.name}: expected a Keras or ONNX file, got '{other}'")
 
 
-def balls_of(sample: Sample, results: Sequence[VerificationResult]) -> Balls:
-    """The questions behind results, by the names that certificates have for them."""
+def balls_of(sample: Sample, epsilon: float, rows: Sequence[int]) -> Balls:
+    """The questions around some points of the sample, by the names that certificates have."""
     from tasks.core.certificates.certify import Balls
 
-    rows = {index: row for row, index in enumerate(sample.indices.tolist())}
-    (epsilon,) = {result.epsilon for result in results}
-    places = [rows[result.sample_index] for result in results]
+    places = list(rows)
     boxes, owners = sample.perturbation.boxes(sample.inputs[places], epsilon)
-    names = [f"{result.sample_index}@{decimal(epsilon)}" for result in results]
-    return Balls(names, np.array([r.label for r in results]), boxes, owners)
+    names = [f"{index}@{decimal(epsilon)}" for index in sample.indices[places].tolist()]
+    return Balls(names, sample.labels[places], boxes, owners)
 
 
 def _marked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
+from tasks.certificates import Carried, carried_over, certified
 from tasks.core.data.datasets import stratified_sample
 from tasks.core.evidence import figures, metrics
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
@@ -50,13 +51,23 @@ def verify(
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = answering(load_artifact(model), data)
     sample = sample_for(loaded, data, settings.samples, seed)
-    results = verify_sample(loaded, sample, settings.epsilons, settings, attack, seed, fresh=fresh)
+    carried = Carried()
+    if settings.certificates:
+        carried = carried_over(model, dataset.name, sample, settings.epsilons, log)
+    results = verify_sample(
+        loaded,
+        sample,
+        settings.epsilons,
+        settings,
+        attack,
+        seed,
+        fresh=fresh,
+        carried=carried.results,
+    )
     if settings.engine != "marabou":
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
     if settings.certificates:
-        from tasks.certificates import certified
-
-        results = certified(model, sample, results, settings, log)
+        results = certified(model, sample, results, settings, log, carried)
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": loaded.network.sha256})
     return _log_results(log, results, sample, data, run.folder)
@@ -72,6 +83,7 @@ def verify_sample(
     *,
     title: str = "verify",
     fresh: bool = False,
+    carried: Mapping[tuple[int, float], VerificationResult] | None = None,
 ) -> list[VerificationResult]:
     """A verdict for every ball as settings ask: a stage, with the project's stored verdicts.
 
@@ -98,6 +110,7 @@ def verify_sample(
                 resources=settings.resources,
                 store=store,
                 fresh=fresh,
+                carried=carried,
                 on_result=on_result,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import shutil
 import subprocess
@@ -21,10 +22,12 @@ from tasks.checker.check import check, where_split
 from tasks.checker.exact import Exact
 from tasks.checker.network import Network, Step
 from tasks.checker.refused import RefusedError
-from tasks.core.certificates.certify import Balls
+from tasks.core.certificates.certify import Balls, written
+from tasks.core.certificates.proofs import WHOLE
+from tasks.core.certificates.writing import write_certificate
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
-from tests.certified import Arrays, certified, changed, float32_network
+from tests.certified import Arrays, certified, changed, float32_network, saved
 from tests.checker.changes import TOLERANCE, case, mutated, passes, wider_than_robust
 from tests.imports import ROOT
 
@@ -202,15 +205,12 @@ def test_a_tie_is_not_proved_and_the_least_margin_is_in_exact_arithmetic(tmp_pat
         )
         box = Box(np.array([[0.25, 0.5]]), np.array([[0.75, 1.0]]))
         balls = Balls(["0"], np.array([0]), box, np.array([0]))
-        network = ReluNetwork(layers)
-        model, certificate = certified(tmp_path, network, balls)
-        crown = {
-            "tree_part": np.array([0]),
-            "tree_nodes": np.array([1]),
-            "node_kind": np.array([CROWN]),
-            "node_split": np.array([-1]),
-        }
-        claimed = changed(certificate, lambda arrays, crown=crown: crown)
+        model, claimed = saved(tmp_path, ReluNetwork(layers)), tmp_path / "certificate.npz"
+        assert written(model, balls, [WHOLE[CROWN]], claimed) == []
+        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        boxes = {"box_lower": box.lower, "box_upper": box.upper, "box_question": balls.owners}
+        claim = boxes | {"question_label": balls.labels}
+        write_certificate(claimed, {"names": ["0"], "network": digest}, claim, [WHOLE[CROWN]])
         assert [result.proved for result in check(claimed, model)] == [False]
         assert [result.proved for result in check(claimed, model, exact=True)] == [exactly]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -87,48 +87,94 @@ def certify_balls(
     *,
     timeout_seconds: float,
     resources: Resources,
+    known: Mapping[str, Sequence[BoxProof]] | None = None,
     on_proof: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Writes one certificate of all balls that are proved again, each within so many seconds.
+
+    Of those in `known` the proofs of all boxes are there already. Returns what the checker says of
+    what is written; balls of which it passes nothing are not.
 
     Raises:
         CertiflowError: the network is of what the checker does not read.
     """
     lowered = provable(network)
-    labels = balls.labels[balls.owners]
-    proofs: list[BoxProof | None] = [None] * len(balls.boxes)
-    for start in range(0, len(proofs), BATCH):
-        some = slice(start, start + BATCH)
-        proofs[some] = _plainly(lowered, balls.boxes[some], labels[some])
-    left = [place for place, proof in enumerate(proofs) if proof is None]
-    jobs = [_Job(place, balls.boxes[place : place + 1], int(labels[place])) for place in left]
-    for _ in range(len(proofs) - len(left)):
+    proofs = by_box(balls, known or {})
+    for _ in range(len(proofs) - proofs.count(None)):
         on_proof()
+    for place, proof in _searched(lowered, balls, proofs, timeout_seconds, resources):
+        proofs[place] = proof
+        on_proof()
+    return written(network, balls, proofs, certificate)
+
+
+def written(
+    network: Path, balls: Balls, proofs: Sequence[BoxProof | None], certificate: Path
+) -> list[Result]:
+    """Writes the certificate of those balls whose proofs, one for each box, the checker passes."""
+    header = _header(network, balls.names)
+    passed = set(range(len(balls.names)))
+    while True:
+        passed -= {int(balls.owners[i]) for i, proof in enumerate(proofs) if proof is None}
+        questions = sorted(passed)
+        places = np.flatnonzero(np.isin(balls.owners, questions)).astype(np.int64)
+        arrays: dict[str, NDArray[Any]] = {
+            "box_lower": balls.boxes.lower[places],
+            "box_upper": balls.boxes.upper[places],
+            "box_question": np.searchsorted(questions, balls.owners[places]).astype(np.int32),
+            "question_label": balls.labels[questions].astype(np.int32),
+        }
+        names = [balls.names[question] for question in questions]
+        found = [proof for place in places.tolist() if (proof := proofs[place]) is not None]
+        write_certificate(certificate, header | {"names": names}, arrays, found)
+        results = check(certificate, network)
+        missing = {q for q, result in zip(questions, results, strict=True) if not result.proved}
+        if not missing:
+            return results
+        passed -= missing
+
+
+def by_box(balls: Balls, known: Mapping[str, Sequence[BoxProof]]) -> list[BoxProof | None]:
+    """Known proofs by box, None where there is none; a ball's boxes are in one order everywhere."""
+    left = {name: iter(proofs) for name, proofs in known.items()}
+    names = (balls.names[owner] for owner in balls.owners.tolist())
+    return [next(left[name]) if name in left else None for name in names]
+
+
+def _searched(
+    network: ReluNetwork,
+    balls: Balls,
+    proofs: Sequence[BoxProof | None],
+    timeout_seconds: float,
+    resources: Resources,
+) -> Iterator[tuple[int, BoxProof | None]]:
+    """Of the boxes without a proof one, or that there is none: bounds first, then searches."""
+    labels = balls.labels[balls.owners]
+    open_places = np.array([i for i, proof in enumerate(proofs) if proof is None], dtype=np.intp)
+    left: list[int] = []
+    for start in range(0, len(open_places), BATCH):
+        some = open_places[start : start + BATCH]
+        for place, proof in zip(
+            some.tolist(), _plainly(network, balls.boxes[some], labels[some]), strict=True
+        ):
+            if proof is None:
+                left.append(place)
+            else:
+                yield place, proof
+    jobs = [BoxJob(place, balls.boxes[place : place + 1], int(labels[place])) for place in left]
     for outcome in run_jobs(
         ProofSolver,
-        (lowered, timeout_seconds),
+        (network, timeout_seconds),
         jobs,
         num_workers=resources.num_workers,
         timeout_seconds=lambda job: timeout_seconds + GRACE_SECONDS,
         memory_limit_bytes=resources.memory_limit_bytes,
     ):
-        proofs[outcome.job.place] = outcome.answer
-        on_proof()
-    arrays: dict[str, NDArray[Any]] = {
-        "box_lower": balls.boxes.lower,
-        "box_upper": balls.boxes.upper,
-        "box_question": balls.owners.astype(np.int32),
-        "question_label": balls.labels.astype(np.int32),
-    }
-    nothing = BoxProof([])
-    write_certificate(
-        certificate, _header(network, balls.names), arrays, [proof or nothing for proof in proofs]
-    )
-    return check(certificate, network)
+        yield outcome.job.place, outcome.answer
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
+class BoxJob:
     """A ball's box, by its place among all."""
 
     place: int
@@ -143,7 +189,7 @@ class ProofSolver:
     network: ReluNetwork
     timeout_seconds: float
 
-    def __call__(self, job: _Job) -> BoxProof | None:
+    def __call__(self, job: BoxJob) -> BoxProof | None:
         rows = margin_rows([job.label], self.network.num_outputs)[0]
         regions = [UnsafeRegion(job.box, row[None], np.zeros(1)) for row in rows]
         return prove(self.network, regions, monotonic() + self.timeout_seconds)

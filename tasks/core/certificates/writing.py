@@ -43,7 +43,7 @@ class BoxProof:
     trees: list[list[TreeNode]]
     bound_units: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     bounds: Sequence[Multipliers] = ()
-    multipliers: Sequence[Multipliers] = ()
+    multipliers: list[Multipliers] = field(default_factory=list)
 
 
 def write_certificate(

@@ -6,7 +6,7 @@ job, to processes that run `ladder.decide`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -46,6 +46,7 @@ def verify(
     resources: Resources,
     store: VerdictStore | None = None,
     fresh: bool = False,
+    carried: Mapping[tuple[int, float], VerificationResult] | None = None,
     on_result: Callable[[VerificationResult], None] = lambda result: None,
 ) -> list[VerificationResult]:
     """A verdict for every sampled point at every epsilon, ordered by sample and epsilon.
@@ -53,7 +54,8 @@ def verify(
     `ladder` and `bounds` take what attacks and CROWN leave open down `ladder.decide`; `marabou`
     gives every point that is classified right to the solver alone. `robust` is sound for
     `network`; `falsified` comes with a point that `runtime` mislabels. Verdicts in `store` are
-    taken from there, unless `fresh`, and new ones are put there as they come.
+    taken from there, unless `fresh`, and new ones are put there as they come. `carried` are proofs
+    for `network` that are known already, by sample index and epsilon.
 
     Raises:
         ContradictionError: a ball was proved robust and is also broken.
@@ -70,12 +72,18 @@ def verify(
         on_result(result)
 
     right = runtime.logits(sample.inputs).argmax(axis=1) == sample.labels
-    balls = sample.balls(epsilons)
+    balls, proved = sample.balls(epsilons), carried or {}
     for ball in balls:
         if not right[ball.row]:
             arrived(question.misclassified(ball))
+        elif (ball.sample_index, ball.epsilon) in proved:
+            arrived(proved[ball.sample_index, ball.epsilon])
     first = None if engine == "marabou" else question.first_stages(sample)
-    waiting = [ball for ball in balls if right[ball.row]]
+    waiting = [
+        ball
+        for ball in balls
+        if right[ball.row] and (ball.sample_index, ball.epsilon) not in proved
+    ]
     with closing(
         answers(question, waiting, resources, store=store, fresh=fresh, first=first)
     ) as results:

@@ -1,0 +1,167 @@
+"""Certificates are written of what is proved, pass the checker, and are tried on other networks."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx.helper import make_node
+
+from tasks.checker.certificate import CROWN, INTERVALS, MULTIPLIERS
+from tasks.checker.check import check
+from tasks.core.bounds.choices import Choices
+from tasks.core.certificates.certify import Balls, certify_balls, certify_property
+from tasks.core.certificates.fixed_point import settled
+from tasks.core.certificates.reading import proved_in
+from tasks.core.certificates.transfer import transferred
+from tasks.core.certificates.writing import write_certificate
+from tasks.core.errors import CertiflowError
+from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.properties.box import Box
+from tests.certified import RESOURCES, certified, float32_network, saved
+from tests.checker.changes import case
+from tests.model_files import saved_onnx
+
+
+def kinds(certificate: Path) -> set[int]:
+    with np.load(certificate) as file:
+        return set(file["node_kind"].tolist())
+
+
+@pytest.mark.parametrize(
+    ("widths", "share", "kind"),
+    [
+        ((3, 5, 3), 0.1, INTERVALS),
+        ((2, 6, 6, 3), 0.99, CROWN),
+        ((15, 8, 8, 3), 0.97, MULTIPLIERS),
+    ],
+)
+def test_each_way_of_proving_has_its_kind(
+    widths: tuple[int, ...], share: float, kind: int, tmp_path: Path
+) -> None:
+    network, balls, _ = case(3, widths, share)
+    model, certificate = certified(tmp_path, network, balls)
+    assert kind in kinds(certificate)
+    assert [result.proved for result in check(certificate, model)] == [True]
+
+
+def test_certificates_of_a_property_name_it_and_are_of_it_alone(tmp_path: Path) -> None:
+    network = ReluNetwork(
+        (Affine(np.eye(2), np.zeros(2)), Affine(np.ones((1, 2)), np.array([0.5])))
+    )
+    model, prop = saved(tmp_path, network), tmp_path / "p.vnnlib"
+    box = "".join(f"(assert (>= X_{i} -1))\n(assert (<= X_{i} 1))\n" for i in (0, 1))
+    prop.write_text(f"{box}(assert (<= Y_0 0.25))")
+    certificate = tmp_path / "c.npz"
+    result = certify_property(model, prop, certificate, timeout_seconds=5)
+    assert (result.name, result.proved) == ("p", True)
+    assert check(certificate, model, prop, exact=True)[0].proved
+    prop.write_text(f"{box}(assert (<= Y_0 0.75))")  # reached at the origin
+    with pytest.raises(CertiflowError, match=r"nothing was proved of model\.onnx in 2 s"):
+        certify_property(model, prop, certificate, timeout_seconds=2)
+
+
+def test_what_the_checker_does_not_read_has_no_certificate(tmp_path: Path) -> None:
+    model = saved_onnx(tmp_path, [make_node("Sigmoid", ["x"], ["y"])])
+    balls = Balls(["0"], np.array([0]), Box(np.zeros((1, 4)), np.ones((1, 4))), np.array([0]))
+    with pytest.raises(CertiflowError, match=r"Sigmoid.*there are no certificates of it"):
+        certify_balls(model, balls, tmp_path / "c.npz", timeout_seconds=1, resources=RESOURCES)
+
+
+def test_balls_that_are_not_robust_are_left_out(tmp_path: Path) -> None:
+    network, robust, _ = case(1, (2, 6, 6, 3), share=0.9)
+    center = (robust.boxes.lower + robust.boxes.upper) / 2
+    boxes = Box(
+        np.concatenate([robust.boxes.lower, center - 3]),
+        np.concatenate([robust.boxes.upper, center + 3]),
+    )
+    both = Balls(["in", "out"], np.repeat(robust.labels, 2), boxes, np.array([0, 1]))
+    model, certificate = certified(tmp_path, network, both)
+    assert [(result.name, result.proved) for result in check(certificate, model)] == [("in", True)]
+
+
+def test_a_ball_of_several_boxes_needs_all_of_them(tmp_path: Path) -> None:
+    network, robust, _ = case(1, (2, 6, 6, 3), share=0.9)
+    boxes = Box(
+        np.concatenate([robust.boxes.lower, robust.boxes.lower - 3]),
+        np.concatenate([robust.boxes.upper, robust.boxes.upper + 3]),
+    )
+    balls = Balls(["both"], robust.labels, boxes, np.array([0, 0]))
+    _, certificate = certified(tmp_path, network, balls)
+    assert proved_in(certificate) == {}
+
+
+def test_proofs_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    network, balls, _ = case(3, (15, 8, 8, 3), share=0.97)
+    model, certificate = certified(tmp_path, network, balls)
+    (proved,) = proved_in(certificate).values()
+    assert proved.is_of(int(balls.labels[0]), balls.boxes)
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    header = {"names": ["0"], "network": digest, "network_file": model.name}
+    boxes = {
+        "box_lower": balls.boxes.lower,
+        "box_upper": balls.boxes.upper,
+        "box_question": balls.owners.astype(np.int32),
+        "question_label": balls.labels.astype(np.int32),
+    }
+    again = tmp_path / "again.npz"
+    write_certificate(again, header, boxes, proved.proofs)
+    assert again.read_bytes() == certificate.read_bytes()
+
+
+def test_proofs_hold_of_a_network_nearby_and_not_of_another(tmp_path: Path) -> None:
+    network, balls, _ = case(3, (15, 8, 8, 3), share=0.8)
+    _, certificate = certified(tmp_path, network, balls)
+    assert MULTIPLIERS in kinds(certificate) or CROWN in kinds(certificate)
+    generator = np.random.default_rng(0)
+    near = ReluNetwork(
+        tuple(
+            Affine(
+                (a.weight * generator.uniform(0.999, 1.001, a.weight.shape)).astype(np.float32)
+                + 0.0,
+                a.bias,
+            )
+            for a in network.layers
+        )
+    )
+    nearby = tmp_path / "near"
+    nearby.mkdir()
+    results, proofs = transferred(saved(nearby, near), certificate, balls)
+    assert [result.proved for result in results] == [True]
+    assert list(proofs) == ["0"]
+    far = float32_network(np.random.default_rng(9), (15, 8, 8, 3))
+    assert transferred(saved(nearby, far), certificate, balls) == ([], {})
+
+
+def test_proofs_are_tried_on_the_same_question_alone(tmp_path: Path) -> None:
+    network, balls, _ = case(1, (2, 6, 6, 3), share=0.5)
+    model, certificate = certified(tmp_path, network, balls)
+    assert len(transferred(model, certificate, balls)[0]) == 1
+    moved = Box(balls.boxes.lower, balls.boxes.upper + 1e-9)
+    for other in (
+        replace(balls, names=["1"]),
+        replace(balls, labels=(balls.labels + 1) % 3),
+        replace(balls, boxes=moved),
+    ):
+        assert transferred(model, certificate, other) == ([], {})
+    with pytest.raises(CertiflowError, match="no certificate of balls"):
+        transferred(model, model, balls)
+
+
+def test_settled_choices_are_those_that_are_written() -> None:
+    generator = np.random.default_rng(0)
+    choices = Choices(
+        generator.uniform(-0.1, 1.1, (2, 5)).astype(np.float32),
+        generator.exponential(size=(2, 5)).astype(np.float32),
+        generator.uniform(size=(2, 3)).astype(np.float32),
+        generator.normal(size=(2, 3)).astype(np.float32),
+        generator.normal(size=(2, 4)).astype(np.float32),
+    )
+    once = settled(choices)
+    for one, two in zip(once.parts(), settled(once).parts(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6)
+    np.testing.assert_allclose(once.slopes, choices.slopes.clip(0, 1), atol=2.0**-16)
+    np.testing.assert_allclose(once.levels, choices.levels, atol=2.0**-14)
