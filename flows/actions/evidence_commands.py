@@ -34,6 +34,7 @@ TITLES: dict[Kind, str] = {
     "claim": "Claims, counted again from the tables",
     "MLflow": "Metrics in MLflow, likewise",
     "model card": "Model card and bill of materials, against the claims",
+    "report page": "Report page, its line of the version",
     "table": "Tables, against each other",
     "model": "Models, against each other",
     "counterexamples": "Counterexamples, in onnxruntime",
@@ -151,7 +152,7 @@ def _show(found: Audit) -> None:
             continue
         table.add_section()
         table.add_row(Text(title, "bold"))
-        told_together = kind in {"MLflow", "model card"}
+        told_together = kind in {"MLflow", "model card", "report page"}
         shown = [each for each in some if not (told_together and each.same)]
         for finding in shown:
             style = "" if finding.same else "bold red"

@@ -19,11 +19,11 @@ from tasks.core.bundle.replay import undisturbed
 from tasks.core.bundle.statement import ENVELOPE, KEY, Statement
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence.names import one_line
-from tasks.evidence import again, certificates, examination, instances
+from tasks.evidence import again, certificates, examination, instances, report_page
 from tasks.evidence.gathering import Gathered
 
 NOT_READ = {
-    "report.html": "its numbers are rendered from the same tables, and not read",
+    "report.html": "its pictures, and what is not on the version's line, are not read",
     "gate.json": "the decision rests on the champion of that time as well, which is not here",
     "guard/figures.json": "attacks on the guard are not made again",
 }
@@ -160,6 +160,8 @@ def _with_tables(
         examination.check_run(folder, counts, findings)
     examination.check_tables(folder, tables, data, findings)
     examination.check_cards(folder, statement, findings)
+    with findings.reading("report page", "report.html"):
+        report_page.check(folder, tables, data.sha256, findings)
     with findings.reading("model", "the model's files"):
         examination.check_models(folder, data, findings)
     with findings.reading("counterexamples", "all"):

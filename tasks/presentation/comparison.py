@@ -233,16 +233,16 @@ def _evidence(run: RunRecord) -> Evidence:
             points=dict(arrays),
             verification=verification,
             radii=_table(run, "critical_radius"),
-            costs=_costs(run, verification),
+            costs=costs(run.metrics, verification),
         )
 
 
-def _costs(run: RunRecord, verification: pd.DataFrame) -> dict[str, float]:
-    """Without a training's seconds where the model was trained elsewhere."""
+def costs(metrics: Mapping[str, float], verification: pd.DataFrame) -> dict[str, float]:
+    """Of a run with these metrics: without a training's seconds where that was elsewhere."""
     known = {"parameters": "train/parameters", "train_seconds": "train/seconds"}
-    costs = {name: run.metrics[key] for name, key in known.items() if key in run.metrics}
+    found = {name: metrics[key] for name, key in known.items() if key in metrics}
     # the verdicts' own seconds, which those taken from the store keep
-    return costs | {"verification_seconds": float(verification["seconds"].sum())}
+    return found | {"verification_seconds": float(verification["seconds"].sum())}
 
 
 def _table(run: RunRecord, name: str) -> pd.DataFrame | None:

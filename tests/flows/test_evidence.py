@@ -161,6 +161,7 @@ def test_the_audit_passes_and_says_what_it_did_not_check(
         "claim",
         "MLflow",
         "model card",
+        "report page",
         "table",
         "model",
         "counterexamples",
@@ -283,6 +284,13 @@ def with_settings(files: Files) -> Files:
     return {"config.yaml": files["config.yaml"].replace(b"pgd_steps: 5", b"pgd_steps: 50")}
 
 
+def with_page(files: Files) -> Files:
+    page = files["report.html"].decode()
+    share = re.search(r"<td>(\d+\.\d\d%)<br>", page)
+    assert share is not None
+    return {"report.html": page.replace(share[0], "<td>99.99%<br>", 1).encode()}
+
+
 def with_card(files: Files) -> Files:
     card = files["model_card.md"].decode()
     value = re.search(r"type: clean_accuracy\n\s+value: (0\.\d+)", card)
@@ -364,6 +372,7 @@ def with_noise(files: Files) -> Files:
         (with_metric, {"MLflow"}),
         (with_settings, {"MLflow"}),
         (with_card, {"model card"}),
+        (with_page, {"report page"}),
         (with_counterexample, {"counterexamples"}),
         (without_counterexample, {"counterexamples"}),
         (with_model, {"model", "counterexamples", "again"}),

@@ -19,6 +19,7 @@ Kind = Literal[
     "MLflow",
     "table",
     "model card",
+    "report page",
     "model",
     "counterexamples",
     "certificates",
