@@ -35,6 +35,7 @@ from tasks.core.files import temporary_folder
 from tasks.presentation import comparison, page
 from tasks.presentation.data_card import CARD, of_data
 from tasks.presentation.model_card import model_card
+from tasks.settings import decimal
 from tasks.tracking import RegisteredModel, RunRecord, Version, downloaded_model
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _check(version: Version, values: Mapping[Name, float], counts: Mapping[Name,
 def told_name(name: Name) -> str:
     """As MLflow has it."""
     metric, epsilon = name
-    return metric if epsilon is None else f"{metric}/eps_{epsilon:g}"
+    return metric if epsilon is None else f"{metric}/eps_{decimal(epsilon)}"
 
 
 def _parquet(verdicts: pd.DataFrame, folder: Path) -> bytes:

@@ -103,8 +103,6 @@ class Findings:
             yield
         except CertiflowError as error:
             self.add(kind, what, "readable and consistent", str(error), same=False)
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except Exception as error:  # pandas, numpy, onnx and Keras let out any kind
             said = f"malformed ({type(error).__name__}: {first_line(error)})"
             self.add(kind, what, "readable and consistent", said, same=False)

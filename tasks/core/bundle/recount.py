@@ -183,16 +183,16 @@ def _of_verdicts(tables: Tables) -> dict[Name, Number]:
             if metric not in metrics.COUNTS:  # a curve: the last radius is the greatest
                 found[f"verification/{metric}", None] = number
                 found["verification/epsilon", None] = Number(float(epsilon), count)
-    for stage in STAGES:
-        spent = float(verdicts[f"seconds_{stage}"].sum())
-        found[f"verification/seconds/{stage}", None] = Number(spent, len(verdicts))
-    spent = float(verdicts["witness_seconds"].sum())
-    found["verification/witness/seconds", None] = Number(spent, len(verdicts))
+    sums = {f"verification/seconds/{stage}": f"seconds_{stage}" for stage in STAGES}
+    sums["verification/witness/seconds"] = "witness_seconds"
+    for metric, column in sums.items():
+        if column in verdicts:  # older versions' tables have fewer
+            found[metric, None] = Number(float(verdicts[column].sum()), len(verdicts))
     if "certificate" in verdicts:
         for epsilon, part in verdicts.groupby("epsilon"):
             number = Number(float((part["certificate"] == CHECKED).sum()), len(part))
             found["verification/certificates", float(epsilon)] = number
-    for word in WITNESS_WORDS:
+    for word in WITNESS_WORDS if "witness" in verdicts else ():
         number = Number(float((verdicts["witness"] == word).sum()), len(verdicts))
         found[f"verification/witness/{word}", None] = number
         found[f"verification/witness_{word}", None] = number

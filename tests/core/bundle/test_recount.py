@@ -101,6 +101,13 @@ def test_a_ball_that_is_proved_and_broken_is_a_contradiction(tables: Tables) -> 
         numbers(replace(tables, verdicts=verification_table(attacked)))
 
 
+def test_tables_of_older_versions_have_fewer_columns(tables: Tables) -> None:
+    columns = ["sample_index", "label", "epsilon", "verdict", "decided_by", "seconds"]
+    older = numbers(replace(tables, verdicts=tables.verdicts[columns]))
+    assert older.keys() < numbers(tables).keys()
+    assert older["verification/certified_accuracy", 0.1].n == 3
+
+
 def test_tables_are_read_from_a_folder(tables: Tables, tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     np.savez_compressed(tmp_path / recount.POINTS, allow_pickle=False, **POINTS)
