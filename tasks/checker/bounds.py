@@ -3,7 +3,8 @@
 Over a box of inputs, with bounds l <= z <= u on hidden units, a pass goes from the outputs back to
 the inputs. It starts with A @ y and puts something no greater in its place, layer after layer:
 
-- an affine step: A @ (W h + b) = (A @ W) @ h + A @ b;
+- an affine step: A @ (W h + b) = (A @ W) @ h + A @ b; where W is known but for a relative error, as
+  of a quotient by a root, that times |A| @ (|W| |h|) is given up, in exact arithmetic too;
 - a ReLU: s z <= relu(z) <= p z + t for l <= z <= u, for any s and p in [0, 1] where
   t = max(-p l, (1 - p) u), since relu is convex and at both ends below that line. So
   A @ relu(z) >= (A+ s + A- p) @ z + A- @ t with A's positive and negative parts A+ and A-. Where
@@ -22,7 +23,7 @@ by values up to a known size, so a step costs at most gamma(n) |A| @ size: for a
 is |W| |h| + |b|. This gamma counts n twice and 64 more, and doubles that: for what is added to the
 running constant, the lines' own roundings, and those of the error. Below 2^-1022 an operation may
 lose 2^-1075 more, times coefficients and values below 2^400 (`network.MOST_GROWTH`), far less than
-`UNDERFLOW`. What is not finite proves nothing. `Exact` numbers lose nothing.
+`UNDERFLOW`. What is not finite proves nothing. `Exact` numbers lose nothing by rounding.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def _interval(frame: Frame, network: Network, depth: int) -> tuple[Any, Any]:
         size = size @ weight + step.absolute.bias
         frame.sizes[-1].append(size)
         middle, radius = middle @ step.weight.T + step.bias, radius @ weight
+        radius = radius + size * (2 * step.slack)
         if not isinstance(size, Exact):
             radius = radius + 2 * gamma(step.terms) * size + UNDERFLOW
     if isinstance(size, Exact):
@@ -122,6 +124,8 @@ def lower_bounds(network: Network, rows: Any, frame: Frame, choices: Choices) ->
         for step, size in zip(network.layers[index][::-1], frame.sizes[index][::-1], strict=True):
             constant = constant + a @ step.bias
             error = error + _lost(a, size, step.terms + len(step.bias))
+            if step.slack:
+                error = error + _dot(np.abs(a), size) * (2 * step.slack)
             a = a @ step.weight
         a = a if index else a + direct
         lower, upper = _read(frame, index)

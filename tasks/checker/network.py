@@ -5,7 +5,7 @@ Convolutions are written out as matrices. Whatever is not read here is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,27 @@ import onnx
 from .refused import RefusedError, needed
 
 MOST_WEIGHTS = 2**27  # of a matrix written out
+ROOT = 32  # roundings of a quotient by a root, in any way of computing it
 MOST_GROWTH = 2.0**300  # of coefficients on their way back through all layers, see `bounds`
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """`x -> weight @ x + bias`, weight (outputs, inputs)."""
+    """`x -> W x + bias`, W (outputs, inputs) within `slack` of `weight`, relatively."""
 
     weight: Any
     bias: Any
+    slack: float = 0.0
 
     @cached_property
     def absolute(self) -> Step:
-        """|W| and |bias|."""
+        """|weight| and |bias|."""
         return Step(np.abs(self.weight), np.abs(self.bias))
 
     @cached_property
     def terms(self) -> int:
-        """The most products in the sum that makes an output."""
-        return int(np.count_nonzero(self.weight, axis=1).max())
+        """The most products in the sum that makes an output; more where a root is taken."""
+        return int(np.count_nonzero(self.weight, axis=1).max()) + (ROOT if self.slack else 0)
 
     @cached_property
     def gain(self) -> float:
@@ -123,6 +125,13 @@ class _Chain:
                 self.order = self.order.transpose([axis - 1 for axis in options["perm"][1:]])
             case "Add" | "Sub" if kind == "Add" or given[0] is None:
                 self._shift(constant if kind == "Add" else -constant)
+            case "BatchNormalization" if len(given) == 5:
+                along = (-1, *[1] * (self.order.ndim - 1))  # the first axis that is not the batch's
+                scale, shift, mean, variance = (each.reshape(along) for each in given[1:])
+                self._shift(-mean)
+                root = np.sqrt(variance.astype(np.float64) + options.get("epsilon", 1e-5))
+                self._scale(scale / root)
+                self._shift(shift)
             case "MatMul" if given[0] is None and self.order.shape[-1] == self.order.size:
                 self._append(constant.T, 0)
             case "Gemm" if given[0] is None and _are(options, transA=0, alpha=1.0, beta=1.0):
@@ -163,7 +172,13 @@ class _Chain:
         if not self.layers[-1] or self.layers[-1][-1].bias.any():
             self.layers[-1].append(Step(np.eye(len(bias)), bias))
         else:
-            self.layers[-1][-1] = Step(self.layers[-1][-1].weight, bias)
+            self.layers[-1][-1] = replace(self.layers[-1][-1], bias=bias)
+
+    def _scale(self, factor: Any) -> None:
+        """Times a quotient by a root, which float64 has but for 2^-50."""
+        factors = np.empty(self.order.size)
+        factors[self.order.ravel()] = np.broadcast_to(factor, (1, *self.order.shape)).ravel()
+        self.layers[-1].append(Step(np.diag(factors), np.zeros(len(factors)), 2.0**-50))
 
     def _append(self, weight: Any, bias: Any) -> None:
         """A step whose columns are in the tensor's order; what follows is a vector in its own."""
@@ -183,6 +198,7 @@ _READ = {  # attributes that change nothing here, or are looked at
     "Gemm": {"alpha", "beta", "transA", "transB", "broadcast"},
     "Conv": {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"},
     "Dropout": {"ratio", "seed"},
+    "BatchNormalization": {"epsilon", "momentum"},
 }
 
 

@@ -63,6 +63,23 @@ CHAINS: dict[str, tuple[list[onnx.NodeProto], Constants, Shape]] = {
         {"w": CONV["w"], "flat": integers(1, -1), "v": normal(27, 5)},
         (1, 4, 5, 2),
     ),
+    "batch normalisation of rows": (
+        [
+            make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["a"], epsilon=1e-3),
+            make_node("Relu", ["a"], ["y"]),
+        ],
+        {"s": normal(4), "b": normal(4, seed=1), "m": normal(4, seed=2), "v": abs(normal(4))},
+        (1, 4),
+    ),
+    "batch normalisation of channels": (
+        [
+            make_node("Conv", ["x", "w", "b"], ["a"]),
+            make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["c"]),
+            make_node("Relu", ["c"], ["y"]),
+        ],
+        CONV | {"s": normal(3), "m": normal(3, seed=2), "v": abs(normal(3)) + 1},
+        (1, 2, 4, 5),
+    ),
     "reshaped without a step": (
         [make_node("Reshape", ["x", "s"], ["a"]), make_node("Relu", ["a"], ["y"])],
         {"s": integers(0, 2, 2)},
@@ -123,6 +140,10 @@ def with_nan(array: np.ndarray) -> np.ndarray:
     ("nodes", "weight"),
     [
         (dense(alpha=2.0), normal(4, 3)),
+        (
+            [make_node("BatchNormalization", list("xwwww"), ["y"], training_mode=1)],
+            abs(normal(4)),
+        ),
         (dense(transA=1), normal(4, 3)),
         (dense(), with_nan(normal(4, 3))),
         (dense(), np.full((4, 3), np.inf, dtype=np.float32)),

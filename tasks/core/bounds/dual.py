@@ -49,13 +49,20 @@ class DualProblem:
     """A network over one box, with bounds on its hidden layers: what all subproblems share."""
 
     @np.errstate(over="ignore", invalid="ignore")  # what float32 cannot hold proves nothing
-    def __init__(self, network: ReluNetwork, box: Box, hidden: Sequence[Bounds]) -> None:
+    def __init__(
+        self,
+        network: ReluNetwork,
+        box: Box,
+        hidden: Sequence[Bounds],
+        *,
+        with_planes: bool = True,
+    ) -> None:
         self.network, self.box, self.hidden = network, box, list(hidden)
         self.planes: InputPlanes | None = None
         rough: InputPlanes | None = None
         first = network.layers[0]
         spans = Spans.of(first.matrix)
-        if hidden and spans.pay:
+        if hidden and with_planes and spans.pay:
             self.planes = InputPlanes(first, spans, box, np.float64)
             rough = InputPlanes(first, spans, box, np.float32)
         widths = [len(layer.bias) for layer in network.layers[:-1]]

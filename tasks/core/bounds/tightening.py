@@ -27,6 +27,8 @@ def tightened_hidden(
     num_steps: int,
     deadline: float,
     settled: Settled | None = None,
+    *,
+    with_planes: bool = True,
 ) -> list[Bounds]:
     """Sound bounds on every hidden layer over one box, never looser than `hidden`.
 
@@ -38,7 +40,7 @@ def tightened_hidden(
     tightened = list(hidden[:1])
     for depth in range(1, len(hidden)):
         part = network.up_to(depth)
-        problem = DualProblem(part, box, tightened)
+        problem = DualProblem(part, box, tightened, with_planes=with_planes)
         lower, upper = hidden[depth].lower.copy(), hidden[depth].upper.copy()
         units = np.flatnonzero(hidden[depth].unstable(network.linear[depth])[0])
         size = max(1, min(MAX_ROWS, problem.max_batch) // 2)

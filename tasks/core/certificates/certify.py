@@ -65,7 +65,11 @@ def certify_property(
     except RefusedError as error:
         raise CertiflowError(f"{error}: there are no certificates of it") from error
     deadline, lowered = monotonic() + timeout_seconds, provable(network)
-    proofs = [prove(lowered, regions, deadline) for regions in map(_regions, parts)]
+    with_planes = has_planes(read)
+    proofs = [
+        prove(lowered, regions, deadline, with_planes=with_planes)
+        for regions in map(_regions, parts)
+    ]
     if not proofs or not all(proofs):
         raise CertiflowError(
             f"{prop}: nothing was proved of {network.name} in {timeout_seconds:g} s: `certiflow "
@@ -98,11 +102,11 @@ def certify_balls(
     Raises:
         CertiflowError: the network is of what the checker does not read.
     """
-    lowered = provable(network)
+    solver = ProofSolver(provable(network), timeout_seconds, has_planes(read_network(network)))
     proofs = by_box(balls, known or {})
     for _ in range(len(proofs) - proofs.count(None)):
         on_proof()
-    for place, proof in _searched(lowered, balls, proofs, timeout_seconds, resources):
+    for place, proof in _searched(solver, balls, proofs, resources):
         proofs[place] = proof
         on_proof()
     return written(network, balls, proofs, certificate)
@@ -142,10 +146,9 @@ def by_box(balls: Balls, known: Mapping[str, Sequence[BoxProof]]) -> list[BoxPro
 
 
 def _searched(
-    network: ReluNetwork,
+    solver: ProofSolver,
     balls: Balls,
     proofs: Sequence[BoxProof | None],
-    timeout_seconds: float,
     resources: Resources,
 ) -> Iterator[tuple[int, BoxProof | None]]:
     """Of the boxes without a proof one, or that there is none: bounds first, then searches."""
@@ -155,7 +158,7 @@ def _searched(
     for start in range(0, len(open_places), BATCH):
         some = open_places[start : start + BATCH]
         for place, proof in zip(
-            some.tolist(), _plainly(network, balls.boxes[some], labels[some]), strict=True
+            some.tolist(), _plainly(solver.network, balls.boxes[some], labels[some]), strict=True
         ):
             if proof is None:
                 left.append(place)
@@ -164,10 +167,10 @@ def _searched(
     jobs = [BoxJob(place, balls.boxes[place : place + 1], int(labels[place])) for place in left]
     for outcome in run_jobs(
         ProofSolver,
-        (network, timeout_seconds),
+        (solver.network, solver.timeout_seconds, solver.with_planes),
         jobs,
         num_workers=resources.num_workers,
-        timeout_seconds=lambda job: timeout_seconds + GRACE_SECONDS,
+        timeout_seconds=lambda job: solver.timeout_seconds + GRACE_SECONDS,
         memory_limit_bytes=resources.memory_limit_bytes,
     ):
         yield outcome.job.place, outcome.answer
@@ -184,15 +187,17 @@ class BoxJob:
 
 @dataclass(frozen=True, eq=False)
 class ProofSolver:
-    """What a solver process holds: the network, and how long a box may take."""
+    """What a solver process holds: the network, how long a box may take, and see `prove`."""
 
     network: ReluNetwork
     timeout_seconds: float
+    with_planes: bool
 
     def __call__(self, job: BoxJob) -> BoxProof | None:
         rows = margin_rows([job.label], self.network.num_outputs)[0]
         regions = [UnsafeRegion(job.box, row[None], np.zeros(1)) for row in rows]
-        return prove(self.network, regions, monotonic() + self.timeout_seconds)
+        deadline = monotonic() + self.timeout_seconds
+        return prove(self.network, regions, deadline, with_planes=self.with_planes)
 
 
 def provable(path: Path) -> ReluNetwork:
@@ -212,6 +217,11 @@ def provable(path: Path) -> ReluNetwork:
             "certificates of it"
         )
     return network
+
+
+def has_planes(read: Network) -> bool:
+    """Whether the checker has planes for the first layer's ReLUs: of one affine step alone."""
+    return len(read.layers[0]) == 1
 
 
 def _agree(network: ReluNetwork, read: Network) -> bool:

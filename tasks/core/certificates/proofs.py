@@ -25,12 +25,17 @@ WHOLE = {kind: BoxProof([[TreeNode(kind)]]) for kind in (INTERVALS, CROWN)}
 
 @np.errstate(over="ignore", invalid="ignore")
 def prove(
-    network: ReluNetwork, regions: Sequence[UnsafeRegion], deadline: float
+    network: ReluNetwork,
+    regions: Sequence[UnsafeRegion],
+    deadline: float,
+    *,
+    with_planes: bool,
 ) -> BoxProof | None:
     """How the regions of one box are excluded, or None where that is not found in time.
 
     By the first means that suffice: intervals, CROWN, then branch and bound on inputs, where they
-    are few, or on phases. Margins beyond the float32 error are looked for as long as they are near.
+    are few, or on phases, `with_planes` for the first layer's ReLUs or without. Margins beyond the
+    float32 error are looked for as long as they are near.
     """
     bounds = BoxBounds(network, regions, None)
     found: BoxProof | None = None
@@ -46,10 +51,10 @@ def prove(
         return (
             input_tree(bounds.whole, regions, bounds.whole_hidden, bounds.goal(), deadline) or found
         )
-    return _phase_trees(bounds, deadline) or found
+    return _phase_trees(bounds, deadline, with_planes) or found
 
 
-def _phase_trees(bounds: BoxBounds, deadline: float) -> BoxProof | None:
+def _phase_trees(bounds: BoxBounds, deadline: float, with_planes: bool) -> BoxProof | None:
     """A tree for each region, with hidden bounds that all share."""
     from tasks.core.search.phases import PhaseSearch
 
@@ -69,10 +74,24 @@ def _phase_trees(bounds: BoxBounds, deadline: float) -> BoxProof | None:
         return kept
 
     hidden = tightened_hidden(
-        bounds.network, bounds.box, bounds.hidden, SLOPE_STEPS, deadline, settle
+        bounds.network,
+        bounds.box,
+        bounds.hidden,
+        SLOPE_STEPS,
+        deadline,
+        settle,
+        with_planes=with_planes,
     )
     record = Record(settled)
-    search = PhaseSearch(bounds.network, bounds.box, bounds.regions, hidden, bounds.goal(), record)
+    search = PhaseSearch(
+        bounds.network,
+        bounds.box,
+        bounds.regions,
+        hidden,
+        bounds.goal(),
+        record,
+        with_planes=with_planes,
+    )
     if not search.run(deadline).proved:
         return None
     trees, multipliers = [], list[Multipliers]()

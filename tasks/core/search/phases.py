@@ -67,10 +67,12 @@ class PhaseSearch(BestFirst):
         hidden: Sequence[Bounds],
         goal: float = 0.0,
         record: Record | None = None,
+        *,
+        with_planes: bool = True,
     ) -> None:
         super().__init__(network, box, regions, goal)
         self.record = record
-        self.problem = DualProblem(network, box, hidden)
+        self.problem = DualProblem(network, box, hidden, with_planes=with_planes)
         self.rows, self.offsets = padded_rows(regions)
         self.root_lower = np.full(len(regions), -np.inf)
 

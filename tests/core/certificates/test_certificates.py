@@ -165,3 +165,31 @@ def test_settled_choices_are_those_that_are_written() -> None:
         np.testing.assert_allclose(one, two, rtol=1e-6)
     np.testing.assert_allclose(once.slopes, choices.slopes.clip(0, 1), atol=2.0**-16)
     np.testing.assert_allclose(once.levels, choices.levels, atol=2.0**-14)
+
+
+def test_inputs_that_are_normalised_first_have_no_planes(tmp_path: Path) -> None:
+    """As of tables: the first layer is of several steps."""
+    network, balls, _ = case(3, (15, 8, 8, 3), share=0.95)
+    first, *others = network.layers
+    mean = np.full(15, 0.25, dtype=np.float32)
+    nodes = [make_node("Sub", ["x", "mean"], ["h"]), make_node("Identity", ["h"], ["hh"])]
+    constants = {"mean": mean}
+    value = "hh"
+    for place, layer in enumerate([first, *others]):
+        bias = layer.bias + (layer.weight @ mean if place == 0 else 0)
+        constants |= {
+            f"w{place}": layer.weight.astype(np.float32),
+            f"b{place}": bias.astype(np.float32),
+        }
+        output = "y" if place == 2 else f"z{place}"
+        given = [value, f"w{place}", f"b{place}"]
+        nodes.append(make_node("Gemm", given, [output], transB=1))
+        if place < 2:
+            value = f"h{place}"
+            nodes.append(make_node("Relu", [output], [value]))
+    model = saved_onnx(tmp_path, nodes, constants, shape=(1, 15))
+    certificate = tmp_path / "c.npz"
+    certify_balls(model, balls, certificate, timeout_seconds=20, resources=RESOURCES)
+    assert MULTIPLIERS in kinds(certificate)
+    assert [result.proved for result in check(certificate, model)] == [True]
+    assert [result.proved for result in check(certificate, model, exact=True)] == [True]
