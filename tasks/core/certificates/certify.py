@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checker.certificate import CROWN, INTERVALS
 from tasks.checker.check import Result, check
 from tasks.checker.network import Network, read_network
 from tasks.checker.properties import Part, read_property
@@ -23,7 +22,7 @@ from tasks.core.bounds.linear import (
     linear_lower_bounds,
     preactivation_bounds,
 )
-from tasks.core.certificates.proofs import WHOLE, prove
+from tasks.core.certificates.proofs import METHODS, WHOLE, prove
 from tasks.core.certificates.writing import BoxProof, write_certificate
 from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import GRACE_SECONDS, Resources
@@ -250,21 +249,24 @@ def _header(network: Path, names: Sequence[str]) -> dict[str, object]:
 
 
 def _plainly(network: ReluNetwork, boxes: Box, labels: IntArray) -> list[BoxProof | None]:
-    """Of boxes that intervals, or CROWN, prove for the float32 model as well; None of others."""
+    """Of each box how intervals or CROWN prove it, for the float32 model if either does; or None.
+
+    CROWN is tried where intervals do not prove that.
+    """
     found: list[BoxProof | None] = [None] * len(boxes)
-    rows = margin_rows(labels, network.num_outputs)
-    left = np.arange(len(boxes))
-    for method, kind in (("interval", INTERVALS), ("crown", CROWN)):
+    rows, left = margin_rows(labels, network.num_outputs), np.arange(len(boxes))
+    for method, kind in METHODS:
         if len(left) == 0:
             break
         box, asked = boxes[left], rows[left]
-        hidden = preactivation_bounds(network, box, method)  # type: ignore[arg-type]
+        hidden = preactivation_bounds(network, box, method)
         if method == "interval":
             lower = interval_lower_bounds(network, asked, hidden, box)
         else:
             lower = linear_lower_bounds(network, len(network.layers) - 1, asked, hidden, box)
-        proved = (lower > row_error(network, asked, hidden, box)).all(axis=1)
-        for place in left[proved].tolist():
-            found[place] = WHOLE[kind]
-        left = left[~proved]
+        errors = row_error(network, asked, hidden, box)
+        deployed, proved = (np.asarray((lower > least).all(axis=1)) for least in (errors, 0))
+        for place, also in zip(left[proved].tolist(), deployed[proved], strict=True):
+            found[place] = WHOLE[kind] if also else found[place] or WHOLE[kind]
+        left = left[~deployed]
     return found

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.checker.certificate import CROWN, INTERVALS, MULTIPLIERS, NOTHING
 from tasks.core.arrays import IntArray
 from tasks.core.bounds.choices import Choices
+from tasks.core.bounds.linear import Method
 from tasks.core.bounds.tightening import tightened_hidden
 from tasks.core.certificates.fixed_point import Multipliers, settled
 from tasks.core.certificates.input_trees import input_tree
@@ -20,6 +21,7 @@ from tasks.core.search.box_bounds import BoxBounds
 from tasks.core.search.box_stages import FEW_INPUTS, SLOPE_STEPS
 from tasks.core.search.record import Record
 
+METHODS: tuple[tuple[Method, int], ...] = (("interval", INTERVALS), ("crown", CROWN))
 WHOLE = {kind: BoxProof([[TreeNode(kind)]]) for kind in (INTERVALS, CROWN)}
 
 
@@ -33,25 +35,19 @@ def prove(
 ) -> BoxProof | None:
     """How the regions of one box are excluded, or None where that is not found in time.
 
-    By the first means that suffice: intervals, CROWN, then branch and bound on inputs, where they
-    are few, or on phases, `with_planes` for the first layer's ReLUs or without. Margins beyond the
-    float32 error are looked for as long as they are near.
+    By intervals or CROWN, then by branch and bound on inputs, where they are few, or on phases,
+    `with_planes` for the first layer's ReLUs or without.
     """
     bounds = BoxBounds(network, regions, None)
-    found: BoxProof | None = None
-    for method, kind in (("interval", INTERVALS), ("crown", CROWN)):
-        bounds.bound_hidden(method)  # type: ignore[arg-type]
+    for method, kind in METHODS:
+        bounds.bound_hidden(method)
         bounds.lower[:] = -np.inf
-        bounds.bound_regions(method)  # type: ignore[arg-type]
+        bounds.bound_regions(method)
         if bounds.excludes_all:
-            found = WHOLE[kind]
-            if (bounds.lower > bounds.float32_errors()).all():
-                return found
+            return WHOLE[kind]
     if network.num_inputs <= FEW_INPUTS:
-        return (
-            input_tree(bounds.whole, regions, bounds.whole_hidden, bounds.goal(), deadline) or found
-        )
-    return _phase_trees(bounds, deadline, with_planes) or found
+        return input_tree(bounds.whole, regions, bounds.whole_hidden, bounds.goal(), deadline)
+    return _phase_trees(bounds, deadline, with_planes)
 
 
 def _phase_trees(bounds: BoxBounds, deadline: float, with_planes: bool) -> BoxProof | None:
