@@ -71,6 +71,10 @@ def check(
         )
     except RefusedError as error:
         raise CertiflowError(str(error)) from error
+    if not found:
+        raise CertiflowError(
+            f"{certificate}: no question of this name; it has {header['names'][0]}"
+        )
     seconds = monotonic() - started
     write_json(json, {"results": [asdict(result) for result in found], "seconds": seconds})
     proved = sum(result.proved for result in found)
@@ -83,10 +87,6 @@ def check(
         f"{proved} of {len(found)} proved {arithmetic}, {deployed} of the float32 model as well, "
         f"{seconds:.2f} s"
     )
-    if not found:
-        raise CertiflowError(
-            f"{certificate}: no question of this name; it has {header['names'][0]}"
-        )
     if left:
         raise CertiflowError(f"{certificate}: {len(left)} of {len(found)} are not proved")
 
