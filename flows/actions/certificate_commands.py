@@ -72,9 +72,8 @@ def check(
     except RefusedError as error:
         raise CertiflowError(str(error)) from error
     if not found:
-        raise CertiflowError(
-            f"{certificate}: no question of this name; it has {header['names'][0]}"
-        )
+        known = ", ".join(header["names"][:3]) or "none"
+        raise CertiflowError(f"{certificate}: no question of this name; it has {known}")
     seconds = monotonic() - started
     write_json(json, {"results": [asdict(result) for result in found], "seconds": seconds})
     proved = sum(result.proved for result in found)

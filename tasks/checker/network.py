@@ -16,6 +16,7 @@ import onnx
 from .refused import RefusedError, needed
 
 MOST_WEIGHTS = 2**27  # of a matrix written out
+FLOATS = (np.float32, np.float64)
 ROOT = 32  # roundings of a quotient by a root, in any way of computing it
 MOST_GROWTH = 2.0**300  # of coefficients on their way back through all layers, see `bounds`
 
@@ -167,8 +168,7 @@ class _Chain:
 
     def _shift(self, constant: Any) -> None:
         """Plus a constant: as the last step's bias, if it has none, so that nothing is rounded."""
-        bias = np.empty(self.order.size)
-        bias[self.order.ravel()] = np.broadcast_to(constant, (1, *self.order.shape)).ravel()
+        bias = self._spread(constant)
         if not self.layers[-1] or self.layers[-1][-1].bias.any():
             self.layers[-1].append(Step(np.eye(len(bias)), bias))
         else:
@@ -176,13 +176,22 @@ class _Chain:
 
     def _scale(self, factor: Any) -> None:
         """Times a quotient by a root, which float64 has but for 2^-50."""
-        factors = np.empty(self.order.size)
-        factors[self.order.ravel()] = np.broadcast_to(factor, (1, *self.order.shape)).ravel()
+        factors = self._spread(factor)
         self.layers[-1].append(Step(np.diag(factors), np.zeros(len(factors)), 2.0**-50))
+
+    def _spread(self, values: Any) -> Any:
+        """Broadcast to the tensor, in the order of the last step's outputs."""
+        needed(
+            values.dtype in FLOATS and self.order.size**2 <= MOST_WEIGHTS,
+            f"a tensor of {self.order.size} {values.dtype}",
+        )
+        flat = np.empty(self.order.size)
+        flat[self.order.ravel()] = np.broadcast_to(values, (1, *self.order.shape)).ravel()
+        return flat
 
     def _append(self, weight: Any, bias: Any) -> None:
         """A step whose columns are in the tensor's order; what follows is a vector in its own."""
-        needed(weight.dtype in (np.float32, np.float64), f"a weight is of type {weight.dtype}")
+        needed(weight.dtype in FLOATS, f"a weight is of type {weight.dtype}")
         placed = np.zeros(weight.shape)
         placed[:, self.order.ravel()] = weight
         biases = np.broadcast_to(np.asarray(bias, dtype=np.float64), len(placed))
