@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +106,7 @@ def _phase_trees(bounds: BoxBounds, deadline: float, with_planes: bool) -> BoxPr
                 continue
             choices = record.shown[place]
             assert choices is not None
+            choices = _folded(choices, len(bounds.regions[region].rows))
             multipliers.append(Multipliers.of(choices, units, bounds.units[0], sizes))
             row = len(multipliers) - 1
             tree.append(TreeNode(MULTIPLIERS, row=row, region=region, path=path))
@@ -113,6 +115,13 @@ def _phase_trees(bounds: BoxBounds, deadline: float, with_planes: bool) -> BoxPr
         np.concatenate([target for target, _ in rows]) if rows else np.zeros(0, dtype=np.int64)
     )
     return BoxProof(trees, targets, [written for _, written in rows], multipliers)
+
+
+def _folded(choices: Choices, rows: int) -> Choices:
+    """With the weights of a region's own rows: the last one was repeated, see `padded_rows`."""
+    weights = choices.weights[:, :rows].copy()
+    weights[:, -1] += choices.weights[:, rows:].sum(axis=1)
+    return replace(choices, weights=weights)
 
 
 def _ends(record: Record, root: int) -> set[int]:

@@ -178,6 +178,7 @@ class PhaseSearch(BestFirst):
             problems = self._problems([node.region], node.signs[None], node.bounds)
             region, signs = self.regions[node.region], node.signs
             point, choices = programmed(self.problem, region, signs, node.bounds, node.choices)
+            choices = choices if self.record is None else self.record.settled(choices)
             lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
             if not lower > 0:
                 found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)

@@ -21,9 +21,11 @@ from tasks.core.certificates.writing import write_certificate
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
+from tasks.core.properties.specification import UnsafeRegion
 from tests.certified import RESOURCES, certified, float32_network, saved
 from tests.checker.changes import case
 from tests.model_files import saved_onnx
+from tests.oracle import least_excess
 
 
 def kinds(certificate: Path) -> set[int]:
@@ -193,3 +195,20 @@ def test_inputs_that_are_normalised_first_have_no_planes(tmp_path: Path) -> None
     assert MULTIPLIERS in kinds(certificate)
     assert [result.proved for result in check(certificate, model)] == [True]
     assert [result.proved for result in check(certificate, model, exact=True)] == [True]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_regions_of_several_rows_beside_those_of_one(seed: int, tmp_path: Path) -> None:
+    """Output 1 is at most a little less than the oracle says it can be, in both alternatives."""
+    network = float32_network(np.random.default_rng(seed), (13, 8, 6, 3))
+    box = Box(np.full((1, 13), -0.4), np.full((1, 13), 0.5))
+    region = UnsafeRegion(box, np.array([[0.0, 1, 0]]), np.zeros(1))
+    least = least_excess(network, region) - 0.02
+    model, prop, certificate = saved(tmp_path, network), tmp_path / "p.vnnlib", tmp_path / "c.npz"
+    lines = [f"(assert (>= X_{i} -0.4)) (assert (<= X_{i} 0.5))" for i in range(13)]
+    unsafe = f"(<= Y_1 {least})"
+    either = f"(assert (or {unsafe} (and (<= Y_0 {least + 9}) {unsafe}) (and {unsafe} (<= Y_2 9))))"
+    prop.write_text("\n".join([*lines, either]))
+    assert certify_property(model, prop, certificate, timeout_seconds=30).proved
+    assert MULTIPLIERS in kinds(certificate)
+    assert check(certificate, model, prop, exact=True)[0].proved
