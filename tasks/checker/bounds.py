@@ -81,14 +81,17 @@ def hidden_bounds(network: Network, lower: Any, upper: Any, by_crown: bool) -> F
         low, high = _interval(frame, network, depth)
         if depth == len(network.widths) - 1:
             return frame
-        units = np.flatnonzero(_is_open(low, high).any(axis=0) & (by_crown and depth > 0))
+        is_open = _is_open(low, high) & (by_crown and depth > 0)
+        units = np.flatnonzero(is_open.any(axis=0))
         if len(units):
             rows = np.zeros((len(lower), 2 * len(units), width))
             rows[:, np.arange(len(units)), units] = 1
             rows[:, len(units) + np.arange(len(units)), units] = -1
             found = lower_bounds(network, rows, frame, Choices())
-            low[:, units] = np.maximum(low[:, units], found[:, : len(units)])
-            high[:, units] = np.minimum(high[:, units], -found[:, len(units) :])
+            boxes, places = np.nonzero(is_open[:, units])  # no box depends on those beside it
+            at = boxes, units[places]
+            low[at] = np.maximum(low[at], found[boxes, places])
+            high[at] = np.minimum(high[at], -found[boxes, len(units) + places])
         frame.hidden.append((low, high))
     raise AssertionError("there is a last layer")
 

@@ -303,3 +303,18 @@ def test_numbers_of_fewer_bits_are_read_in_full(tmp_path: Path) -> None:
 
     short = check(changed(certificate, shorter), model)
     assert short == check(changed(certificate, again), model)
+
+
+@pytest.mark.parametrize("by_crown", [False, True])
+def test_bounds_of_a_box_do_not_depend_on_those_beside_it(by_crown: bool) -> None:
+    generator = np.random.default_rng(0)
+    network = float32_network(generator, (3, 9, 8, 3))
+    read = Network(3, [[Step(a.weight, a.bias)] for a in network.layers], [9, 8, 3])
+    lower = generator.uniform(-1, 0.5, size=(40, 3))
+    upper = lower + generator.uniform(0, 1, size=(40, 3))
+    together = hidden_bounds(read, lower, upper, by_crown)
+    for place in range(40):
+        at = slice(place, place + 1)
+        alone = hidden_bounds(read, lower[at], upper[at], by_crown)
+        for one, other in zip(together.hidden, alone.hidden, strict=True):
+            np.testing.assert_allclose([each[at] for each in one], other, rtol=1e-12, atol=1e-12)

@@ -64,11 +64,7 @@ def certify_property(
     except RefusedError as error:
         raise CertiflowError(f"{error}: there are no certificates of it") from error
     deadline, lowered = monotonic() + timeout_seconds, provable(network)
-    with_planes = has_planes(read)
-    proofs = [
-        prove(lowered, regions, deadline, with_planes=with_planes)
-        for regions in map(_regions, parts)
-    ]
+    proofs = [prove(lowered, regions, deadline, read) for regions in map(_regions, parts)]
     if not proofs or not all(proofs):
         raise CertiflowError(
             f"{prop}: nothing was proved of {network.name} in {timeout_seconds:g} s: `certiflow "
@@ -101,13 +97,25 @@ def certify_balls(
     Raises:
         CertiflowError: the network is of what the checker does not read.
     """
-    solver = ProofSolver(provable(network), timeout_seconds, has_planes(read_network(network)))
+    solver = ProofSolver(provable(network), timeout_seconds, read_network(network))
     proofs = by_box(balls, known or {})
     for _ in range(len(proofs) - proofs.count(None)):
         on_proof()
-    for place, proof in _searched(solver, balls, proofs, resources):
+    for place, plain in _plainly_proved(solver.network, balls, proofs):
+        proofs[place] = plain
+        on_proof()
+    left = [place for place, proof in enumerate(proofs) if proof is None]
+    for place, proof in _searched(solver, balls, left, resources):
         proofs[place] = proof
         on_proof()
+    results = written(network, balls, proofs, certificate)
+    passed = {result.name for result in results}
+    owners = enumerate(balls.owners.tolist())
+    lost = [i for i, owner in owners if proofs[i] is not None and balls.names[owner] not in passed]
+    if not lost:
+        return results
+    for place, proof in _searched(solver, balls, lost, resources):  # bounds of a batch were better
+        proofs[place] = proof
     return written(network, balls, proofs, certificate)
 
 
@@ -144,29 +152,27 @@ def by_box(balls: Balls, known: Mapping[str, Sequence[BoxProof]]) -> list[BoxPro
     return [next(left[name]) if name in left else None for name in names]
 
 
-def _searched(
-    solver: ProofSolver,
-    balls: Balls,
-    proofs: Sequence[BoxProof | None],
-    resources: Resources,
-) -> Iterator[tuple[int, BoxProof | None]]:
-    """Of the boxes without a proof one, or that there is none: bounds first, then searches."""
+def _plainly_proved(
+    network: ReluNetwork, balls: Balls, proofs: Sequence[BoxProof | None]
+) -> Iterator[tuple[int, BoxProof]]:
+    """Of the boxes without a proof those that intervals or CROWN prove."""
     labels = balls.labels[balls.owners]
-    open_places = np.array([i for i, proof in enumerate(proofs) if proof is None], dtype=np.intp)
-    left: list[int] = []
-    for start in range(0, len(open_places), BATCH):
-        some = open_places[start : start + BATCH]
-        for place, proof in zip(
-            some.tolist(), _plainly(solver.network, balls.boxes[some], labels[some]), strict=True
-        ):
-            if proof is None:
-                left.append(place)
-            else:
-                yield place, proof
-    jobs = [BoxJob(place, balls.boxes[place : place + 1], int(labels[place])) for place in left]
+    left = np.array([i for i, proof in enumerate(proofs) if proof is None], dtype=np.intp)
+    for start in range(0, len(left), BATCH):
+        some = left[start : start + BATCH]
+        found = _plainly(network, balls.boxes[some], labels[some])
+        yield from ((i, p) for i, p in zip(some.tolist(), found, strict=True) if p is not None)
+
+
+def _searched(
+    solver: ProofSolver, balls: Balls, places: Sequence[int], resources: Resources
+) -> Iterator[tuple[int, BoxProof | None]]:
+    """Of these boxes a proof, or that there is none, as they come from processes."""
+    labels = balls.labels[balls.owners]
+    jobs = [BoxJob(i, balls.boxes[i : i + 1], int(labels[i])) for i in places]
     for outcome in run_jobs(
         ProofSolver,
-        (solver.network, solver.timeout_seconds, solver.with_planes),
+        (solver.network, solver.timeout_seconds, solver.read),
         jobs,
         num_workers=resources.num_workers,
         timeout_seconds=lambda job: solver.timeout_seconds + GRACE_SECONDS,
@@ -186,17 +192,16 @@ class BoxJob:
 
 @dataclass(frozen=True, eq=False)
 class ProofSolver:
-    """What a solver process holds: the network, how long a box may take, and see `prove`."""
+    """What a solver process holds: the network twice, and how long a box may take."""
 
     network: ReluNetwork
     timeout_seconds: float
-    with_planes: bool
+    read: Network
 
     def __call__(self, job: BoxJob) -> BoxProof | None:
         rows = margin_rows([job.label], self.network.num_outputs)[0]
         regions = [UnsafeRegion(job.box, row[None], np.zeros(1)) for row in rows]
-        deadline = monotonic() + self.timeout_seconds
-        return prove(self.network, regions, deadline, with_planes=self.with_planes)
+        return prove(self.network, regions, monotonic() + self.timeout_seconds, self.read)
 
 
 def provable(path: Path) -> ReluNetwork:
@@ -216,11 +221,6 @@ def provable(path: Path) -> ReluNetwork:
             "certificates of it"
         )
     return network
-
-
-def has_planes(read: Network) -> bool:
-    """Whether the checker has planes for the first layer's ReLUs: of one affine step alone."""
-    return len(read.layers[0]) == 1
 
 
 def _agree(network: ReluNetwork, read: Network) -> bool:

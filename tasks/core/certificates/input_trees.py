@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tasks.checker.bounds import Choices, hidden_bounds, lower_bounds
 from tasks.checker.certificate import CROWN, NOTHING
+from tasks.checker.network import Network
 from tasks.core.arrays import BoolArray
-from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.certificates.writing import BoxProof, TreeNode
 from tasks.core.networks.network import ReluNetwork
@@ -17,11 +18,13 @@ from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.record import Record
 
-BATCH = 256
+BATCH = 64  # boxes, whose arrays caches hold
+SPARE = 2.0**-40  # of a bound: sums of other batches come in other orders
 
 
 def input_tree(
     network: ReluNetwork,
+    read: Network,
     regions: Sequence[UnsafeRegion],
     hidden: Sequence[Bounds],
     goal: float,
@@ -42,7 +45,7 @@ def input_tree(
     while boxes:
         places, parts = list(boxes), list(boxes.values())
         lower, upper = (np.concatenate([getattr(p, s) for p in parts]) for s in ("lower", "upper"))
-        left = np.flatnonzero(~_excluded(network, regions, Box(lower, upper)))
+        left = np.flatnonzero(~_excluded(read, regions, Box(lower, upper)))
         if len(left) and time.monotonic() > deadline:
             return None
         width = root.upper - root.lower
@@ -84,17 +87,17 @@ def _preorder(record: Record, top: int) -> list[TreeNode]:
     return nodes
 
 
-def _excluded(network: ReluNetwork, regions: Sequence[UnsafeRegion], boxes: Box) -> BoolArray:
-    """Whether CROWN in each box by itself excludes all regions."""
-    depth, rows = len(network.layers) - 1, np.concatenate([region.rows for region in regions])
+def _excluded(read: Network, regions: Sequence[UnsafeRegion], boxes: Box) -> BoolArray:
+    """Whether CROWN in each box by itself excludes all regions, as the checker computes it."""
+    rows = np.concatenate([region.rows for region in regions])
     offsets = np.concatenate([region.offsets for region in regions])
     ends = np.cumsum([len(region.offsets) for region in regions])
     result = np.zeros(len(boxes), dtype=bool)
     for start in range(0, len(boxes), BATCH):
         some = boxes[start : start + BATCH]
-        own = preactivation_bounds(network, some, "crown")
-        excess = linear_lower_bounds(network, depth, rows, own, some) + offsets
-        excess -= np.abs(excess) * 2.0**-50
-        parts = np.split(excess, ends[:-1], axis=1)
-        result[start : start + BATCH] = np.all([part.max(axis=1) > 0 for part in parts], axis=0)
+        frame = hidden_bounds(read, some.lower, some.upper, by_crown=True)
+        asked = np.broadcast_to(rows, (len(some), *rows.shape))
+        excess = lower_bounds(read, asked, frame, Choices()) + offsets
+        parts = np.split(excess > SPARE * (1 + np.abs(offsets)), ends[:-1], axis=1)
+        result[start : start + BATCH] = np.all([part.any(axis=1) for part in parts], axis=0)
     return result

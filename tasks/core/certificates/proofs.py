@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.checker.certificate import CROWN, INTERVALS, MULTIPLIERS, NOTHING
+from tasks.checker.network import Network
 from tasks.core.arrays import IntArray
 from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.linear import Method
@@ -31,13 +32,12 @@ def prove(
     network: ReluNetwork,
     regions: Sequence[UnsafeRegion],
     deadline: float,
-    *,
-    with_planes: bool,
+    read: Network,
 ) -> BoxProof | None:
     """How the regions of one box are excluded, or None where that is not found in time.
 
-    By intervals or CROWN, then by branch and bound on inputs, where they are few, or on phases,
-    `with_planes` for the first layer's ReLUs or without.
+    By intervals or CROWN, then by branch and bound on inputs, where they are few, or on phases.
+    `read` is the network as the checker has it, which knows planes of a first layer of one step.
     """
     bounds = BoxBounds(network, regions, None)
     for method, kind in METHODS:
@@ -47,11 +47,12 @@ def prove(
         if bounds.excludes_all:
             return WHOLE[kind]
     if network.num_inputs <= FEW_INPUTS:
-        return input_tree(bounds.whole, regions, bounds.whole_hidden, bounds.goal(), deadline)
-    return _phase_trees(bounds, deadline, with_planes)
+        hidden = bounds.whole_hidden
+        return input_tree(bounds.whole, read, regions, hidden, bounds.goal(), deadline)
+    return _phase_trees(bounds, deadline, with_planes=len(read.layers[0]) == 1)
 
 
-def _phase_trees(bounds: BoxBounds, deadline: float, with_planes: bool) -> BoxProof | None:
+def _phase_trees(bounds: BoxBounds, deadline: float, *, with_planes: bool) -> BoxProof | None:
     """A tree for each region, with hidden bounds that all share."""
     from tasks.core.search.phases import PhaseSearch
 
