@@ -30,6 +30,11 @@ def certify(model: Path, prop: Path, path: Path, timeout: float, json: Path | No
     for file, kind in ((model, "an ONNX file"), (prop, "a VNN-LIB file")):
         if not file.is_file():
             raise CertiflowError(f"{file}: no such file; give the path of {kind}")
+    if model.suffix != ".onnx":
+        raise CertiflowError(
+            f"{model}: expected an ONNX file, got '{model.suffix}'; runs with "
+            "verification.certificates write one of a Keras model"
+        )
     started = monotonic()
     result = certify_property(model, prop, path, timeout_seconds=timeout)
     seconds, size = monotonic() - started, path.stat().st_size

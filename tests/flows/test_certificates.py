@@ -88,3 +88,25 @@ def test_another_network_is_refused(
     assert "no question of this name; it has" in message
     message = refusal(monkeypatch, "check", str(folder / "config.yaml"))
     assert "cannot be read as a certificate" in message
+
+
+def test_certify_asks_for_files_that_it_reads(
+    first: Summary, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, prop = project / "runs" / first.run_name, project / "p.vnnlib"
+    model = folder / "certificates/model.onnx"
+    given = ["certify", "--model", str(model), "--property", str(prop)]
+    assert "p.vnnlib: no such file" in refusal(monkeypatch, *given)
+    bounds = "".join(f"(assert (>= X_{i} 0.5))\n(assert (<= X_{i} 0.5001))\n" for i in range(64))
+    prop.write_text(f"{bounds}(assert (<= Y_0 -1000.0))")
+    result = invoked(monkeypatch, *given)
+    assert result.exit_code == 0, result.exception
+    assert result.stdout == "unsat\n"
+    certificate = prop.with_suffix(".certificate.npz")
+    result = invoked(monkeypatch, "check", str(certificate), "--model", str(model), "--exact")
+    assert result.exit_code == 0, result.exception
+    assert "1 of 1 proved in rational arithmetic" in result.stdout
+    prop.write_text(f"{bounds}(assert (<= Y_0 1000.0))")
+    assert "nothing was proved" in refusal(monkeypatch, *given, "--timeout", "1")
+    given[2] = str(folder / "model.keras")
+    assert "expected an ONNX file, got '.keras'" in refusal(monkeypatch, *given)
