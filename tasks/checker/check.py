@@ -73,9 +73,11 @@ def check(
         raise
     except Exception as error:  # numpy's, of arrays of other sizes, types and places, of any class
         raise RefusedError(f"{certificate}: {error!r}") from error
-    results = []
+    results, of_question = [], dict[int, list[int]]()
+    for place, owner in enumerate(owners):
+        of_question.setdefault(owner, []).append(place)
     for question, name in enumerate(names):
-        mine = [place for place, owner in enumerate(owners) if owner == question]
+        mine = of_question.get(question, [])
         left = [
             sum(r not in excluded[p][i] for p in mine for r in range(len(parts[p].regions)))
             for i in (0, 1)
@@ -96,8 +98,7 @@ class _Checker:
     """The numbers of a certificate, held against a network and the parts of a property."""
 
     def __init__(self, network: Network, parts: list[Part], arrays: Any, exact: bool) -> None:
-        self.network, self.parts, self.arrays = network, parts, arrays
-        self.exact = exact
+        self.network, self.parts, self.arrays, self.exact = network, parts, arrays, exact
         for part in parts:
             fit = [
                 s.shape == (network.inputs,) and (np.abs(s) < GREATEST).all()
