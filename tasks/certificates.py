@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from tasks import console
@@ -22,6 +23,7 @@ from tasks.tracking import RegisteredModel, Run, model_name, run_of
 if TYPE_CHECKING:
     from tasks.core.certificates.certify import Balls
     from tasks.core.certificates.writing import BoxProof
+    from tasks.core.models.loading import LoadedModel
     from tasks.core.verification.balls import Sample
 
 FOLDER, NETWORK = "certificates", "model.onnx"
@@ -39,8 +41,29 @@ class Carried:
     proofs: Mapping[str, Sequence[BoxProof]] = field(default_factory=dict)
 
 
+def network_of(model: ArtifactRef, loaded: LoadedModel, sample: Sample, log: Run) -> Path | None:
+    """The ONNX file that certificates of a model speak about, in the run's folder.
+
+    None, which is said, where the checker does not read it, or it is not the function `loaded`.
+    """
+    from tasks.core.certificates.certify import check_same, provable
+    from tasks.core.models.agreement import seeded_points
+
+    path = log.ref.folder / FOLDER / NETWORK
+    inputs = sample.inputs.reshape(len(sample.inputs), -1).astype(np.float64)
+    try:
+        write_network(model.verified_path(), path)
+        network, _ = provable(path)
+        for points in (inputs, seeded_points(inputs.shape[1])):
+            check_same(network, loaded.network, points)
+    except CertiflowError as error:
+        log.alert("certificates", f"no certificates: {error}")
+        return None
+    return path
+
+
 def carried_over(
-    model: ArtifactRef, dataset: str, sample: Sample, epsilons: Sequence[float], log: Run
+    network: Path, dataset: str, sample: Sample, epsilons: Sequence[float], log: Run
 ) -> Carried:
     """Tries the champion's certificates on a new model before any search.
 
@@ -59,9 +82,7 @@ def carried_over(
         return Carried()
     rows = pd.read_csv(before).set_index(["sample_index", "epsilon"])
     results, proofs = dict[tuple[int, float], VerificationResult](), dict[str, Any]()
-    network = log.ref.folder / FOLDER / NETWORK
     try:
-        write_network(model.verified_path(), network)
         for epsilon, path in old.items():
             if path is None:
                 continue
@@ -95,7 +116,7 @@ def carried_over(
 
 
 def certified(
-    model: ArtifactRef,
+    network: Path,
     sample: Sample,
     results: Sequence[VerificationResult],
     settings: VerificationSettings,
@@ -104,36 +125,30 @@ def certified(
 ) -> list[VerificationResult]:
     """The results, each proof with what became of its certificate: a stage of its own.
 
-    The certificates, a file for each radius, and the network that they speak about are logged. A
-    network that the checker does not read has none, which is said.
+    The certificates, a file for each radius, and the network that they speak about are logged.
     """
     from tasks.core.certificates.certify import certify_balls
 
     started, folder = monotonic(), log.ref.folder
-    network, files = folder / FOLDER / NETWORK, list[Path]()
+    files = list[Path]()
     proved = [result for result in results if result.verdict is Verdict.ROBUST]
     words = dict.fromkeys(((r.sample_index, r.epsilon) for r in proved), NO_CERTIFICATE)
     rows = {index: row for row, index in enumerate(sample.indices.tolist())}
-    try:
-        write_network(model.verified_path(), network)
-        with console.stage("certify", len(proved)) as progress:
-            for epsilon in sorted({result.epsilon for result in proved}):
-                mine = [rows[r.sample_index] for r in proved if r.epsilon == epsilon]
-                path = folder / certificate_of(epsilon)
-                for found in certify_balls(
-                    network,
-                    balls_of(sample, epsilon, mine),
-                    path,
-                    timeout_seconds=settings.timeout_seconds,
-                    resources=settings.resources,
-                    known=carried.proofs,
-                    on_proof=progress.advance,
-                ):
-                    words[int(found.name.partition("@")[0]), epsilon] = CHECKED
-                files.append(path)
-    except CertiflowError as error:
-        log.alert("certificates", f"no certificates: {error}")
-        return _marked(results, words)
+    with console.stage("certify", len(proved)) as progress:
+        for epsilon in sorted({result.epsilon for result in proved}):
+            mine = [rows[r.sample_index] for r in proved if r.epsilon == epsilon]
+            path = folder / certificate_of(epsilon)
+            for found in certify_balls(
+                network,
+                balls_of(sample, epsilon, mine),
+                path,
+                timeout_seconds=settings.timeout_seconds,
+                resources=settings.resources,
+                known=carried.proofs,
+                on_proof=progress.advance,
+            ):
+                words[int(found.name.partition("@")[0]), epsilon] = CHECKED
+            files.append(path)
     log.files(FOLDER, network, *files)
     counts = Counter(epsilon for (_, epsilon), word in words.items() if word == CHECKED)
     log.per_epsilon("verification/certificates", {e: counts[e] for e in settings.epsilons})
@@ -143,7 +158,10 @@ def certified(
             "verification/certificates/bytes": sum(path.stat().st_size for path in files),
         }
     )
-    return _marked(results, words)
+    return [
+        replace(result, certificate=words.get((result.sample_index, result.epsilon), ""))
+        for result in results
+    ]
 
 
 def certificate_of(epsilon: float) -> str:
@@ -183,10 +201,9 @@ def balls_of(sample: Sample, epsilon: float, rows: Sequence[int]) -> Balls:
     return Balls(names, sample.labels[places], boxes, owners)
 
 
-def _marked(
-    results: Sequence[VerificationResult], words: dict[tuple[int, float], str]
-) -> list[VerificationResult]:
+def without(results: Sequence[VerificationResult]) -> list[VerificationResult]:
+    """The results of a model that has no certificates, though they were asked for."""
     return [
-        replace(result, certificate=words.get((result.sample_index, result.epsilon), ""))
+        replace(result, certificate=NO_CERTIFICATE) if result.verdict is Verdict.ROBUST else result
         for result in results
     ]

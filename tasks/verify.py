@@ -13,7 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import console
-from tasks.certificates import Carried, carried_over, certified
+from tasks.certificates import Carried, carried_over, certified, network_of, without
 from tasks.core.data.datasets import stratified_sample
 from tasks.core.evidence import figures, metrics
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
@@ -51,9 +51,10 @@ def verify(
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = answering(load_artifact(model), data)
     sample = sample_for(loaded, data, settings.samples, seed)
+    network = network_of(model, loaded, sample, log) if settings.certificates else None
     carried = Carried()
-    if settings.certificates:
-        carried = carried_over(model, dataset.name, sample, settings.epsilons, log)
+    if network is not None:
+        carried = carried_over(network, dataset.name, sample, settings.epsilons, log)
     results = verify_sample(
         loaded,
         sample,
@@ -66,8 +67,10 @@ def verify(
     )
     if settings.engine != "marabou":
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
-    if settings.certificates:
-        results = certified(model, sample, results, settings, log, carried)
+    if network is not None:
+        results = certified(network, sample, results, settings, log, carried)
+    elif settings.certificates:
+        results = without(results)
     log.metrics({"verification/seconds": monotonic() - started})
     log.tags({"network.sha256": loaded.network.sha256})
     return _log_results(log, results, sample, data, run.folder)

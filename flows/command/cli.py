@@ -13,7 +13,6 @@ import typer
 
 from flows.actions.head import begin, end
 from flows.command import (
-    certificate_cli,
     data_cli,
     evidence_cli,
     guard_cli,
@@ -97,7 +96,6 @@ question_cli.register(app)
 version_cli.register(app)
 data_cli.register(app)
 guard_cli.register(app)
-certificate_cli.register(app)
 evidence_cli.register(app)
 
 

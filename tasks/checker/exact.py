@@ -20,10 +20,11 @@ class Exact(NDArrayOperatorsMixin):
 
     @classmethod
     def of(cls, values: Any) -> Exact:
-        """The very numbers of an array of floats or truth values."""
+        """The very numbers of an array of floats or truth values; `ValueError` of infinite ones."""
         if isinstance(values, Exact):
             return values
-        mantissas, exponents = np.frexp(np.atleast_1d(np.asarray(values, dtype=np.float64)))
+        array = np.atleast_1d(np.asarray_chkfinite(values, dtype=np.float64))
+        mantissas, exponents = np.frexp(array)
         places = int((53 - exponents[mantissas != 0]).max(initial=0))
         shifts = np.where(mantissas != 0, places - 53 + exponents, 0)
         whole = np.ldexp(mantissas, 53).astype(np.int64).astype(object)

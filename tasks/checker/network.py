@@ -83,6 +83,7 @@ class _Chain:
         self.constants = {each.name: _array(each) for each in graph.initializer}
         (given,) = (each for each in graph.input if each.name not in self.constants)
         sizes = [each.dim_value for each in given.type.tensor_type.shape.dim]
+        needed(sizes[0] in {0, 1}, f"the first axis has {sizes[0]} places and is no batch's")
         self.value, self.order = given.name, np.arange(int(np.prod(sizes[1:]))).reshape(sizes[1:])
         self.layers: list[list[Step]] = [[]]
 
@@ -117,27 +118,27 @@ class _Chain:
                 self.layers.append([])
             case "Flatten" if _are(options, axis=1):
                 self.order = self.order.ravel()
-            case "Reshape" if _are(
-                options, allowzero=0
-            ):  # the first axis is the batch's, and 0 keeps an axis
-                sizes = enumerate(constant.tolist()[1:])
+            case "Reshape" if given[0] is None and _are(options, allowzero=0):
+                sizes = enumerate(constant.tolist()[1:])  # all but the batch's; 0 keeps an axis
                 self.order = self.order.reshape([size or self.order.shape[i] for i, size in sizes])
             case "Transpose" if options["perm"][0] == 0:
                 self.order = self.order.transpose([axis - 1 for axis in options["perm"][1:]])
             case "Add" | "Sub" if kind == "Add" or given[0] is None:
                 self._shift(constant if kind == "Add" else -constant)
-            case "BatchNormalization" if len(given) == 5:
+            case "BatchNormalization" if len(given) == 5 and given[0] is None:
                 along = (-1, *[1] * (self.order.ndim - 1))  # the first axis that is not the batch's
                 scale, shift, mean, variance = (each.reshape(along) for each in given[1:])
                 self._shift(-mean)
-                root = np.sqrt(variance.astype(np.float64) + options.get("epsilon", 1e-5))
-                self._scale(scale / root)
+                epsilon = options.get("epsilon", float(np.float32(1e-5)))
+                self._scale(scale / np.sqrt(variance.astype(np.float64) + epsilon))
                 self._shift(shift)
             case "MatMul" if given[0] is None and self.order.shape[-1] == self.order.size:
                 self._append(constant.T, 0)
             case "Gemm" if given[0] is None and _are(options, transA=0, alpha=1.0, beta=1.0):
+                needed(self.order.ndim == 1, "Gemm of more than rows")
                 weight = given[1] if options.get("transB", 0) else given[1].T
-                self._append(weight, given[2].ravel() if len(given) > 2 else 0)
+                bias = given[2] if len(given) > 2 else np.zeros(1)
+                self._append(weight, np.broadcast_to(bias, (1, len(weight)))[0])
             case "Conv" if given[0] is None and _are(options, group=1, auto_pad=b"NOTSET"):
                 self._convolve(given, options)
             case "Identity" | "Dropout" if len(given) == 1:

@@ -101,7 +101,7 @@ def _alternative(pairs: list[tuple[str, str]], inputs: int, outputs: int) -> Par
 
 @cache
 def _place(word: str) -> int:
-    needed(re.fullmatch(r"[XY]_[0-9]+", word), f"{word} is no variable")
+    needed(re.fullmatch(r"[XY]_(0|[1-9][0-9]*)", word), f"{word} is no variable")
     return int(word[2:])
 
 

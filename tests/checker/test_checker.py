@@ -156,6 +156,12 @@ def test_exact_numbers_are_those_of_fractions() -> None:
     assert (as_fractions(product) - as_fractions(low) < Fraction(1, 2**10)).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_exact_number(value: float) -> None:
+    with pytest.raises(ValueError, match="infs or NaNs"):
+        Exact.of(np.array([1.0, value]))
+
+
 def fractions(values: NDArray[Any]) -> NDArray[Any]:
     return np.array([Fraction(each) for each in values.ravel().tolist()]).reshape(values.shape)
 

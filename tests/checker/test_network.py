@@ -136,6 +136,27 @@ def with_nan(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def test_batch_normalisation_takes_the_standards_epsilon(tmp_path: Path) -> None:
+    """1e-5 as float32 has it: of a variance of 0 all of the root."""
+    nodes = [make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"])]
+    zero, one = np.zeros(4, dtype=np.float32), np.ones(4, dtype=np.float32)
+    path = saved_onnx(tmp_path, nodes, {"s": one, "b": zero, "m": zero, "v": zero})
+    found = values_of(read_network(path), np.ones((1, 4)))
+    np.testing.assert_allclose(found, 1 / np.sqrt(np.float64(np.float32(1e-5))), rtol=1e-15)
+
+
+def test_a_first_axis_that_is_no_batch_is_refused(tmp_path: Path) -> None:
+    path = saved_onnx(tmp_path, [make_node("Relu", ["x"], ["y"])], shape=(4, 3))
+    with pytest.raises(RefusedError, match="first axis has 4 places"):
+        read_network(path)
+
+
+def test_a_bias_for_each_row_of_a_batch_is_refused(tmp_path: Path) -> None:
+    path = saved_onnx(tmp_path, dense(), {"w": normal(4, 3), "b": normal(3, 1)})
+    with pytest.raises(RefusedError, match="cannot be read"):
+        read_network(path)
+
+
 @pytest.mark.parametrize(
     ("nodes", "weight"),
     [

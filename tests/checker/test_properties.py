@@ -59,6 +59,7 @@ def test_reads_the_regions_that_the_verifier_reads(tmp_path: Path) -> None:
         "(assert (< Y_0 Y_1))",
         "(assert (<= Y_0 Y_2))",
         "(assert (<= Y_0 Y_-1))",
+        "(assert (<= Y_0 Y_01))",
         "(assert (<= Y_0 X_0))",
         "(assert (<= (+ Y_0 Y_1) 1))",
         "(assert (<= Y_0 1) (<= Y_1 1))",

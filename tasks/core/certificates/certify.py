@@ -15,7 +15,7 @@ from tasks.checker.check import Result, check
 from tasks.checker.network import Network, read_network
 from tasks.checker.properties import Part, read_property
 from tasks.checker.refused import RefusedError
-from tasks.core.arrays import IntArray
+from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.bounds.float32_error import row_error
 from tasks.core.bounds.linear import (
     interval_lower_bounds,
@@ -32,12 +32,11 @@ from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion, margin_rows
 from tasks.core.readers.onnx_network import read_onnx
+from tasks.core.search import ladder
 
 BATCH = 500  # boxes whose bounds are held at a time
 SAME = 1e-9  # relative difference of two readings of a network in float64
 POINTS = 8
-
-Boxes = Sequence[Sequence[UnsafeRegion]]  # the regions of each box
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +55,15 @@ def certify_property(
     """Writes the certificate that no point of a VNN-LIB file reaches its region in a network.
 
     Raises:
-        CertiflowError: a file is of what the checker does not read; nothing is proved in time.
+        CertiflowError: a file is of what the checker does not read; nothing is proved in time, or
+            the checker does not pass it. There is no certificate then.
     """
+    lowered, read = provable(network)
     try:
-        read = read_network(network)
         parts = read_property(prop, read.inputs, read.widths[-1])
     except RefusedError as error:
         raise CertiflowError(f"{error}: there are no certificates of it") from error
-    deadline, lowered = monotonic() + timeout_seconds, provable(network)
+    deadline = monotonic() + timeout_seconds
     proofs = [prove(lowered, regions, deadline, read) for regions in map(_regions, parts)]
     if not proofs or not all(proofs):
         raise CertiflowError(
@@ -75,7 +75,10 @@ def certify_property(
         "property_file": prop.name,
     }
     write_certificate(certificate, header, {}, [proof for proof in proofs if proof])
-    (result,) = check(certificate, network, prop)
+    (result,) = _checked(certificate, network, prop)
+    if not result.proved:
+        certificate.unlink()
+        raise CertiflowError(f"{prop}: the checker did not pass what was found: {result.reason}")
     return result
 
 
@@ -97,11 +100,12 @@ def certify_balls(
     Raises:
         CertiflowError: the network is of what the checker does not read.
     """
-    solver = ProofSolver(provable(network), timeout_seconds, read_network(network))
+    lowered, read = provable(network)
+    solver = (lowered, timeout_seconds, read)
     proofs = by_box(balls, known or {})
     for _ in range(len(proofs) - proofs.count(None)):
         on_proof()
-    for place, plain in _plainly_proved(solver.network, balls, proofs):
+    for place, plain in _plainly_proved(lowered, balls, proofs):
         proofs[place] = plain
         on_proof()
     left = [place for place, proof in enumerate(proofs) if proof is None]
@@ -138,11 +142,19 @@ def written(
         names = [balls.names[question] for question in questions]
         found = [proof for place in places.tolist() if (proof := proofs[place]) is not None]
         write_certificate(certificate, header | {"names": names}, arrays, found)
-        results = check(certificate, network)
+        results = _checked(certificate, network)
         missing = {q for q, result in zip(questions, results, strict=True) if not result.proved}
         if not missing:
             return results
         passed -= missing
+
+
+def _checked(certificate: Path, network: Path, prop: Path | None = None) -> list[Result]:
+    try:
+        return check(certificate, network, prop)
+    except RefusedError as error:
+        certificate.unlink()
+        raise CertiflowError(f"{error}: there are no certificates of it") from error
 
 
 def by_box(balls: Balls, known: Mapping[str, Sequence[BoxProof]]) -> list[BoxProof | None]:
@@ -165,17 +177,20 @@ def _plainly_proved(
 
 
 def _searched(
-    solver: ProofSolver, balls: Balls, places: Sequence[int], resources: Resources
+    solver: tuple[ReluNetwork, float, Network],
+    balls: Balls,
+    places: Sequence[int],
+    resources: Resources,
 ) -> Iterator[tuple[int, BoxProof | None]]:
-    """Of these boxes a proof, or that there is none, as they come from processes."""
+    """Of these boxes a proof, or that there is none, as they come from `ProofSolver`s."""
     labels = balls.labels[balls.owners]
     jobs = [BoxJob(i, balls.boxes[i : i + 1], int(labels[i])) for i in places]
     for outcome in run_jobs(
         ProofSolver,
-        (solver.network, solver.timeout_seconds, solver.read),
+        solver,
         jobs,
         num_workers=resources.num_workers,
-        timeout_seconds=lambda job: solver.timeout_seconds + GRACE_SECONDS,
+        timeout_seconds=lambda job: solver[1] + GRACE_SECONDS,
         memory_limit_bytes=resources.memory_limit_bytes,
     ):
         yield outcome.job.place, outcome.answer
@@ -198,14 +213,17 @@ class ProofSolver:
     timeout_seconds: float
     read: Network
 
+    def __post_init__(self) -> None:
+        ladder.warm_up()
+
     def __call__(self, job: BoxJob) -> BoxProof | None:
         rows = margin_rows([job.label], self.network.num_outputs)[0]
         regions = [UnsafeRegion(job.box, row[None], np.zeros(1)) for row in rows]
         return prove(self.network, regions, monotonic() + self.timeout_seconds, self.read)
 
 
-def provable(path: Path) -> ReluNetwork:
-    """The network of an ONNX file with the layers and units that the checker reads in it.
+def provable(path: Path) -> tuple[ReluNetwork, Network]:
+    """The network of an ONNX file, and as the checker reads it, with the same layers and units.
 
     Raises:
         CertiflowError: the checker reads others, or refuses the file.
@@ -220,7 +238,26 @@ def provable(path: Path) -> ReluNetwork:
             f"{path}: the checker reads other units in it than the verifier: there are no "
             "certificates of it"
         )
-    return network
+    return network, read
+
+
+def check_same(network: ReluNetwork, model: ReluNetwork, points: FloatArray) -> None:
+    """Raises `CertiflowError` where they are two functions, by their values at points in float64.
+
+    What is proved of `network` is to be said of `model`.
+    """
+    ends = [(each.num_inputs, each.num_outputs) for each in (network, model)]
+    if ends[0] != ends[1]:
+        raise CertiflowError(
+            f"the model is asked about {ends[1][0]} inputs and {ends[1][1]} outputs, its file has "
+            f"{ends[0][0]} and {ends[0][1]}: certificates would be of another question"
+        )
+    expected = model(points)
+    if not np.allclose(network(points), expected, rtol=SAME, atol=SAME * np.abs(expected).max()):
+        raise CertiflowError(
+            "the ONNX file of the model computes something else: certificates of it would not be "
+            "of the model; please report it"
+        )
 
 
 def _agree(network: ReluNetwork, read: Network) -> bool:

@@ -42,7 +42,7 @@ def prove(
     bounds = BoxBounds(network, regions, None)
     for method, kind in METHODS:
         bounds.bound_hidden(method)
-        bounds.lower[:] = -np.inf
+        bounds.lower[:] = -np.inf  # one node has to exclude them all
         bounds.bound_regions(method)
         if bounds.excludes_all:
             return WHOLE[kind]

@@ -117,7 +117,7 @@ class InputSearch(BestFirst):
         if self.record is not None:
             excluded = np.where(is_open, lower, np.inf)
             for row in np.flatnonzero(excluded > 0).tolist():
-                self.record.exclude(int(places[row]), float(excluded[row]), None)
+                self.record.exclude(int(places[row]), None)
         rows = np.flatnonzero(is_open)
         self._try_points(np.concatenate([points[rows], (boxes.lower + boxes.upper)[rows] / 2]))
         for row in rows.tolist():

@@ -135,8 +135,7 @@ class PhaseSearch(BestFirst):
         self._try_points(found, problems, regions)
         if self.record is not None:
             for row in np.flatnonzero(found.lower > 0).tolist():
-                choices = found.choices[row : row + 1]
-                self.record.exclude(places[row], float(found.lower[row]), choices)
+                self.record.exclude(places[row], found.choices[row : row + 1])
         for row, lower in enumerate(np.fmax(found.lower, known).tolist()):
             if lower > self.goal.bound:
                 self.closed_lower = min(self.closed_lower, lower)
@@ -185,7 +184,7 @@ class PhaseSearch(BestFirst):
                 found = self._settled(problems, found)
                 lower, choices = float(np.fmax(lower, found.lower[0])), found.choices
             if self.record is not None and lower > 0:
-                self.record.exclude(node.place, lower, choices)
+                self.record.exclude(node.place, choices)
             self.closed_lower = min(self.closed_lower, lower)
             if lower > 0:
                 continue

@@ -29,14 +29,12 @@ class Record:
         roots: a root for each region, or one for all.
         splits: of each node that was split.
         shown: of each node that was excluded the choices that did, None for bounds of its own box.
-        lower: and by how much.
     """
 
     settled: Callable[[Choices], Choices] = lambda choices: choices
     roots: list[int] = field(default_factory=list)
     splits: dict[int, Split] = field(default_factory=dict)
     shown: dict[int, Choices | None] = field(default_factory=dict)
-    lower: dict[int, float] = field(default_factory=dict)
     count: int = 0
 
     def places(self, number: int) -> list[int]:
@@ -54,6 +52,6 @@ class Record:
             self.splits[place] = Split(int(index), float(threshold), both)
         return children
 
-    def exclude(self, place: int, lower: float, choices: Choices | None) -> None:
+    def exclude(self, place: int, choices: Choices | None) -> None:
         """Of a node whose region has a bound above 0."""
-        self.shown[place], self.lower[place] = choices, lower
+        self.shown[place] = choices

@@ -13,8 +13,16 @@ from onnx.helper import make_node
 from tasks.checker.certificate import CROWN, INTERVALS, MULTIPLIERS
 from tasks.checker.check import check
 from tasks.core.bounds.choices import Choices
-from tasks.core.certificates.certify import Balls, certify_balls, certify_property
+from tasks.core.certificates import certify
+from tasks.core.certificates.certify import (
+    Balls,
+    certify_balls,
+    certify_property,
+    check_same,
+    provable,
+)
 from tasks.core.certificates.fixed_point import settled
+from tasks.core.certificates.proofs import WHOLE
 from tasks.core.certificates.reading import proved_in
 from tasks.core.certificates.transfer import transferred
 from tasks.core.certificates.writing import write_certificate
@@ -212,3 +220,29 @@ def test_regions_of_several_rows_beside_those_of_one(seed: int, tmp_path: Path) 
     assert certify_property(model, prop, certificate, timeout_seconds=30).proved
     assert MULTIPLIERS in kinds(certificate)
     assert check(certificate, model, prop, exact=True)[0].proved
+
+
+def test_certificates_of_another_function_are_none_of_the_model(tmp_path: Path) -> None:
+    network = float32_network(np.random.default_rng(0), (4, 6, 3))
+    points = np.random.default_rng(1).normal(size=(8, 4))
+    proved, _ = provable(saved(tmp_path, network))
+    check_same(proved, network, points)
+    last = network.layers[-1]
+    moved = Affine(last.weight[[1, 0, 2]], last.bias[[1, 0, 2]])
+    with pytest.raises(CertiflowError, match="computes something else"):
+        check_same(proved, ReluNetwork((*network.layers[:-1], moved)), points)
+    with pytest.raises(CertiflowError, match="5 inputs and 3 outputs, its file has 4 and 3"):
+        check_same(proved, float32_network(np.random.default_rng(0), (5, 6, 3)), points)
+
+
+def test_what_the_checker_does_not_pass_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = ReluNetwork((Affine(np.eye(2), np.zeros(2)), Affine(np.ones((1, 2)), np.zeros(1))))
+    model, prop, certificate = saved(tmp_path, network), tmp_path / "p", tmp_path / "c.npz"
+    box = "".join(f"(assert (>= X_{i} -1))(assert (<= X_{i} 1))" for i in (0, 1))
+    prop.write_text(f"{box}(assert (<= Y_0 0.5))")  # reached at the origin
+    monkeypatch.setattr(certify, "prove", lambda *arguments: WHOLE[CROWN])
+    with pytest.raises(CertiflowError, match="the checker did not pass what was found"):
+        certify_property(model, prop, certificate, timeout_seconds=1)
+    assert not certificate.exists()
