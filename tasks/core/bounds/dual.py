@@ -5,7 +5,7 @@ non-negative multiplier of a split's constraint and every convex weighting of a 
 best choice is found by gradient ascent (Xu et al. 2021, "Fast and Complete"; Wang et al. 2021,
 "Beta-CROWN"); the first layer's ReLUs have planes over the inputs for upper lines. The ascent runs
 in float32: it only chooses. What is returned is computed once more from the choice in float64 with
-outward rounding, by `linear.backward_bounds`.
+outward rounding, by `backward.backward_bounds`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from itertools import pairwise
 import numpy as np
 
 from tasks.core.arrays import BoolArray, Float32Array, FloatArray
+from tasks.core.bounds.backward import PlaneTerms, backward_bounds
 from tasks.core.bounds.choices import Ascent, Choices, chosen
 from tasks.core.bounds.float32_passes import Passes
 from tasks.core.bounds.input_planes import InputPlanes, Spans
-from tasks.core.bounds.linear import PlaneTerms, backward_bounds
 from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
 from tasks.core.bounds.rounding import RoundingScales, gamma, rounding_scales
 from tasks.core.bounds.subproblems import Subproblems
@@ -112,7 +112,7 @@ class DualProblem:
         terms: FloatArray = multipliers * problems.signs
         weights = np.maximum(choices.weights.astype(np.float64), 0)
         weights /= weights.sum(axis=1, keepdims=True)
-        rows = weights[:, None, :] @ problems.rows
+        rows = (weights[:, None, :] @ problems.rows)[:, 0]
         offsets = (weights * problems.offsets).sum(axis=1)
         lower = backward_bounds(
             self.network,
@@ -124,7 +124,7 @@ class DualProblem:
             [terms[:, at] for at in self.layers],
             self._plane_terms(unstable, choices),
         )
-        return self._outwards(lower[:, 0] + offsets, weights, problems)
+        return self._outwards(lower + offsets, weights, problems)
 
     def _plane_terms(self, unstable: BoolArray, choices: Choices) -> PlaneTerms | None:
         """What the planes add to a backward pass in float64, rounded outwards.
@@ -137,12 +137,12 @@ class DualProblem:
             return None
 
         def terms(negative: FloatArray) -> tuple[FloatArray, FloatArray]:
-            used = np.where(unstable[:, self.layers[0]], negative[:, 0], 0)
+            used = np.where(unstable[:, self.layers[0]], negative, 0)
             found = planes.weighted(
                 used, choices.levels.astype(np.float64), choices.tilts.astype(np.float64)
             )
             error = (-used * self.scales.affine[0]).sum(axis=1)
-            return found.rows[:, None], (found.constants - 8 * error)[:, None]
+            return found.rows, found.constants - 8 * error
 
         return terms
 

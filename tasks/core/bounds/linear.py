@@ -6,25 +6,31 @@ Rounding errors are added as `rounding` derives them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.core.arrays import BoolArray, FloatArray
+from tasks.core.arrays import BoolArray, FloatArray, IntArray
+from tasks.core.bounds.backward import Surroundings, through_affine
 from tasks.core.bounds.relaxations import Bounds, ReluRelaxation, activation_box
-from tasks.core.bounds.rounding import HUGE, UNDERFLOW, Magnitudes, RoundingScales, gamma
+from tasks.core.bounds.rounding import (
+    HUGE,
+    UNDERFLOW,
+    Magnitudes,
+    RoundingScales,
+    gamma,
+)
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.properties.box import Box, Ellipsoid
+from tasks.core.properties.box import Box
 from tasks.core.properties.specification import margin_rows
 
 Method = Literal["interval", "crown"]
 
-PlaneTerms = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
-
-CHUNK_ENTRIES = 2**22  # of a batch of coefficient matrices: 32 MB, and a few such live at once
+CHUNK_ENTRIES = 2**19  # of coefficients at once: 4 MB, which caches hold
 
 
 def preactivation_bounds(
@@ -40,28 +46,10 @@ def preactivation_bounds(
     for depth in range(len(network.layers) - 1):
         bounds = interval_step(network, depth, before.hidden, ball)
         if method == "crown" and depth > 0:  # for the first layer the interval is already exact
-            bounds = _crown_step(network, before, bounds, deadline)
+            is_open = bounds.unstable(network.linear[depth])
+            bounds = bounds.intersected(before.unit_bounds(is_open, deadline))
         before.append(bounds)
     return before.hidden
-
-
-def _crown_step(network: ReluNetwork, before: _Before, interval: Bounds, deadline: float) -> Bounds:
-    """`interval` with the units that it leaves unstable in some box bounded backwards as well."""
-    depth = len(before.hidden)
-    open_units = np.flatnonzero(interval.unstable(network.linear[depth]).any(axis=0))
-    lower, upper = interval.lower.copy(), interval.upper.copy()
-    size = max(1, CHUNK_ENTRIES // (2 * _widest(network, depth)))
-    for start in range(0, len(open_units), size):
-        if time.monotonic() > deadline:
-            break
-        units = open_units[start : start + size]
-        rows = np.zeros((2 * len(units), lower.shape[1]))
-        places = np.arange(len(units))
-        rows[places, units], rows[len(units) + places, units] = 1, -1
-        both = before.lower_bounds(rows)
-        lower[:, units] = np.maximum(lower[:, units], both[:, : len(units)])
-        upper[:, units] = np.minimum(upper[:, units], -both[:, len(units) :])
-    return Bounds(lower, upper)
 
 
 def _widest(network: ReluNetwork, depth: int) -> int:
@@ -139,103 +127,86 @@ class _Before:
         self.relaxations.append(ReluRelaxation.of(bounds, linear))
         self.magnitudes.append(bounds)
 
+    def surroundings(self, scales: RoundingScales) -> Surroundings:
+        """Of all boxes."""
+        return Surroundings.of(self.network, self.hidden, self.relaxations, self.ball, scales)
+
     def lower_bounds(self, rows: FloatArray) -> FloatArray:
         """See `linear_lower_bounds`: of rows over the layer's outputs."""
-        num_rows = rows.shape[-2]
-        size = max(1, CHUNK_ENTRIES // (num_rows * _widest(self.network, len(self.hidden))))
-        result = np.empty((len(self.ball), num_rows))
+        network, depth, num_rows = self.network, len(self.hidden), rows.shape[-2]
+        rows = np.broadcast_to(rows, (len(self.ball), *rows.shape[-2:]))
+        scales, result = self.magnitudes.scales(), np.empty((len(self.ball), num_rows))
+        around = self.surroundings(scales)
+        matrices = [layer.matrix for layer in network.layers]
+        size = max(1, CHUNK_ENTRIES // (num_rows * _widest(network, depth)))
         for start in range(0, len(self.ball), size):
             some = slice(start, start + size)
-            boxes = self.ball[some]
-            result[some] = backward_bounds(
-                self.network,
-                np.broadcast_to(
-                    rows[some] if rows.ndim == 3 else rows, (len(boxes), *rows.shape[-2:])
-                ),
-                [bounds[some] for bounds in self.hidden],
-                [relaxation[some] for relaxation in self.relaxations],
-                boxes,
-                self.magnitudes.scales(some),
-            )
+            flat = rows[some].reshape(-1, rows.shape[-1])
+            owners = np.repeat(np.arange(len(self.ball))[some], num_rows)
+            constant = through_affine(network, depth, flat, scales.affine[depth][owners])
+            coefficients = matrices[depth].backward(flat)
+            bounds = around.lower_bounds(matrices, coefficients, owners, constant)
+            result[some] = bounds.reshape(-1, num_rows)
         return result
 
+    def unit_bounds(self, chosen: BoolArray, deadline: float) -> Bounds:
+        """Of the layer's units that are `chosen`, (batch, units); infinite for others.
 
-@np.errstate(over="ignore", invalid="ignore")
-def backward_bounds(
-    network: ReluNetwork,
-    rows: FloatArray,
-    hidden: Sequence[Bounds],
-    relaxations: Sequence[ReluRelaxation],
-    ball: Box,
-    scales: RoundingScales,
-    split_terms: Sequence[FloatArray] | None = None,
-    planes: PlaneTerms | None = None,
-) -> FloatArray:
-    """Rows (batch, m, units) over the outputs of layer `len(hidden)`, to bounds (batch, m).
+        What is not come to at `deadline` is infinite as well.
+        """
+        bounds = Bounds(np.full(chosen.shape, -np.inf), np.full(chosen.shape, np.inf))
+        scales = self.magnitudes.scales()
+        around = self.surroundings(scales)
+        layer, scale = self.network.layers[len(self.hidden)], scales.affine[len(self.hidden)]
+        for part in self._parts(chosen, around):
+            if time.monotonic() > deadline:
+                break
+            bias, lost = layer.bias[part.units], scale[part.boxes, part.units]
+            both = part.around.lower_bounds(
+                part.matrices,
+                np.concatenate([part.rows, -part.rows]),
+                np.tile(part.owners, 2),
+                np.concatenate([bias - lost, -bias - lost]),
+            )
+            bounds.lower[part.boxes, part.units] = both[: len(bias)]
+            bounds.upper[part.boxes, part.units] = -both[len(bias) :]
+        return bounds
 
-    `hidden`, `ball` and `scales` may have a batch of 1 for all. `split_terms`, (batch, units) for
-    each hidden layer, are multipliers of the constraints of split ReLUs times their signs: where
-    `sign * z >= 0` holds and the multiplier is not negative, `f >= f - multiplier * sign * z`, so
-    the bound holds wherever the splits do (Wang et al. 2021, "Beta-CROWN", theorem 3.1). `planes`
-    gives, for the negative coefficients (batch, m, units) of the first layer's activations, rows
-    over the inputs and constants that bound part of their sum from below, where the relaxation
-    has upper lines of zero.
-    """
-    depth = len(hidden)
-    coefficients = rows
-    constant, best = np.zeros(rows.shape[:2]), np.full(rows.shape[:2], -np.inf)
-    direct: FloatArray | float = 0.0
-    for index in range(depth, -1, -1):
-        layer = network.layers[index]
-        constant += coefficients @ layer.bias - _dot(np.abs(coefficients), scales.affine[index])
-        coefficients = _times(coefficients, layer.matrix)
-        if index == 0:
-            coefficients = coefficients + direct
-            last = _concrete(coefficients, ball, scales.inputs) + constant
-            return _held(np.maximum(best, last))
-        before, linear = hidden[index - 1], network.linear[index - 1]
-        box = activation_box(before, linear)
-        best = np.maximum(best, _concrete(coefficients, box, scales.relu[index - 1]) + constant)
-        relaxation = relaxations[index - 1]
-        positive, negative = np.maximum(coefficients, 0), np.minimum(coefficients, 0)
-        constant += _dot(negative, relaxation.upper_intercept)
-        constant -= _dot(positive - negative, scales.relu[index - 1])
-        coefficients = positive * relaxation.lower_slope[:, None, :]
-        coefficients += negative * relaxation.upper_slope[:, None, :]
-        if planes is not None and index == 1:
-            direct, below = planes(negative)
-            constant += below
-        if split_terms is not None:
-            terms = split_terms[index - 1][:, None, :]
-            coefficients -= terms
-            constant -= _dot(np.abs(terms), scales.relu[index - 1])
-    raise AssertionError("the loop returns at the first layer")
+    def _parts(self, chosen: BoolArray, around: Surroundings) -> Iterator[_Part]:
+        """Of units that read little of the layers before, cone after cone; else of whole layers."""
+        depth = len(self.hidden)
+        found = self.network.cones(depth)
+        if found is None:
+            matrices = [layer.matrix for layer in self.network.layers[: depth + 1]]
+            boxes, units = np.nonzero(chosen)
+            size = max(1, CHUNK_ENTRIES // (2 * _widest(self.network, depth)))
+            for start in range(0, len(units), size):
+                some = slice(start, start + size)
+                rows = matrices[-1].rows(units[some])
+                yield _Part(around, matrices, boxes[some], units[some], boxes[some], rows)
+            return
+        for cone in found:
+            at = chosen[:, cone.units]  # (boxes, places, f)
+            boxes, places = np.nonzero(at.any(axis=2))
+            size = max(1, CHUNK_ENTRIES // (2 * cone.units.shape[1] * cone.width))
+            for start in range(0, len(boxes), size):
+                box, place = boxes[start : start + size], places[start : start + size]
+                owners, filters = np.nonzero(at[box, place])
+                near = around.within(box, [read[place] for read in cone.reads])
+                units, rows = cone.units[place[owners], filters], cone.rows[filters]
+                yield _Part(near, cone.matrices, box[owners], units, owners, rows)
 
 
-def _held(bounds: FloatArray) -> FloatArray:
-    """Lower bounds as far as they prove something: an overflow on the way ends beyond `HUGE`."""
-    return np.where(np.abs(bounds) < HUGE, bounds - UNDERFLOW, -np.inf)
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some units of some boxes, (n,) each, and their weights (n, what they read)."""
 
-
-def _times(coefficients: FloatArray, matrix: Matrix) -> FloatArray:
-    """One large matrix product instead of one for each box: (batch, m, n) to (batch, m, k)."""
-    batch, rows, units = coefficients.shape
-    return matrix.backward(coefficients.reshape(-1, units)).reshape(batch, rows, -1)
-
-
-def _dot(coefficients: FloatArray, values: FloatArray) -> FloatArray:
-    """(batch, m, n) and (batch, n) to (batch, m)."""
-    return (coefficients @ values[:, :, None])[..., 0]
-
-
-def _concrete(coefficients: FloatArray, box: Box, scale: FloatArray) -> FloatArray:
-    """Minimum of `coefficients @ x` over the box, less rounding: (batch, m, n) to (batch, m)."""
-    center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
-    least = _dot(coefficients, center) - _dot(np.abs(coefficients), radius + scale)
-    if isinstance(box, Ellipsoid):
-        within = _dot(coefficients, box.center) - _dot(np.abs(coefficients), scale)
-        least = np.maximum(least, within + box.least(coefficients))
-    return least
+    around: Surroundings
+    matrices: Sequence[Matrix]
+    boxes: IntArray
+    units: IntArray
+    owners: IntArray
+    rows: FloatArray
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -2,13 +2,15 @@
 
 Rows of a sparse matrix that read the same inputs, as all filters of a convolution do at one place,
 are one small dense block: a convolution costs its own products and no more, in any layout, with
-batch normalisation folded in, and without weights that must be shared.
+batch normalisation folded in, and without weights that must be shared. Inputs that a row reads
+alone, as behind a residual connection, keep it in no block of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -69,6 +71,17 @@ class BlockMatrix:
         work = sum(_work(*part.weights.shape) for part in found.parts)
         return found if _pays(work, shape) else DenseMatrix(found.dense())
 
+    def rows(self, places: IntArray) -> NDArray[Any]:
+        return self._sparse[places].toarray()
+
+    @cached_property
+    def _sparse(self) -> sparse.csr_array:
+        return self.sparse()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to other processes is without `_sparse`."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def dense(self) -> NDArray[Any]:
         """Made anew at every call."""
         return self.sparse().toarray()
@@ -91,7 +104,7 @@ def stored(matrix: sparse.csr_array) -> Matrix:
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
     matrix = matrix.copy()
     matrix.sum_duplicates()  # and in order, so that rows with the same columns have equal indices
-    alike = _alike_blocks(matrix)
+    alike = _by_size(alike_rows(matrix))
     sizes = [(len(blocks), *_padded(blocks)) for blocks in alike]
     in_blocks = _pays(sum(_work(*size) for size in sizes), shape)
     check_size(sum(prod(size) for size in sizes) if in_blocks else prod(shape))
@@ -110,20 +123,30 @@ def _pays(work: int, shape: tuple[int, int]) -> bool:
     return prod(shape) >= LEAST_DENSE and work <= BLOCK_SHARE * prod(shape)
 
 
-def _alike_blocks(matrix: sparse.csr_array) -> list[list[tuple[IntArray, IntArray]]]:
-    """Rows with the same columns, and these; in lists whose sizes differ by less than twice.
+def alike_rows(matrix: sparse.csr_array) -> list[tuple[IntArray, IntArray]]:
+    """Rows of a sorted matrix that read the same columns, beside some of their own, and these.
 
     Rows of zeros are in none.
     """
+    shared = np.bincount(matrix.indices, minlength=matrix.shape[1]) > 1
     rows_of: dict[bytes, list[int]] = {}
     for row, (start, end) in enumerate(pairwise(matrix.indptr.tolist())):
-        if start < end:
-            rows_of.setdefault(matrix.indices[start:end].tobytes(), []).append(row)
+        columns = matrix.indices[start:end]
+        common = columns[shared[columns]]
+        if len(columns):
+            rows_of.setdefault((common if len(common) else columns).tobytes(), []).append(row)
+    groups = (np.array(rows, dtype=np.int64) for rows in rows_of.values())
+    return [(rows, np.unique(matrix[rows].indices).astype(np.int64)) for rows in groups]
+
+
+def _by_size(
+    blocks: list[tuple[IntArray, IntArray]],
+) -> list[list[tuple[IntArray, IntArray]]]:
+    """In lists whose sizes differ by less than twice."""
     alike: dict[tuple[int, int], list[tuple[IntArray, IntArray]]] = {}
-    for key, rows in rows_of.items():
-        columns = np.frombuffer(key, dtype=matrix.indices.dtype).astype(np.int64)
+    for rows, columns in blocks:
         sizes = ((len(rows) - 1).bit_length(), (len(columns) - 1).bit_length())
-        alike.setdefault(sizes, []).append((np.array(rows, dtype=np.int64), columns))
+        alike.setdefault(sizes, []).append((rows, columns))
     return list(alike.values())
 
 
@@ -140,6 +163,7 @@ def _padded_blocks(matrix: sparse.csr_array, blocks: list[tuple[IntArray, IntArr
     all_columns = np.full((len(blocks), k), inputs, dtype=np.int64)
     for place, (rows, columns) in enumerate(blocks):
         all_rows[place, : len(rows)], all_columns[place, : len(columns)] = rows, columns
-        entries = matrix.indptr[rows][:, None] + np.arange(len(columns))
-        weights[place, : len(rows), : len(columns)] = matrix.data[entries]
+        some = matrix[rows]
+        at = np.repeat(np.arange(len(rows)), np.diff(some.indptr))
+        weights[place, at, np.searchsorted(columns, some.indices)] = some.data
     return Blocks(weights, all_rows, all_columns, (int(outputs), int(inputs)))

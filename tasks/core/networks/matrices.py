@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from tasks.core.arrays import BoolArray
+from tasks.core.arrays import BoolArray, IntArray
 from tasks.core.errors import CertiflowError
 
 MAX_WEIGHTS = 2**28  # stored of one layer in float64: 2 GiB
@@ -37,6 +37,9 @@ class Matrix(Protocol):
 
     def backward(self, rows: NDArray[Any], /) -> NDArray[Any]:
         """`rows @ W`: (n, outputs) to (n, inputs)."""
+
+    def rows(self, places: IntArray, /) -> NDArray[Any]:
+        """The rows at `places`, (n, inputs), to be changed at will."""
 
     def absolute(self) -> Matrix:
         """|W|."""
@@ -77,6 +80,9 @@ class DenseMatrix:
 
     def backward(self, rows: NDArray[Any]) -> NDArray[Any]:
         return rows @ self.weight
+
+    def rows(self, places: IntArray) -> NDArray[Any]:
+        return self.weight[places]
 
     def absolute(self) -> DenseMatrix:
         return DenseMatrix(np.abs(self.weight))

@@ -16,6 +16,7 @@ from scipy import sparse
 from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.block_matrix import stored
+from tasks.core.networks.cones import Cone, cones
 from tasks.core.networks.matrices import DenseMatrix, Matrix
 
 
@@ -173,6 +174,16 @@ class ReluNetwork:
     def _passing(self) -> tuple[BoolArray | None, ...]:
         """`linear`, with None for a layer of ReLUs alone: it is evaluated by the thousand."""
         return tuple(mask if mask.any() else None for mask in self.linear)
+
+    def cones(self, depth: int) -> list[Cone] | None:
+        """Of the units of affine layer `depth`; None where they read too much of those before."""
+        if depth not in self._cones:
+            self._cones[depth] = cones([layer.matrix for layer in self.layers[: depth + 1]])
+        return self._cones[depth]
+
+    @cached_property
+    def _cones(self) -> dict[int, list[Cone] | None]:
+        return {}
 
     def up_to(self, depth: int) -> ReluNetwork:
         """The network whose outputs are those of affine layer `depth`, counted from 0."""

@@ -50,7 +50,7 @@ class Ellipsoid(Box):
 
     Attributes:
         center: (batch, inputs), inside the boxes.
-        scales: (inputs,); an input of scale 0 stays where the center has it.
+        scales: (inputs,), or of each box; an input of scale 0 stays where the center has it.
     """
 
     center: FloatArray
@@ -71,10 +71,9 @@ class Ellipsoid(Box):
         center = self.center[rows]
         return Ellipsoid(self.lower[rows], self.upper[rows], center, self.scales, self.radius)
 
-    def least(self, coefficients: FloatArray) -> FloatArray:
-        """A lower bound on `coefficients @ (x - center)`, (batch, m, inputs) to (batch, m).
+    def least(self, scaled: FloatArray) -> FloatArray:
+        """A lower bound on `coefficients @ (x - center)`, from them times `scales`: (n, inputs).
 
-        -radius |coefficients * scales|_2, by Cauchy and Schwarz, less rounding.
+        -radius |coefficients * scales|_2, by Cauchy and Schwarz, less rounding: (n,).
         """
-        norm = np.linalg.norm(coefficients * self.scales, axis=2)
-        return -self.radius * norm * (1 + NORM_ROUNDING)
+        return -self.radius * np.linalg.norm(scaled, axis=1) * (1 + NORM_ROUNDING)
