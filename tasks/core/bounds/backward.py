@@ -85,12 +85,7 @@ class Surroundings:
             Tables._make([*(part(values, read) for values in each[:-1]), each.terms])
             for each, read in zip(self.tables, reads[1:], strict=True)
         ]
-        ball, first = self.ball, reads[0]
-        box = Box(part(ball.lower, first), part(ball.upper, first))
-        if isinstance(ball, Ellipsoid):
-            center, scales = part(ball.center, first), part(ball.scales[None], first)
-            box = Ellipsoid(box.lower, box.upper, center, scales, ball.radius)
-        return Surroundings(tables, box, part(self.scale, first))
+        return Surroundings(tables, self.ball.at(boxes, reads[0]), part(self.scale, reads[0]))
 
     @np.errstate(over="ignore", invalid="ignore")
     def lower_bounds(

@@ -46,7 +46,10 @@ class Optimised:
 
 
 class DualProblem:
-    """A network over one box, with bounds on its hidden layers: what all subproblems share."""
+    """A network over a box, with bounds on its hidden layers: what all subproblems share.
+
+    Or over as many boxes as there are subproblems, one for each.
+    """
 
     @np.errstate(over="ignore", invalid="ignore")  # what float32 cannot hold proves nothing
     def __init__(
@@ -71,7 +74,7 @@ class DualProblem:
         self.num_units = int(ends[-1])
         self.max_batch = max(1, MAX_ENTRIES // max(1, self.num_units))  # of subproblems at once
         self.linear = np.concatenate([*network.linear, np.zeros(0, dtype=bool)])
-        empty = np.zeros((1, 0))
+        empty = np.zeros((len(box), 0))
         self.bounds = Bounds(
             np.concatenate([empty, *(b.lower for b in hidden)], axis=1),
             np.concatenate([empty, *(b.upper for b in hidden)], axis=1),
@@ -156,7 +159,7 @@ class DualProblem:
         """
         count = weights.shape[1]
         rows = (weights[:, None, :] @ np.abs(problems.rows))[:, 0]
-        outputs = (count * rows) @ self.scales.affine[-1][0]  # gamma is in the scales
+        outputs = (count * rows * self.scales.affine[-1]).sum(axis=1)  # gamma is in the scales
         offsets = gamma(count + 8) * (weights * np.abs(problems.offsets)).sum(axis=1)
         total: FloatArray = bounds - outputs - offsets - gamma(count + 8) * np.abs(bounds)
         return np.where(np.isnan(total), -np.inf, total)

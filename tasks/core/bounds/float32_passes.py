@@ -56,7 +56,9 @@ class Pass:
 
 
 class Passes:
-    """Passes through a network over one box; `layers` are its units' places, `planes` may be None.
+    """Passes through a network over one box, or one for each subproblem.
+
+    `layers` are its units' places, `planes` may be None.
 
     The arrays of a batch of subproblems are (batch, units of all hidden layers).
     """
@@ -72,8 +74,8 @@ class Passes:
         self.layers, self.linear, self.planes = layers, linear, planes
         self.matrices = [layer.matrix.single() for layer in network.layers]
         self.biases = [layer.bias.astype(np.float32) for layer in network.layers]
-        self.center = ((box.lower[0] + box.upper[0]) / 2).astype(np.float32)
-        self.radius = ((box.upper[0] - box.lower[0]) / 2).astype(np.float32)
+        self.center = ((box.lower + box.upper) / 2).astype(np.float32)
+        self.radius = ((box.upper - box.lower) / 2).astype(np.float32)
 
     def without_chords(self, relaxation: ReluRelaxation, unstable: BoolArray) -> ReluRelaxation:
         """Upper lines of zero where a plane takes their place."""

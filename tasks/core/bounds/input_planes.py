@@ -100,15 +100,15 @@ class Spans:
 
 
 class InputPlanes:
-    """The planes of one affine layer over one box, in the precision of `dtype`."""
+    """The planes of an affine layer over a box, or one for each subproblem, in `dtype`."""
 
     def __init__(self, layer: Affine, spans: Spans, box: Box, dtype: type[np.floating]) -> None:
         center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
         self.weights = spans.weights.astype(dtype, copy=False)
         self.starts, self.inputs = spans.starts, spans.inputs
-        self.center, self.radius = center[0].astype(dtype), radius[0].astype(dtype)
+        self.center, self.radius = center.astype(dtype), radius.astype(dtype)
         peaks = layer(center) + layer.absolute.matrix.forward(radius)
-        self.peaks = peaks[0].astype(dtype)
+        self.peaks = peaks.astype(dtype)
 
     def weighted(
         self,
@@ -132,7 +132,7 @@ class InputPlanes:
             tops,
             sides,
         )
-        constants = (coefficients * tops).sum(axis=1) - rows @ self.center
+        constants = (coefficients * tops).sum(axis=1) - (rows * self.center).sum(axis=1)
         return Planes(rows, constants, tops, sides)
 
     def values(
@@ -168,13 +168,13 @@ def _weigh(weights, starts, inputs, radius, peaks, coefficients, levels, tilts, 
                 continue
             span = slice(inputs[unit, 0], inputs[unit, 1])
             part = weights[starts[unit] : starts[unit] + inputs[unit, 1] - inputs[unit, 0]]
-            size, tilt = radius[span], tilts[problem, span]
+            size, tilt = radius[problem % len(radius), span], tilts[problem, span]
             row, level, reach = rows[problem, span], levels[problem, unit], type(coefficient)(0)
             for place in range(len(part)):
                 product = part[place] * _slope(part[place], level, tilt[place])
                 row[place] += coefficient * product
                 reach += abs(product) * size[place]
-            rising = peaks[unit] - reach
+            rising = peaks[problem % len(peaks), unit] - reach
             off = reach >= rising  # not `max`, which may lose a NaN: such a top proves nothing
             sides[problem, unit] = -1 if off else 1
             tops[problem, unit] = reach if off else rising

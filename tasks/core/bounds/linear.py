@@ -193,7 +193,8 @@ class _Before:
                 box, place = boxes[start : start + size], places[start : start + size]
                 owners, filters = np.nonzero(at[box, place])
                 near = around.within(box, [read[place] for read in cone.reads])
-                units, rows = cone.units[place[owners], filters], cone.rows[filters]
+                units = cone.units[place[owners], filters]
+                rows = cone.matrices[-1].rows(filters)
                 yield _Part(near, cone.matrices, box[owners], units, owners, rows)
 
 

@@ -7,13 +7,14 @@ but those at the borders, share their weights.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-from tasks.core.arrays import FloatArray, IntArray
+from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.networks.block_matrix import alike_rows, stored
 from tasks.core.networks.matrices import DenseMatrix, Matrix
 
@@ -22,19 +23,21 @@ MOST_READ = 0.5  # of the values of all layers before; cones of more are no fast
 
 @dataclass(frozen=True, eq=False)
 class Cone:
-    """Units at places that look alike.
+    """Units at places that look alike: of each layer up to theirs, what matters to them.
 
     Attributes:
-        units: of the layer, (places, f).
-        reads: for each layer up to it the inputs that matter, (places, s) each.
-        rows: the units' weights over the last of `reads`, (f, s).
-        matrices: for each layer before it, between what matters of its outputs and its inputs.
+        units: their numbers, (places, f).
+        reads: for each layer the inputs that matter, (places, s) each.
+        matrices: for each layer the weights between what matters of its outputs and its inputs.
+        biases: of what matters of each layer's outputs.
+        linear: for each layer before theirs, which of these pass unchanged.
     """
 
     units: IntArray
     reads: list[IntArray]
-    rows: FloatArray
     matrices: list[Matrix]
+    biases: list[FloatArray]
+    linear: list[BoolArray]
 
     @property
     def width(self) -> int:
@@ -42,44 +45,58 @@ class Cone:
         return max(read.shape[1] for read in self.reads)
 
 
-def cones(matrices: Sequence[Matrix]) -> list[Cone] | None:
-    """Of the outputs of the last of some layers; None where they read too much to be worth it.
+def cones(
+    matrices: Sequence[Matrix], biases: Sequence[FloatArray], linear: Sequence[BoolArray]
+) -> list[Cone] | None:
+    """Of the last of some layers; None where its units read too much for that to be worth it.
 
-    Units that read nothing are in no cone.
+    `linear` is of the layers before it. Units that read nothing are in no cone.
     """
     if len(matrices) < 2 or isinstance(matrices[-1], DenseMatrix):
         return None
     layers = [matrix.sparse() for matrix in matrices]
-    alike: dict[tuple[bytes, ...], list[tuple[IntArray, list[IntArray]]]] = {}
-    parts: dict[tuple[bytes, ...], list[sparse.csr_array]] = {}
+    alike: dict[bytes, list[_Place]] = {}
     most = MOST_READ * sum(layer.shape[1] for layer in layers)
     for units, columns in alike_rows(layers[-1]):
-        reads, blocks = [columns], [layers[-1][units][:, columns]]
+        reads, blocks = [units, columns], [layers[-1][units][:, columns]]
         for layer in layers[-2::-1]:
-            some = layer[reads[0]]
-            reads.insert(0, np.unique(some.indices).astype(np.int64))
-            blocks.insert(0, some[:, reads[0]])
+            some = layer[reads[-1]]
+            reads.append(np.unique(some.indices).astype(np.int64))
+            blocks.append(some[:, reads[-1]])
         if sum(map(len, reads)) > most:
             return None
-        key = tuple(_content(block) for block in blocks)
-        alike.setdefault(key, []).append((units, reads))
-        parts[key] = blocks
-    return [_cone(places, parts[key]) for key, places in alike.items()]
+        reads, blocks = reads[::-1], blocks[::-1]
+        shifts = [bias[read] for bias, read in zip(biases, reads[1:], strict=True)]
+        passing = [mask[read] for mask, read in zip(linear, reads[1:-1], strict=True)]
+        place = _Place(reads, blocks, shifts, passing)
+        alike.setdefault(place.content, []).append(place)
+    return [_cone(places) for places in alike.values()]
 
 
-def _content(block: sparse.csr_array) -> bytes:
-    """What tells apart matrices of unlike shapes or weights."""
-    block.sort_indices()
-    arrays = (np.array(block.shape), block.indptr, block.indices, block.data)
-    return b"".join(array.tobytes() for array in arrays)
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Of a cone with one place only; `reads` ends with its units."""
+
+    reads: list[IntArray]
+    blocks: list[sparse.csr_array]
+    biases: list[FloatArray]
+    linear: list[BoolArray]
+
+    @property
+    def content(self) -> bytes:
+        """What tells apart two that are not the same function of what they read."""
+        digest = hashlib.sha256()
+        for block in self.blocks:
+            block.sort_indices()
+            digest.update(repr((block.shape, block.nnz)).encode())
+            for array in (block.indptr, block.indices, block.data):
+                digest.update(array.tobytes())
+        for array in (*self.biases, *self.linear):
+            digest.update(array.tobytes())
+        return digest.digest()
 
 
-def _cone(places: list[tuple[IntArray, list[IntArray]]], blocks: list[sparse.csr_array]) -> Cone:
-    by_layer = zip(*(reads for _, reads in places), strict=True)
-    *before, rows = blocks
-    return Cone(
-        np.stack([units for units, _ in places]),
-        [np.stack(reads) for reads in by_layer],
-        rows.toarray(),
-        [stored(block) for block in before],
-    )
+def _cone(places: Sequence[_Place]) -> Cone:
+    *reads, units = (np.stack(each) for each in zip(*(p.reads for p in places), strict=True))
+    one = places[0]
+    return Cone(units, reads, [stored(block) for block in one.blocks], one.biases, one.linear)

@@ -178,8 +178,16 @@ class ReluNetwork:
     def cones(self, depth: int) -> list[Cone] | None:
         """Of the units of affine layer `depth`; None where they read too much of those before."""
         if depth not in self._cones:
-            self._cones[depth] = cones([layer.matrix for layer in self.layers[: depth + 1]])
+            layers = self.layers[: depth + 1]
+            matrices, biases = [each.matrix for each in layers], [each.bias for each in layers]
+            self._cones[depth] = cones(matrices, biases, self.linear[:depth])
         return self._cones[depth]
+
+    @classmethod
+    def of_cone(cls, cone: Cone) -> ReluNetwork:
+        """From what matters of the inputs at one of the places to its units."""
+        layers = map(Affine, cone.matrices, cone.biases)
+        return cls(tuple(layers), tuple(cone.linear))
 
     @cached_property
     def _cones(self) -> dict[int, list[Cone] | None]:
@@ -206,7 +214,10 @@ class ReluNetwork:
             each if each.absolute is None else replace(each, absolute=each.absolute.restricted(*at))
             for each, *at in zip(self.roundings, outputs, inputs, strict=True)
         )
-        return ReluNetwork(layers, linear, roundings)
+        part = ReluNetwork(layers, linear, roundings)
+        first = next((k for k, mask in enumerate(kept) if not mask.all()), len(self.layers))
+        part._cones.update({depth: each for depth, each in self._cones.items() if depth < first})
+        return part
 
     def with_inputs(self) -> ReluNetwork:
         """The network that gives its inputs after its outputs, for constraints on both."""

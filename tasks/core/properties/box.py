@@ -25,6 +25,11 @@ class Box:
     def __getitem__(self, rows: slice | NDArray[np.bool_] | IntArray) -> Box:
         return Box(self.lower[rows], self.upper[rows])
 
+    def at(self, boxes: IntArray, columns: IntArray) -> Box:
+        """The inputs `columns`, (n, s), of `boxes`, (n,); a batch of 1 is for all."""
+        rows = boxes[:, None] % len(self)
+        return Box(self.lower[rows, columns], self.upper[rows, columns])
+
     def float32_bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The extreme float32 points inside the balls: bounds rounded inwards.
 
@@ -70,6 +75,10 @@ class Ellipsoid(Box):
     def __getitem__(self, rows: slice | NDArray[np.bool_] | IntArray) -> Ellipsoid:
         center = self.center[rows]
         return Ellipsoid(self.lower[rows], self.upper[rows], center, self.scales, self.radius)
+
+    def at(self, boxes: IntArray, columns: IntArray) -> Ellipsoid:
+        box, center = super().at(boxes, columns), self.center[boxes[:, None] % len(self), columns]
+        return Ellipsoid(box.lower, box.upper, center, self.scales[columns], self.radius)
 
     def least(self, scaled: FloatArray) -> FloatArray:
         """A lower bound on `coefficients @ (x - center)`, from them times `scales`: (n, inputs).

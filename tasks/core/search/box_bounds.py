@@ -15,6 +15,7 @@ from tasks.core.bounds.linear import (
     preactivation_bounds,
 )
 from tasks.core.bounds.relaxations import Bounds
+from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.answer import Known
@@ -108,11 +109,16 @@ class BoxBounds:
     def _drop_dead_units(self) -> None:
         """Goes on with the network without the ReLUs that are zero in the whole box.
 
-        There it is the same function, and after certified training much smaller.
+        There it is the same function, and after certified training much smaller. Those between
+        blocks stay: without some of their rows these are no smaller, and no longer alike.
         """
+        layers = self.network.layers
+        in_blocks = [not isinstance(layer.matrix, DenseMatrix) for layer in layers]
         kept = [
-            ~(bounds.upper[0] <= 0) | linear
-            for bounds, linear in zip(self.hidden, self.network.linear, strict=True)
+            ~(bounds.upper[0] <= 0) | linear | (in_blocks[depth] or in_blocks[depth + 1])
+            for depth, (bounds, linear) in enumerate(
+                zip(self.hidden, self.network.linear, strict=True)
+            )
         ]
         for mask in kept:
             mask[:1] |= not mask.any()  # a layer of no units would be a shape for nobody
