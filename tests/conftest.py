@@ -43,7 +43,7 @@ environment.prepare(verbose=False)
 
 from tasks.core.data.datasets import Dataset  # noqa: E402
 from tasks.core.models.runtimes import Classifier  # noqa: E402
-from tasks.core.networks import block_matrix  # noqa: E402
+from tasks.core.networks import block_matrix, cones  # noqa: E402
 from tasks.core.sources import catalogue  # noqa: E402
 from tasks.core.sources.download import MIRROR_VARIABLE  # noqa: E402
 from tasks.core.training import loop  # noqa: E402  after the environment is quiet
@@ -146,9 +146,10 @@ def linear() -> Classifier:
 
 @pytest.fixture
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every matrix that is lowered is stored in blocks, however small, and stays so."""
+    """Every matrix that is lowered is stored in blocks, however small, and bounded by cones."""
     monkeypatch.setattr(block_matrix, "LEAST_DENSE", 0)
     monkeypatch.setattr(block_matrix, "BLOCK_SHARE", np.inf)
+    monkeypatch.setattr(cones, "MOST_READ", np.inf)
 
 
 @pytest.fixture(scope="session")

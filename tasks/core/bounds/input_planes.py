@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import IntArray
-from tasks.core.networks.matrices import DenseMatrix, Matrix
+from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import Affine
 from tasks.core.properties.box import Box
 
@@ -38,6 +38,7 @@ compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 
 # Of a layer, within its units' spans: beyond, passes cost more than they gain.
 MOST_WEIGHTS_PASSED = 2**20
+LONGEST_GAP = 8  # a new span costs as much as so many weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,46 +58,43 @@ class Planes:
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """Each unit's weights from its first to its last that is not 0: a convolution's window.
+    """Each unit's weights without the zeros around them, in spans: a convolution's window by lines.
 
     Attributes:
-        weights: one after the other, with or without what lies outside the spans.
-        starts: where each unit's span starts in `weights`, (units,).
-        inputs: its first input and the one behind its last, (units, 2).
+        weights: of all spans, one after the other.
+        starts: where each span starts in `weights`, and their end, (spans + 1,).
+        inputs: each span's first input, (spans,).
+        ends: where each unit's spans start, and their end, (units + 1,).
     """
 
     weights: NDArray[Any]
     starts: IntArray
     inputs: IntArray
+    ends: IntArray
 
     @classmethod
     def of(cls, matrix: Matrix) -> Spans:
-        """The spans of W."""
-        if isinstance(matrix, DenseMatrix):
-            weights = matrix.weight
-            used = weights != 0
-            first, behind = used.argmax(axis=1), weights.shape[1] - used[:, ::-1].argmax(axis=1)
-            inputs = np.where(used.any(axis=1), [first, behind], 0).T
-            return cls(
-                weights.ravel(), np.arange(len(used)) * weights.shape[1] + inputs[:, 0], inputs
-            )
+        """The spans of W, apart where more than `LONGEST_GAP` weights are 0."""
         entries = matrix.sparse()
         entries.eliminate_zeros()
         entries.sort_indices()
-        ends, columns = entries.indptr, entries.indices
-        used = np.diff(ends) > 0
-        inputs = np.zeros((len(used), 2), dtype=np.int64)
-        inputs[used] = np.stack([columns[ends[:-1][used]], columns[ends[1:][used] - 1] + 1], axis=1)
-        lengths = inputs[:, 1] - inputs[:, 0]
-        starts = np.cumsum(lengths) - lengths
-        weights = np.zeros(lengths.sum())
-        weights[np.repeat(starts - inputs[:, 0], np.diff(ends)) + columns] = entries.data
-        return cls(weights, starts, inputs)
+        columns = entries.indices.astype(np.int64)
+        units = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
+        is_first = np.ones(len(columns), dtype=bool)
+        is_first[1:] = (np.diff(columns) > LONGEST_GAP) | (np.diff(units) > 0)
+        first = np.flatnonzero(is_first)
+        last = np.append(first[1:], len(columns)) - 1
+        lengths = columns[last] - columns[first] + 1 if len(columns) else first
+        starts = np.cumsum([0, *lengths])
+        weights, span = np.zeros(starts[-1]), np.cumsum(is_first) - 1
+        weights[starts[span] + columns - columns[first][span]] = entries.data
+        ends = np.searchsorted(units[first], np.arange(entries.shape[0] + 1))
+        return cls(weights, starts, columns[first], ends.astype(np.int64))
 
     @property
     def pay(self) -> bool:
         """Whether the layer is small enough for planes."""
-        return int(np.diff(self.inputs, axis=1).sum()) <= MOST_WEIGHTS_PASSED
+        return len(self.weights) <= MOST_WEIGHTS_PASSED
 
 
 class InputPlanes:
@@ -105,7 +103,7 @@ class InputPlanes:
     def __init__(self, layer: Affine, spans: Spans, box: Box, dtype: type[np.floating]) -> None:
         center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
         self.weights = spans.weights.astype(dtype, copy=False)
-        self.starts, self.inputs = spans.starts, spans.inputs
+        self.spans = (spans.starts, spans.inputs, spans.ends)
         self.center, self.radius = center.astype(dtype), radius.astype(dtype)
         peaks = layer(center) + layer.absolute.matrix.forward(radius)
         self.peaks = peaks.astype(dtype)
@@ -121,8 +119,7 @@ class InputPlanes:
         tops, sides = (np.zeros(coefficients.shape, dtype=rows.dtype) for _ in range(2))
         _weigh(
             self.weights,
-            self.starts,
-            self.inputs,
+            *self.spans,
             self.radius,
             self.peaks,
             coefficients,
@@ -146,7 +143,7 @@ class InputPlanes:
         """Each used plane at its subproblem's point (batch, inputs): (batch, units), else 0."""
         result = planes.tops.copy()
         offsets = points - self.center
-        _evaluate(self.weights, self.starts, self.inputs, used, levels, tilts, offsets, result)
+        _evaluate(self.weights, *self.spans, used, levels, tilts, offsets, result)
         return result
 
 
@@ -160,20 +157,24 @@ def _slope(weight, level, tilt):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _weigh(weights, starts, inputs, radius, peaks, coefficients, levels, tilts, rows, tops, sides):  # type: ignore[no-untyped-def]
+def _weigh(  # type: ignore[no-untyped-def]
+    weights, starts, inputs, ends, radius, peaks, coefficients, levels, tilts, rows, tops, sides
+):
     for problem in range(len(coefficients)):
-        for unit in range(len(starts)):
-            coefficient = coefficients[problem, unit]
+        sizes = radius[problem % len(radius)]
+        for unit in range(len(ends) - 1):
+            coefficient, level = coefficients[problem, unit], levels[problem, unit]
             if coefficient == 0:
                 continue
-            span = slice(inputs[unit, 0], inputs[unit, 1])
-            part = weights[starts[unit] : starts[unit] + inputs[unit, 1] - inputs[unit, 0]]
-            size, tilt = radius[problem % len(radius), span], tilts[problem, span]
-            row, level, reach = rows[problem, span], levels[problem, unit], type(coefficient)(0)
-            for place in range(len(part)):
-                product = part[place] * _slope(part[place], level, tilt[place])
-                row[place] += coefficient * product
-                reach += abs(product) * size[place]
+            reach = type(coefficient)(0)
+            for span in range(ends[unit], ends[unit + 1]):
+                part = weights[starts[span] : starts[span + 1]]
+                read = slice(inputs[span], inputs[span] + len(part))
+                size, tilt, row = sizes[read], tilts[problem, read], rows[problem, read]
+                for place in range(len(part)):
+                    product = part[place] * _slope(part[place], level, tilt[place])
+                    row[place] += coefficient * product
+                    reach += abs(product) * size[place]
             rising = peaks[problem % len(peaks), unit] - reach
             off = reach >= rising  # not `max`, which may lose a NaN: such a top proves nothing
             sides[problem, unit] = -1 if off else 1
@@ -181,15 +182,16 @@ def _weigh(weights, starts, inputs, radius, peaks, coefficients, levels, tilts, 
 
 
 @compiled
-def _evaluate(weights, starts, inputs, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
+def _evaluate(weights, starts, inputs, ends, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
     for problem in range(len(used)):
-        for unit in range(len(starts)):
+        for unit in range(len(ends) - 1):
             if not used[problem, unit]:
                 continue
-            span = slice(inputs[unit, 0], inputs[unit, 1])
-            part = weights[starts[unit] : starts[unit] + inputs[unit, 1] - inputs[unit, 0]]
-            tilt, offset = tilts[problem, span], offsets[problem, span]
             level, total = levels[problem, unit], result[problem, unit]
-            for place in range(len(part)):
-                total += part[place] * _slope(part[place], level, tilt[place]) * offset[place]
+            for span in range(ends[unit], ends[unit + 1]):
+                part = weights[starts[span] : starts[span + 1]]
+                read = slice(inputs[span], inputs[span] + len(part))
+                tilt, offset = tilts[problem, read], offsets[problem, read]
+                for place in range(len(part)):
+                    total += part[place] * _slope(part[place], level, tilt[place]) * offset[place]
             result[problem, unit] = total

@@ -100,25 +100,31 @@ class BoxStages:
             )
 
     def alpha_crown(self) -> FloatArray | None:
-        """Optimised slopes, with which the search on phases begins."""
+        """Optimised slopes, with which the search on phases begins.
+
+        With the hidden bounds there are, then with tighter ones, where most of the time goes.
+        """
         from tasks.core.search.phases import optimised_root
 
         bounds = self.bounds
         if bounds.network.num_inputs <= FEW_INPUTS:
             return None  # splitting an input is worth more, and is as fast
         with self._timed("alpha_crown"):
-            left = bounds.left
-            self.search = search = optimised_root(
-                bounds.network,
-                bounds.box,
-                bounds.regions_left,
-                bounds.hidden,
-                SLOPE_STEPS,
-                self.deadline,
-                bounds.goal(),
-            )
-            bounds.set_hidden(search.problem.hidden)
-            bounds.raise_lower(left, search.root_lower)
+            for num_steps in (0, SLOPE_STEPS):
+                left = bounds.left
+                self.search = search = optimised_root(
+                    bounds.network,
+                    bounds.box,
+                    bounds.regions_left,
+                    bounds.hidden,
+                    num_steps,
+                    self.deadline,
+                    bounds.goal(),
+                )
+                bounds.set_hidden(search.problem.hidden)
+                bounds.raise_lower(left, search.root_lower)
+                if bounds.excludes_all:
+                    break
         return None
 
     def branch_and_bound(self, share: float = 1.0) -> FloatArray | None:

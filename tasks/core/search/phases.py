@@ -37,6 +37,7 @@ CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of
 FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
 STEPS = 10
+TIGHTENING_SHARE = 0.4  # of the time, for hidden bounds
 LAST_STEPS = 300  # where nothing is left to split
 
 
@@ -265,8 +266,13 @@ def optimised_root(
     """alpha-CROWN: a search whose hidden bounds and roots are bounded by optimised choices.
 
     Its `root_lower` and `problem.hidden` are what alpha-CROWN shows; `run` goes on from there.
+    Without steps the hidden bounds stay; they get a share of the time at most.
     """
-    tightened = tightened_hidden(network, box, hidden, num_steps, deadline)
+    now = time.monotonic()
+    tightened = hidden
+    if num_steps:
+        until = now + TIGHTENING_SHARE * (deadline - now)
+        tightened = tightened_hidden(network, box, hidden, num_steps, until)
     search = PhaseSearch(network, box, regions, tightened, goal)
     search.bound_roots(deadline)
     return search
