@@ -71,14 +71,18 @@ def margin_lower_bounds(
 
 
 def certified(network: ReluNetwork, ball: Box, labels: ArrayLike) -> BoolArray:
-    """Whether every margin is proved positive, (batch,): by intervals, else by CROWN-IBP."""
+    """Whether every margin is proved positive, (batch,): by intervals, CROWN-IBP or CROWN."""
     labels = np.asarray(labels)
     hidden = preactivation_bounds(network, ball, "interval")
     rows = margin_rows(labels, network.num_outputs)
     lower = interval_lower_bounds(network, rows, hidden, ball)
-    left = np.flatnonzero(~(lower > 0).all(axis=1))
-    if len(left):
+    for method in ("interval", "crown"):
+        left = np.flatnonzero(~(lower > 0).all(axis=1))
+        if len(left) == 0:
+            break
         near = [bounds[left] for bounds in hidden]
+        if method == "crown" and len(hidden) > 1:  # one layer's intervals are exact already
+            near = preactivation_bounds(network, ball[left], "crown")
         lower[left] = margin_lower_bounds(network, ball[left], labels[left], near)
     return np.asarray((lower > 0).all(axis=1))
 

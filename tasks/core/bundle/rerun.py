@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import BoolArray, Float32Array
 from tasks.core.attacks import gradient
-from tasks.core.bounds import linear
 from tasks.core.data.datasets import Dataset
 from tasks.core.errors import ContradictionError
 from tasks.core.models.runtimes import Attackable
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.search import whole_set
 
-BATCH = 1000
 CERTIFIED = "bounds/certified_accuracy"
 # Shares of the points that may be held otherwise on another machine.
 CLEAN_SLACK, ATTACK_SLACK = 0.001, 0.01
@@ -67,11 +66,10 @@ def certified(
     for epsilon, before in zip(points["epsilons"].tolist(), points["certified"], strict=True):
         now = np.zeros_like(before)
         rows = np.flatnonzero(before)
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            boxes, owners = data.perturbation.boxes(data.test_inputs[some], epsilon)
-            proved = linear.certified(network, boxes, data.test_labels[some][owners])
-            now[some] = np.bincount(owners[~proved], minlength=len(some)) == 0
+        proved = whole_set.certified(
+            network, data.test_inputs[rows], data.test_labels[rows], data.perturbation, epsilon
+        )
+        now[rows[proved]] = True
         found.append(_beside(CERTIFIED, epsilon, before, now))
     return found
 
