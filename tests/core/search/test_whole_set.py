@@ -1,4 +1,4 @@
-"""Over a whole set each point is bounded as it is alone, whatever batch and thread it falls into."""
+"""Over a whole set each point is bounded as it is alone, whatever batch and thread it is in."""
 
 from __future__ import annotations
 
