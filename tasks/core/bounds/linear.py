@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.core.arrays import BoolArray, FloatArray
-from tasks.core.bounds.relaxations import Bounds, ReluRelaxation, activation_box
+from tasks.core.bounds.relaxations import Bounds, Relaxation, activation_box
 from tasks.core.bounds.rounding import HUGE, UNDERFLOW, Magnitudes, RoundingScales, gamma
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box, Ellipsoid
@@ -48,7 +49,7 @@ def preactivation_bounds(
 def _crown_step(network: ReluNetwork, before: _Before, interval: Bounds, deadline: float) -> Bounds:
     """`interval` with the units that it leaves unstable in some box bounded backwards as well."""
     depth = len(before.hidden)
-    open_units = np.flatnonzero(interval.unstable(network.linear[depth]).any(axis=0))
+    open_units = np.flatnonzero(interval.unstable(network.activations[depth]).any(axis=0))
     lower, upper = interval.lower.copy(), interval.upper.copy()
     size = max(1, CHUNK_ENTRIES // (2 * _widest(network, depth)))
     for start in range(0, len(open_units), size):
@@ -99,8 +100,8 @@ def interval_lower_bounds(
     network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: Box
 ) -> FloatArray:
     """Like `linear_lower_bounds` on the outputs, but from the last hidden layer's box alone."""
-    box = activation_box(hidden[-1], network.linear[-1]) if hidden else ball
-    last = ReluNetwork(network.layers[-1:], (), network.roundings[-1:])
+    box = activation_box(hidden[-1], network.activations[-1]) if hidden else ball
+    last = ReluNetwork(network.layers[-1:], roundings=network.roundings[-1:])
     return linear_lower_bounds(last, 0, rows, [], box)
 
 
@@ -129,14 +130,14 @@ class _Before:
     def __init__(self, network: ReluNetwork, ball: Box) -> None:
         self.network, self.ball = network, ball
         self.hidden: list[Bounds] = []
-        self.relaxations: list[ReluRelaxation] = []
+        self.relaxations: list[Relaxation] = []
         self.magnitudes = Magnitudes(network, ball)
 
     def append(self, bounds: Bounds) -> None:
         """Goes on to the next layer, with bounds on the hidden layer between."""
-        linear = self.network.linear[len(self.hidden)]
+        activation = self.network.activations[len(self.hidden)]
         self.hidden.append(bounds)
-        self.relaxations.append(ReluRelaxation.of(bounds, linear))
+        self.relaxations.append(Relaxation.of(bounds, activation))
         self.magnitudes.append(bounds)
 
     def lower_bounds(self, rows: FloatArray) -> FloatArray:
@@ -165,10 +166,11 @@ def backward_bounds(
     network: ReluNetwork,
     rows: FloatArray,
     hidden: Sequence[Bounds],
-    relaxations: Sequence[ReluRelaxation],
+    relaxations: Sequence[Relaxation],
     ball: Box,
     scales: RoundingScales,
     split_terms: Sequence[FloatArray] | None = None,
+    split_offsets: Sequence[FloatArray] | None = None,
     planes: PlaneTerms | None = None,
 ) -> FloatArray:
     """Rows (batch, m, units) over the outputs of layer `len(hidden)`, to bounds (batch, m).
@@ -176,7 +178,8 @@ def backward_bounds(
     `hidden`, `ball` and `scales` may have a batch of 1 for all. `split_terms`, (batch, units) for
     each hidden layer, are multipliers of the constraints of split ReLUs times their signs: where
     `sign * z >= 0` holds and the multiplier is not negative, `f >= f - multiplier * sign * z`, so
-    the bound holds wherever the splits do (Wang et al. 2021, "Beta-CROWN", theorem 3.1). `planes`
+    the bound holds wherever the splits do (Wang et al. 2021, "Beta-CROWN", theorem 3.1). Where
+    `sign * (z - p) >= 0` holds instead, `split_offsets` are the terms times p. `planes`
     gives, for the negative coefficients (batch, m, units) of the first layer's activations, rows
     over the inputs and constants that bound part of their sum from below, where the relaxation
     has upper lines of zero.
@@ -193,15 +196,16 @@ def backward_bounds(
             coefficients = coefficients + direct
             last = _concrete(coefficients, ball, scales.inputs) + constant
             return _held(np.maximum(best, last))
-        before, linear = hidden[index - 1], network.linear[index - 1]
-        box = activation_box(before, linear)
+        activation, relaxation = network.activations[index - 1], relaxations[index - 1]
+        box = activation_box(hidden[index - 1], activation)
         best = np.maximum(best, _concrete(coefficients, box, scales.relu[index - 1]) + constant)
-        relaxation = relaxations[index - 1]
         positive, negative = np.maximum(coefficients, 0), np.minimum(coefficients, 0)
         constant += _dot(negative, relaxation.upper_intercept)
         constant -= _dot(positive - negative, scales.relu[index - 1])
         coefficients = positive * relaxation.lower_slope[:, None, :]
         coefficients += negative * relaxation.upper_slope[:, None, :]
+        if activation.is_curved:
+            constant += _curved_terms(activation, relaxation, positive, negative, coefficients)
         if planes is not None and index == 1:
             direct, below = planes(negative)
             constant += below
@@ -209,7 +213,30 @@ def backward_bounds(
             terms = split_terms[index - 1][:, None, :]
             coefficients -= terms
             constant -= _dot(np.abs(terms), scales.relu[index - 1])
+            if split_offsets is not None:
+                size = np.abs(split_offsets[index - 1])
+                own = split_offsets[index - 1] - gamma(size.shape[1] + 8) * size
+                constant += own.sum(axis=1)[:, None]
     raise AssertionError("the loop returns at the first layer")
+
+
+def _curved_terms(
+    activation: Activation,
+    relaxation: Relaxation,
+    positive: FloatArray,
+    negative: FloatArray,
+    coefficients: FloatArray,
+) -> FloatArray:
+    """What the heights of curved units' lower lines add; `coefficients` get what partners add."""
+    products = activation.products
+    if len(products):
+        assert relaxation.lower_partner is not None
+        assert relaxation.upper_partner is not None
+        added = positive[..., products] * relaxation.lower_partner[:, None, products]
+        added += negative[..., products] * relaxation.upper_partner[:, None, products]
+        coefficients += activation.at_partners(added)
+    assert relaxation.lower_height is not None
+    return _dot(positive, relaxation.lower_height)
 
 
 def _held(bounds: FloatArray) -> FloatArray:
@@ -220,6 +247,9 @@ def _held(bounds: FloatArray) -> FloatArray:
 def _times(coefficients: FloatArray, matrix: Matrix) -> FloatArray:
     """One large matrix product instead of one for each box: (batch, m, n) to (batch, m, k)."""
     batch, rows, units = coefficients.shape
+    if coefficients.strides[0] == 0:  # the same for all boxes
+        once = matrix.backward(np.ascontiguousarray(coefficients[0]))
+        return np.broadcast_to(once, (batch, *once.shape))
     return matrix.backward(coefficients.reshape(-1, units)).reshape(batch, rows, -1)
 
 
@@ -245,7 +275,7 @@ def interval_step(network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ba
     Infinite where a weight or a value may reach `HUGE`.
     """
     layer = network.layers[depth]
-    box = ball if depth == 0 else activation_box(hidden[depth - 1], network.linear[depth - 1])
+    box = ball if depth == 0 else activation_box(hidden[depth - 1], network.activations[depth - 1])
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
     middle, spread = layer(center), layer.absolute.matrix.forward(radius)
     magnitude = layer.absolute(np.abs(center) + radius)

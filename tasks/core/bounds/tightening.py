@@ -42,7 +42,7 @@ def tightened_hidden(
         part = network.up_to(depth)
         problem = DualProblem(part, box, tightened, with_planes=with_planes)
         lower, upper = hidden[depth].lower.copy(), hidden[depth].upper.copy()
-        units = np.flatnonzero(hidden[depth].unstable(network.linear[depth])[0])
+        units = np.flatnonzero(hidden[depth].unstable(network.activations[depth])[0])
         size = max(1, min(MAX_ROWS, problem.max_batch) // 2)
         for start in range(0, len(units), size):
             if time.monotonic() > deadline:

@@ -15,7 +15,7 @@ from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape
 from tasks.core.readers.keras_endings import ends_of
-from tasks.core.readers.keras_graph import Walk, check_layer, unsupported
+from tasks.core.readers.keras_graph import Walk, check_layer, only_input, unsupported
 from tasks.core.readers.keras_images import (
     average_pool,
     convolution,
@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     import keras
 
 
-def relu_network(model: keras.Model) -> ReluNetwork:
+def relu_network(model: keras.Model, *, whole: bool = False) -> ReluNetwork:
     """The same function as a Sequential or functional `model` in float64, over flattened inputs.
 
-    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`.
+    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`. With
+    `whole` the outputs are the model's own, whatever it ends with.
 
     The weights are the model's float32 weights; where batch normalisation or consecutive affine
     layers become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
-    naming the layer when one cannot be expressed with affine maps and ReLUs.
+    naming the layer when one cannot be expressed with affine maps, ReLUs, curves and products.
     """
+    if whole:
+        walk = _Lowered(model, only_input(model))
+        return walk.lowering.network(walk.value(model.outputs[0]))
     source, logits, ending = ends_of(model)
     walk = _Lowered(model, source)
     result = walk.value(logits)

@@ -42,6 +42,15 @@ class BoxBounds:
             self._drop_dead_units()
 
     @property
+    def num_split(self) -> int:
+        """How many inputs a search on inputs has to split.
+
+        Of a curved network those that the box does not fix, since its bounds fold the others.
+        """
+        free = (self.box.upper > self.box.lower).sum()
+        return int(free) if self.network.is_curved else self.network.num_inputs
+
+    @property
     def left(self) -> list[int]:
         """The places of the regions that are not excluded."""
         return [int(index) for index in np.flatnonzero(~(self.lower > 0))]
@@ -111,8 +120,8 @@ class BoxBounds:
         There it is the same function, and after certified training much smaller.
         """
         kept = [
-            ~(bounds.upper[0] <= 0) | linear
-            for bounds, linear in zip(self.hidden, self.network.linear, strict=True)
+            ~(bounds.upper[0] <= 0) | each.linear | each.curved
+            for bounds, each in zip(self.hidden, self.network.activations, strict=True)
         ]
         for mask in kept:
             mask[:1] |= not mask.any()  # a layer of no units would be a shape for nobody
