@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.bounds.backward import Surroundings, through_affine
-from tasks.core.bounds.relaxations import Bounds, ReluRelaxation, activation_box
+from tasks.core.bounds.relaxations import Bounds, Relaxation, activation_box
 from tasks.core.bounds.rounding import (
     HUGE,
     UNDERFLOW,
@@ -46,7 +46,7 @@ def preactivation_bounds(
     for depth in range(len(network.layers) - 1):
         bounds = interval_step(network, depth, before.hidden, ball)
         if method == "crown" and depth > 0:  # for the first layer the interval is already exact
-            is_open = bounds.unstable(network.linear[depth])
+            is_open = bounds.unstable(network.activations[depth])
             bounds = bounds.intersected(before.unit_bounds(is_open, deadline))
         before.append(bounds)
     return before.hidden
@@ -91,8 +91,8 @@ def interval_lower_bounds(
     network: ReluNetwork, rows: FloatArray, hidden: Sequence[Bounds], ball: Box
 ) -> FloatArray:
     """Like `linear_lower_bounds` on the outputs, but from the last hidden layer's box alone."""
-    box = activation_box(hidden[-1], network.linear[-1]) if hidden else ball
-    last = ReluNetwork(network.layers[-1:], (), network.roundings[-1:])
+    box = activation_box(hidden[-1], network.activations[-1]) if hidden else ball
+    last = ReluNetwork(network.layers[-1:], roundings=network.roundings[-1:])
     return linear_lower_bounds(last, 0, rows, [], box)
 
 
@@ -121,14 +121,14 @@ class _Before:
     def __init__(self, network: ReluNetwork, ball: Box) -> None:
         self.network, self.ball = network, ball
         self.hidden: list[Bounds] = []
-        self.relaxations: list[ReluRelaxation] = []
+        self.relaxations: list[Relaxation] = []
         self.magnitudes = Magnitudes(network, ball)
 
     def append(self, bounds: Bounds) -> None:
         """Goes on to the next layer, with bounds on the hidden layer between."""
-        linear = self.network.linear[len(self.hidden)]
+        activation = self.network.activations[len(self.hidden)]
         self.hidden.append(bounds)
-        self.relaxations.append(ReluRelaxation.of(bounds, linear))
+        self.relaxations.append(Relaxation.of(bounds, activation))
         self.magnitudes.append(bounds)
 
     def surroundings(self, scales: RoundingScales) -> Surroundings:
@@ -221,7 +221,7 @@ def interval_step(network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ba
     Infinite where a weight or a value may reach `HUGE`.
     """
     layer = network.layers[depth]
-    box = ball if depth == 0 else activation_box(hidden[depth - 1], network.linear[depth - 1])
+    box = ball if depth == 0 else activation_box(hidden[depth - 1], network.activations[depth - 1])
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
     middle, spread = layer(center), layer.absolute.matrix.forward(radius)
     magnitude = layer.absolute(np.abs(center) + radius)

@@ -43,6 +43,15 @@ class BoxBounds:
             self._drop_dead_units()
 
     @property
+    def num_split(self) -> int:
+        """How many inputs a search on inputs has to split.
+
+        Of a curved network those that the box does not fix, since its bounds fold the others.
+        """
+        free = (self.box.upper > self.box.lower).sum()
+        return int(free) if self.network.is_curved else self.network.num_inputs
+
+    @property
     def left(self) -> list[int]:
         """The places of the regions that are not excluded."""
         return [int(index) for index in np.flatnonzero(~(self.lower > 0))]
@@ -115,9 +124,12 @@ class BoxBounds:
         layers = self.network.layers
         in_blocks = [not isinstance(layer.matrix, DenseMatrix) for layer in layers]
         kept = [
-            ~(bounds.upper[0] <= 0) | linear | (in_blocks[depth] or in_blocks[depth + 1])
-            for depth, (bounds, linear) in enumerate(
-                zip(self.hidden, self.network.linear, strict=True)
+            ~(bounds.upper[0] <= 0)
+            | each.linear
+            | each.curved
+            | (in_blocks[depth] or in_blocks[depth + 1])
+            for depth, (bounds, each) in enumerate(
+                zip(self.hidden, self.network.activations, strict=True)
             )
         ]
         for mask in kept:

@@ -56,7 +56,7 @@ class BoxStages:
         known: Known | None,
     ) -> None:
         self.bounds = BoxBounds(network, regions, known)
-        self.is_bounded = self.bounds.has_crown
+        self.is_bounded, self.is_curved = self.bounds.has_crown, network.is_curved
         self.deadline, self.seed, self.seconds, self.domain = deadline, seed, seconds, domain
         self.search: PhaseSearch | InputSearch | None = None
         self.near: list[FloatArray] = []  # points on the border, for the deployed model to judge
@@ -107,7 +107,7 @@ class BoxStages:
         from tasks.core.search.phases import optimised_root
 
         bounds = self.bounds
-        if bounds.network.num_inputs <= FEW_INPUTS:
+        if bounds.num_split <= FEW_INPUTS:
             return None  # splitting an input is worth more, and is as fast
         with self._timed("alpha_crown"):
             for num_steps in (0, SLOPE_STEPS):

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from tasks.core.bounds.linear import preactivation_bounds
+from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
@@ -78,7 +79,8 @@ def _down_the_ladder(
     box: BoxStages, engine: Engine, with_marabou: bool, prove_again: bool
 ) -> Answer:
     """Until all regions of a box are excluded, one is reached, or nothing is left to try."""
-    with_marabou = with_marabou and box.domain is None  # it knows nothing of valid inputs
+    # Marabou knows nothing of valid inputs, nor of functions other than the ReLU.
+    with_marabou = with_marabou and box.domain is None and not box.is_curved
     share = BRANCHING_SHARE if with_marabou else 1.0
     stages: list[Stage] = [
         (DecidedBy.INTERVAL, lambda: box.plain_bounds("interval")),
@@ -102,6 +104,11 @@ def _down_the_ladder(
 
 def _marabou_first(box: BoxStages, prove_again: bool) -> Answer:
     """Marabou's question rests on CROWN's bounds, with which the proof then begins."""
+    if box.is_curved:
+        raise CertiflowError(
+            "the engine 'marabou' knows ReLUs alone, and the network has other activations: choose "
+            "the engine 'ladder'"
+        )
     again: list[Stage] = [
         (DecidedBy.CROWN, lambda: box.plain_bounds("crown")),
         (DecidedBy.CROWN, box.alpha_crown),
