@@ -41,6 +41,7 @@ class Surroundings:
     scale: FloatArray
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def of(
         cls,
         network: ReluNetwork,
