@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.outcome import BestFirst, Search, worst_first
 from tasks.core.search.record import Record
+
+if TYPE_CHECKING:
+    from tasks.core.bounds.box_kernel import Found
 
 BATCH = 256
 
@@ -53,11 +56,11 @@ class InputSearch(BestFirst):
     ) -> None:
         super().__init__(network, box, regions, goal)
         self.record = record
-        self.padded = _Padded(network, box, regions, hidden)
         self.domain = domain
         self.whole = np.zeros(network.num_inputs, dtype=bool)
         if domain is not None:
             self.whole |= domain.whole
+        self.padded = _Padded(network, box, regions, hidden, self.whole)
 
     def run(self, deadline: float) -> Search:
         """Bounds and halves until all is closed, a point is found, or the deadline passes."""
@@ -106,7 +109,9 @@ class InputSearch(BestFirst):
 
         `alive` marks regions open in the parent box, `known` bounds their excess there.
         """
-        lower, closed, split, points = self.padded.bounds(boxes, phases, alive, self.goal.bound)
+        clips = self.record is None  # a certificate's boxes are halves
+        boxes, found = self.padded.bounds(boxes, phases, alive, self.goal.bound, clips=clips)
+        lower, closed, split, points = found
         lower = np.fmax(lower, known)
         self.subproblems += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
@@ -159,10 +164,11 @@ class _Padded:
         box: Box,
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
+        whole: BoolArray,
     ) -> None:
         from tasks.core.bounds.box_kernel import PaddedBounds, PaddedNetwork, PaddedRegions
 
-        depth = len(network.layers)
+        self.whole, depth = whole, len(network.layers)
         widths = np.array([network.num_inputs, *(len(a.bias) for a in network.layers)])
         square, units = (int(widths.max()),) * 2, (max(depth - 1, 1), int(widths.max()))
         scales = rounding_scales(network, hidden, box)
@@ -187,12 +193,13 @@ class _Padded:
             np.concatenate([region.rows for region in regions]),
             np.concatenate([region.offsets for region in regions]),
             np.cumsum([0, *(len(region.rows) for region in regions)]),
+            max(len(region.rows) for region in regions),
         )
 
     def bounds(
-        self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float
-    ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
-        """See `box_kernel.Found`, whose four these are; updates `phases` and `alive`."""
+        self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float, *, clips: bool
+    ) -> tuple[Box, Found]:
+        """What clipping leaves of the boxes, and `Found` of it; updates `phases` and `alive`."""
         from tasks.core.bounds.box_kernel import Found, bound_boxes
 
         count = len(boxes)
@@ -202,9 +209,20 @@ class _Padded:
             split=np.zeros(count, dtype=np.int64),
             points=np.zeros(boxes.lower.shape),
         )
-        lower, upper = np.ascontiguousarray(boxes.lower), np.ascontiguousarray(boxes.upper)
-        bound_boxes(self.network, self.root, self.regions, goal, lower, upper, phases, alive, found)
-        return found
+        parts = boxes.lower.copy(), boxes.upper.copy()
+        bound_boxes(
+            self.network,
+            self.root,
+            self.regions,
+            goal,
+            clips,
+            self.whole,
+            *parts,
+            phases,
+            alive,
+            found,
+        )
+        return Box(*parts), found
 
 
 def _padded(parts: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> FloatArray:
