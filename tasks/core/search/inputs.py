@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
-from tasks.core.attacks.falsification import reaches
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import rounding_scales
 from tasks.core.networks.network import ReluNetwork
@@ -72,6 +71,7 @@ class InputSearch(BestFirst):
             self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf), places)
         while self.goes_on(deadline):
             self._bound(*self._halves())
+            self.attacks(deadline, self.domain)
         return self.ended("input splitting", " boxes", "too thin to split")
 
     def _halves(self) -> tuple[Box, PhaseArray, BoolArray, FloatArray, IntArray]:
@@ -110,7 +110,7 @@ class InputSearch(BestFirst):
         `alive` marks regions open in the parent box, `known` bounds their excess there.
         """
         clips = self.record is None  # a certificate's boxes are halves
-        boxes, found = self.padded.bounds(boxes, phases, alive, self.goal.bound, clips=clips)
+        boxes, found = self.padded.bounds(boxes, phases, alive, self.goal.reachable, clips=clips)
         lower, closed, split, points = found
         lower = np.fmax(lower, known)
         self.subproblems += len(boxes)
@@ -144,12 +144,8 @@ class InputSearch(BestFirst):
         if len(points) == 0:
             return
         outputs = self.network(points)
-        for region in self.regions:
-            excess = region.excess(outputs)
-            deepest = int(excess.argmin())
-            self.goal.least_seen = min(self.goal.least_seen, float(excess[deepest]))
-            if reaches(self.network, region, points[deepest]):
-                self.candidate = points[deepest]
+        for place, region in enumerate(self.regions):
+            self.met(place, points, region.excess(outputs))
 
 
 class _Padded:
