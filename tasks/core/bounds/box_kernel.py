@@ -3,8 +3,11 @@
 The same relaxation and rounding as `linear.backward_bounds`, the bound of DeepPoly (Singh et al.
 2019, "An Abstract Domain for Certifying Neural Networks", section 4), for networks with few inputs,
 where very many boxes differ in little: a unit whose phase is known in a box keeps it in every part
-of the box, so only the others are bounded again. Each step below is one inequality, and one term of
-rounding error as `rounding` derives it. Compiled by Numba on first use and cached beside this file.
+of the box, so only the others are bounded again. What a linear bound shows to be outside of every
+region is clipped from a box, which is then bounded again (Zhou et al. 2025, "Clip-and-Verify"), and
+a region's rows are weighed jointly, as the dual does. Each step below is one inequality, and one
+term of rounding error as `rounding` derives it. Compiled by Numba on first use and cached beside
+this file.
 """
 
 from __future__ import annotations

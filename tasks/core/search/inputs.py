@@ -2,7 +2,8 @@
 
 Complete but for time and rounding: a box whose bounds leave a region open is halved along the input
 on which its loosest relaxations depend most (after ReluVal's and Neurify's sensitivity, Wang et al.
-2018); the box with the least bound goes first.
+2018); the box with the least bound goes first. Boxes are clipped by their bounds first, unless a
+record is kept: a certificate's boxes are halves.
 
 In a domain only valid inputs count. Whole numbers are split between two of them, so that they end
 at one each, and boxes that hold no valid input are closed: where all inputs are whole numbers it is
@@ -109,8 +110,9 @@ class InputSearch(BestFirst):
 
         `alive` marks regions open in the parent box, `known` bounds their excess there.
         """
-        clips = self.record is None  # a certificate's boxes are halves
-        boxes, found = self.padded.bounds(boxes, phases, alive, self.goal.reachable, clips=clips)
+        boxes, found = self.padded.bounds(
+            boxes, phases, alive, self.goal.reachable, clips=self.record is None
+        )
         lower, closed, split, points = found
         lower = np.fmax(lower, known)
         self.subproblems += len(boxes)
