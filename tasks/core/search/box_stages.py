@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FEW_INPUTS = 12  # up to which inputs are split instead of phases
 MORE_INPUTS = 128  # up to which they are split in turn with phases, if rows of a region clip them
-MOST_WEIGHTS = 2**23  # of the kernel's arrays then
+MOST_PRODUCTS = 2**20  # for bounds on all units of a box then: about a millisecond
 FIRST_TURN = 0.5  # seconds of each search; they double
 ATTACK_STEPS = 40
 SLOPE_STEPS = 15
@@ -153,10 +153,13 @@ class BoxStages:
     def _clips(self) -> bool:
         """Whether rows of one region, each clipped by the others, may be worth splitting inputs."""
         network, regions = self.bounds.network, self.bounds.regions_left
-        widest = max(network.num_inputs, *(len(layer.bias) for layer in network.layers))
+        products = behind = 0
+        for layer in network.layers[:-1]:  # a unit's pass reads its row, and all layers before
+            products += layer.matrix.shape[0] * (layer.matrix.shape[1] + behind)
+            behind += layer.matrix.shape[0] * layer.matrix.shape[1]
         return (
             network.num_inputs <= MORE_INPUTS
-            and len(network.layers) * widest**2 <= MOST_WEIGHTS
+            and products <= MOST_PRODUCTS
             and any(len(region.rows) > 1 for region in regions)
         )
 
@@ -187,7 +190,7 @@ class BoxStages:
                         bounds.lower[bounds.left] = found.lower
                     if found.proved or found.candidate is not None:
                         return found.candidate
-                if time.monotonic() >= deadline or not any(search.heap for search in searches):
+                if not any(search.goes_on(deadline) for search in searches):
                     return None
                 turn *= 2
 
