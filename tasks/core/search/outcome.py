@@ -20,7 +20,7 @@ from tasks.core.properties.specification import UnsafeRegion
 
 SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
 FIRST_ATTACK = 512  # subproblems; each next one after twice as many
-STARTS = 32
+STARTS = 16
 DESCENT_STEPS = 40
 
 
