@@ -28,6 +28,7 @@ FILES = "files"  # the one group of questions that a family of files has
 NETWORKS: dict[str, tuple[Draw, int]] = {
     "plain": (dense.plain, 2),
     "near_ties": (dense.near_ties, 2),
+    "conjunctions": (dense.conjunctions, 3),
     "kinks": (dense.kinks, 2),
     "fixed_inputs": (dense.fixed_inputs, 3),
     "chains": (dense.chains, 3),

@@ -52,6 +52,18 @@ def near_ties(rng: np.random.Generator) -> Case:
     return shifted(case, float(gap) * spread(case), sums)
 
 
+def conjunctions(rng: np.random.Generator) -> Case:
+    """Two to four rows that are barely met at once, or barely not: what clips may not cut off."""
+    inputs, count, widths = random_shape(rng)
+    sums = random_sums(rng, inputs, count)
+    network, box = dense(rng, sums, widths), random_box(rng, inputs)
+    rows = random_rows(rng, int(rng.integers(2, 5)), widths[-1])
+    case = known(network, [UnsafeRegion(box, rows, single(rng.normal(size=len(rows))))], sums)
+    return shifted(
+        case, float(rng.choice([-1.0, 1.0]) * spread(case) * 10 ** rng.uniform(-6, -2)), sums
+    )
+
+
 def kinks(rng: np.random.Generator) -> Case:
     """Integer weights and boxes, biases on kinks of ReLUs: ties are exact in float64 as well."""
     inputs, count, widths = random_shape(rng)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.core.arrays import FloatArray
+from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain
@@ -18,6 +18,9 @@ from tasks.core.properties.specification import UnsafeRegion
 
 STEP_DECAY = 0.5
 STEPS_PER_SIZE = 10
+FACE_SHARE = 0.25
+MOST_SAMPLES = 4096
+MOST_VALUES = 2**20  # of units at all samples
 
 
 def search(
@@ -32,38 +35,100 @@ def search(
     deadline: float = np.inf,
     from_center: bool = True,
 ) -> FloatArray | None:
+    """`search_from` the same seeded points for each region, by turns in the box and its corners.
+
+    The first is the center unless `from_center` is false.
+    """
+    generator = np.random.default_rng(seed)
+    shares = generator.random((num_restarts, network.num_inputs))
+    shares[1::2] = np.round(shares[1::2])
+    starts = box.lower + shares * (box.upper - box.lower)
+    if from_center:
+        starts[0] = (box.lower[0] + box.upper[0]) / 2
+    return search_from(
+        network,
+        box,
+        regions,
+        np.tile(starts, (len(regions), 1)),
+        np.repeat(np.arange(len(regions)), num_restarts),
+        domain=domain,
+        num_steps=num_steps,
+        deadline=deadline,
+    )
+
+
+def search_from(
+    network: ReluNetwork,
+    box: Box,
+    regions: Sequence[UnsafeRegion],
+    starts: FloatArray,
+    targets: IntArray,
+    *,
+    domain: Domain | None = None,
+    num_steps: int,
+    deadline: float = np.inf,
+) -> FloatArray | None:
     """The point found deepest in the first region of `box` (one box) that is reached, or None.
 
-    Descends on each region's greatest row (Madry et al. 2018), from seeded uniform points, the
-    first of which is the center unless `from_center` is false; steps start at a quarter of the box
-    and halve every few steps. Shape (inputs,), float64, inside the box, and valid in `domain`. Ends
-    with what it has at `deadline`, in seconds of `time.monotonic`.
-    Incomplete: None proves nothing.
+    Descends on the greatest row (Madry et al. 2018) of the region at `targets`, (n,), from each
+    start, (n, inputs); steps start at a quarter of the box and halve every few steps. All points on
+    the way are held against all regions: where outputs are flat around one, a descent on another
+    may lead into it. Shape (inputs,), float64, inside the box, and valid in `domain`. Ends with
+    what it has at `deadline`, in seconds of `time.monotonic`. Incomplete: None proves nothing.
     """
     if not regions:
         return None
-    generator = np.random.default_rng(seed)
-    width = box.upper - box.lower
-    starts = box.lower + generator.random((num_restarts, network.num_inputs)) * width
-    if from_center:
-        starts[0] = (box.lower[0] + box.upper[0]) / 2
     rows, offsets = padded_rows(regions)
-    points, excess = _descend(
-        network,
-        box,
-        np.repeat(rows, num_restarts, axis=0),
-        np.repeat(offsets, num_restarts, axis=0),
-        np.tile(starts, (len(regions), 1)),
-        num_steps,
-        deadline,
-        domain,
+    deepest = _Deepest(regions, network.num_inputs)
+    _descend(
+        network, box, rows[targets], offsets[targets], starts, num_steps, deadline, domain, deepest
     )
-    deepest = excess.reshape(len(regions), num_restarts).argmin(axis=1)
-    for place, region in enumerate(regions):
-        point = points[place * num_restarts + deepest[place]]
+    for region, point in zip(regions, deepest.points, strict=True):
         if is_valid(domain, point) and reaches(network, region, point):
             return point
     return None
+
+
+def deep_samples(
+    network: ReluNetwork,
+    box: Box,
+    regions: Sequence[UnsafeRegion],
+    domain: Domain | None,
+    generator: np.random.Generator,
+    count: int,
+) -> tuple[FloatArray, IntArray]:
+    """Of some thousand points on the box's faces those nearest to a region, and which: (count, …).
+
+    Many counterexamples lie where some inputs are at their ends: each input is at either end with
+    a chance of `FACE_SHARE`. Larger networks get fewer points.
+    """
+    size = network.num_inputs + sum(len(layer.bias) for layer in network.layers)
+    shares = generator.random((max(count, min(MOST_SAMPLES, MOST_VALUES // size)), box.lower.size))
+    shares = np.clip((shares - FACE_SHARE) / (1 - 2 * FACE_SHARE), 0, 1)
+    points = np.clip(box.lower + shares * (box.upper - box.lower), box.lower, box.upper)
+    if domain is not None:
+        points = domain.nearest(points)
+    outputs = network(points)
+    excess = np.stack([region.excess(outputs) for region in regions], axis=1)
+    some = np.argsort(excess.min(axis=1))[:count]
+    return points[some], excess[some].argmin(axis=1)
+
+
+class _Deepest:
+    """Of all points seen the one of least excess for each region: (regions, inputs)."""
+
+    def __init__(self, regions: Sequence[UnsafeRegion], num_inputs: int) -> None:
+        self.regions = regions
+        self.points = np.full((len(regions), num_inputs), np.nan)
+        self.excess = np.full(len(regions), np.inf)
+
+    def see(self, points: FloatArray, outputs: FloatArray, counts: BoolArray) -> None:
+        """Points (n, inputs) with their outputs, of which those marked count."""
+        for place, region in enumerate(self.regions):
+            excess = np.where(counts, region.excess(outputs), np.inf)
+            best = int(excess.argmin())
+            if excess[best] < self.excess[place]:
+                self.points[place], self.excess[place] = points[best], excess[best]
 
 
 def is_valid(domain: Domain | None, point: FloatArray) -> bool:
@@ -119,10 +184,12 @@ def _descend(
     num_steps: int,
     deadline: float,
     domain: Domain | None = None,
+    deepest: _Deepest | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """See `descend`: with rows (n, m, outputs) and offsets (n, m) for each start, or for all.
 
-    In a domain the points next to those on the way are looked at, with whole numbers.
+    In a domain the points next to those on the way are looked at, with whole numbers; `deepest`
+    sees all points.
     """
     points = np.clip(starts, box.lower, box.upper)
     step = (box.upper - box.lower) / 4
@@ -131,9 +198,10 @@ def _descend(
         seen = points if domain is None else domain.nearest(points)
         preactivations = network.preactivations(seen)
         values = (rows @ preactivations[-1][:, :, None])[..., 0] + offsets
-        excess = values.max(axis=1)
-        if domain is not None:
-            excess = np.where(domain.contains(seen), excess, np.inf)
+        counts = np.ones(len(seen), dtype=bool) if domain is None else domain.contains(seen)
+        excess = np.where(counts, values.max(axis=1), np.inf)
+        if deepest is not None:
+            deepest.see(seen, preactivations[-1], counts)
         better = excess < best_excess
         best, best_excess = np.where(better[:, None], seen, best), np.minimum(excess, best_excess)
         if index == num_steps or time.monotonic() > deadline:

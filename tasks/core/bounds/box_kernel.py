@@ -3,8 +3,11 @@
 The same relaxation and rounding as `linear.backward_bounds`, the bound of DeepPoly (Singh et al.
 2019, "An Abstract Domain for Certifying Neural Networks", section 4), for networks with few inputs,
 where very many boxes differ in little: a unit whose phase is known in a box keeps it in every part
-of the box, so only the others are bounded again. Each step below is one inequality, and one term of
-rounding error as `rounding` derives it. Compiled by Numba on first use and cached beside this file.
+of the box, so only the others are bounded again. What a linear bound shows to be outside of every
+region is clipped from a box, which is then bounded again (Zhou et al. 2025, "Clip-and-Verify"), and
+a region's rows are weighed jointly, as the dual does. Each step below is one inequality, and one
+term of rounding error as `rounding` derives it. Compiled by Numba on first use and cached beside
+this file.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ UNIT_ROUNDOFF = 2.0**-53
 HUGE = 1e150
 UNDERFLOW = 2.0**-500
 DIRECT_SHARE = 0.05  # of an input's own slope in its score, beside what the relaxations lose by it
+ROUNDS = 8  # of bounding and clipping a box, at most
+ENOUGH = 0.7  # of an input's width: a box is bounded again where a round leaves no more of one
+WEIGHING_SWEEPS = 2  # over a region's rows
+WEIGHING_STEPS = 30  # of bisection for each
 
 
 class PaddedNetwork(NamedTuple):
@@ -54,12 +61,13 @@ class PaddedBounds(NamedTuple):
 class PaddedRegions(NamedTuple):
     """The regions' rows (m, outputs) and offsets (m,); those of region k start at `starts[k]`.
 
-    `starts`, (regions + 1,), ends with m.
+    `starts`, (regions + 1,), ends with m; `most` is the greatest number of rows of a region.
     """
 
     rows: FloatArray
     offsets: FloatArray
     starts: IntArray
+    most: int
 
 
 class Found(NamedTuple):
@@ -67,9 +75,9 @@ class Found(NamedTuple):
 
     Attributes:
         lower: (boxes,): the least over open regions of the greatest row's bound.
-        closed: (boxes,): the same over the regions closed here.
+        closed: (boxes,): the same over the regions closed here, and over what was clipped.
         split: (boxes,): the input to split.
-        points: (boxes, inputs): where the worst region's best row is least.
+        points: (boxes, inputs): where the worst region's best row, or its weighted sum, is least.
     """
 
     lower: FloatArray
@@ -104,6 +112,15 @@ class _Open(NamedTuple):
     slopes: FloatArray
 
 
+class _Relaxed(NamedTuple):
+    """One box and what is known in it; `phases`, (layers - 1, w), as in `bound_boxes`."""
+
+    box: _Box
+    phases: NDArray[np.int8]
+    lines: _Lines
+    units: _Open
+
+
 class _Scratch(NamedTuple):
     """Coefficients of what a layer gives and reads in a pass, and in another beside it: (w,)."""
 
@@ -120,12 +137,45 @@ class _Trace(NamedTuple):
     inputs: FloatArray
 
 
+class _Below(NamedTuple):
+    """Linear functions below a region's rows in one box, and one below their weighted sum, last.
+
+    Attributes:
+        slopes, least: coefficients, (m + 1, inputs), and least values over the box, (m + 1,).
+        weights: of the rows, (m,).
+        scores: what each input's width costs the bounds, (inputs,); see `_score`.
+    """
+
+    slopes: FloatArray
+    least: FloatArray
+    weights: FloatArray
+    scores: FloatArray
+
+
+class _Kept(NamedTuple):
+    """Of a box what clipping leaves for one region, and for all of them: (inputs,) each."""
+
+    lower: FloatArray
+    upper: FloatArray
+    all_lower: FloatArray
+    all_upper: FloatArray
+
+
+class _Worst(NamedTuple):
+    """Of the region with the least bound: coefficients and scores of the inputs, (inputs,)."""
+
+    slopes: FloatArray
+    scores: FloatArray
+
+
 @compiled
 def bound_boxes(
     network: PaddedNetwork,
     root: PaddedBounds,
     regions: PaddedRegions,
     goal: float,
+    clips: bool,
+    whole: BoolArray,
     box_lower: FloatArray,
     box_upper: FloatArray,
     phases: NDArray[np.int8],
@@ -136,38 +186,75 @@ def bound_boxes(
 
     Args:
         goal: a region is closed where the bound of a row is above it; at least 0.
-        box_lower, box_upper: (boxes, inputs).
+        clips: whether boxes lose what a linear function shows to be above the goal.
+        whole: (inputs,): of which inputs only whole numbers count, where boxes are clipped.
+        box_lower, box_upper: (boxes, inputs); what clipping leaves of them.
         phases: (boxes, layers - 1, w) int8: 1 active, -1 inactive, 0 unknown; updated.
         alive: (boxes, regions): which regions are open; updated.
     """
-    (hidden, width), inputs = root.lower.shape, box_lower.shape[1]
+    (hidden, width), inputs, most = root.lower.shape, box_lower.shape[1], regions.most
     shape = (hidden, width)
     lines = _Lines(np.zeros(shape), np.zeros(shape), np.zeros(shape))
     units = _Open(np.ones(shape), np.zeros((hidden, width, inputs)))
     scratch = _Scratch(np.zeros(width), np.zeros(width), np.zeros(width), np.zeros(width))
-    worst = _Trace(np.zeros(shape), np.zeros(inputs))
+    trace = _Trace(np.zeros(shape), np.zeros(inputs))
+    below = _Below(
+        np.zeros((most + 1, inputs)), np.zeros(most + 1), np.zeros(most), np.zeros(inputs)
+    )
+    kept = _Kept(np.zeros(inputs), np.zeros(inputs), np.zeros(inputs), np.zeros(inputs))
+    worst = _Worst(np.zeros(inputs), np.zeros(inputs))
     for number in range(len(box_lower)):
-        lower, upper = box_lower[number], box_upper[number]
-        box = _Box((upper + lower) / 2, (upper - lower) / 2)
-        _relax(network, root, box, phases[number], lines, units, scratch)
-        found.lower[number], found.closed[number] = _bound_regions(
-            network, regions, goal, box, lines, alive[number], scratch, worst
-        )
-        found.points[number] = box.center - np.sign(worst.inputs) * box.radius
-        found.split[number] = _input_to_split(network, box, phases[number], lines, units, worst)
+        lower, upper, closed = box_lower[number], box_upper[number], np.inf
+        for number_of_round in range(ROUNDS):
+            clips_now = clips and number_of_round < ROUNDS - 1  # what is kept is bounded again
+            box = _Box((upper + lower) / 2, (upper - lower) / 2)
+            relaxed = _Relaxed(box, phases[number], lines, units)
+            _relax(network, root, relaxed, scratch)
+            kept.lower[:], kept.upper[:] = lower, upper
+            found.lower[number], closed_now = _bound_regions(
+                network,
+                regions,
+                goal,
+                clips_now,
+                relaxed,
+                alive[number],
+                scratch,
+                trace,
+                below,
+                kept,
+                worst,
+            )
+            closed = min(closed, closed_now)
+            if not clips_now or found.lower[number] == np.inf:
+                break
+            is_cut, is_less = False, False
+            for index in range(inputs):
+                low, high = kept.all_lower[index], kept.all_upper[index]
+                is_cut |= low > lower[index] or high < upper[index]
+                if whole[index]:
+                    low, high = np.ceil(low), np.floor(high)
+                    if low > high:
+                        alive[number] = False
+                is_less |= high - low < ENOUGH * (upper[index] - lower[index])
+                lower[index], upper[index] = low, high
+            if is_cut:
+                closed = min(closed, _beyond(goal))
+            if not is_less or not alive[number].any():
+                break
+        found.closed[number] = closed
+        found.split[number] = (worst.scores * (upper - lower)).argmax()
+        for index in range(inputs):
+            slope, middle = worst.slopes[index], (lower[index] + upper[index]) / 2
+            end = lower[index] if slope > 0 else upper[index]
+            found.points[number, index] = middle if slope == 0 else end
 
 
 @compiled
 def _relax(
-    network: PaddedNetwork,
-    root: PaddedBounds,
-    box: _Box,
-    phases: NDArray[np.int8],
-    lines: _Lines,
-    units: _Open,
-    scratch: _Scratch,
+    network: PaddedNetwork, root: PaddedBounds, relaxed: _Relaxed, scratch: _Scratch
 ) -> None:
     """Every unit's phase and lines in the box, layer by layer, each from those before it."""
+    box, phases, lines, units = relaxed
     for layer in range(len(network.weights) - 1):
         for unit in range(network.widths[layer + 1]):
             if phases[layer, unit] == 0:
@@ -256,47 +343,167 @@ def _bound_regions(
     network: PaddedNetwork,
     regions: PaddedRegions,
     goal: float,
-    box: _Box,
-    lines: _Lines,
+    clips: bool,
+    relaxed: _Relaxed,
     alive: BoolArray,
     scratch: _Scratch,
-    worst: _Trace,
+    trace: _Trace,
+    below: _Below,
+    kept: _Kept,
+    worst: _Worst,
 ) -> tuple[float, float]:
     """The least bounds over the regions that stay open, and over those that are closed here.
 
-    A point is in a region where all of its rows are at most 0: one row above 0 excludes it.
-    `worst` gets the pass of the row that was last the greatest of its region, so far, and below
-    the regions before: mostly the best row of the worst region, and another says as much.
+    `kept` begins with the box and gets what clipping leaves of it; `worst` is of the worst region.
     """
-    lower, closed = np.inf, np.inf
-    trace = _Trace(np.zeros(worst.activations.shape), np.zeros(len(worst.inputs)))
+    least, closed = np.inf, np.inf
+    lower, upper = kept.lower.copy(), kept.upper.copy()
+    kept.all_lower[:], kept.all_upper[:] = upper, lower
     for region in range(len(alive)):
         if not alive[region]:
             continue
-        greatest = -np.inf
-        for row in range(regions.starts[region], regions.starts[region + 1]):
-            scratch.one[: regions.rows.shape[1]] = regions.rows[row]
-            bound = _row_bound(network, box, lines, scratch, trace) + regions.offsets[row]
-            bound -= abs(bound) * 4 * UNIT_ROUNDOFF  # of the last sum
-            if not bound <= greatest:
-                greatest = bound
-                if not greatest >= lower:
-                    worst.activations[:] = trace.activations
-                    worst.inputs[:] = trace.inputs
-        if greatest > goal:
+        bound, rows = _bound_region(network, regions, region, goal, relaxed, scratch, trace, below)
+        kept.lower[:], kept.upper[:] = lower, upper
+        if clips and not bound > goal and not _clip(below, rows, goal, kept):
+            bound = _beyond(goal)
+        if bound > goal:
             alive[region] = False
-            closed = min(closed, greatest)
-        elif not greatest >= lower:
-            lower = greatest
-    return lower, closed
+            closed = min(closed, bound)
+            continue
+        kept.all_lower[:] = np.minimum(kept.all_lower, kept.lower)
+        kept.all_upper[:] = np.maximum(kept.all_upper, kept.upper)
+        if not bound >= least:
+            least = bound
+            worst.slopes[:] = trace.inputs
+            worst.scores[:] = below.scores
+    return least, closed
+
+
+@compiled
+def _bound_region(
+    network: PaddedNetwork,
+    regions: PaddedRegions,
+    region: int,
+    goal: float,
+    relaxed: _Relaxed,
+    scratch: _Scratch,
+    trace: _Trace,
+    below: _Below,
+) -> tuple[float, int]:
+    """The greatest bound, and how many functions `below` has got.
+
+    A point is in a region where all of its rows are at most 0: one row above 0 excludes it, and so
+    does one weighted sum of them. `trace` gets the last pass: of the sum, if there are several.
+    """
+    start, outputs = regions.starts[region], regions.rows.shape[1]
+    count, greatest = regions.starts[region + 1] - start, -np.inf
+    below.scores[:] = 0.0
+    for row in range(count):
+        scratch.one[:outputs] = regions.rows[start + row]
+        bound = _row_bound(network, relaxed, scratch, trace) + regions.offsets[start + row]
+        bound -= abs(bound) * 4 * UNIT_ROUNDOFF  # of the last sum
+        if bound > goal:
+            return bound, 0
+        greatest = max(greatest, bound)
+        below.slopes[row], below.least[row] = trace.inputs, bound
+        _score(network, relaxed, trace, goal - bound, below.scores)
+    if count == 1:
+        return greatest, 1
+    _weigh(below, count, relaxed.box)
+    scratch.one[:outputs] = 0.0
+    offset, sizes, error = 0.0, 0.0, 0.0
+    for row in range(count):
+        weight = below.weights[row]
+        offset += weight * regions.offsets[start + row]
+        sizes += weight * abs(regions.offsets[start + row])
+        for output in range(outputs):
+            part = weight * regions.rows[start + row, output]
+            scratch.one[output] += part
+            error += abs(part) * network.affine_scales[-1, output]  # gamma is in the scale
+    bound = _row_bound(network, relaxed, scratch, trace) + offset
+    bound -= count * error + (abs(bound) + sizes) * 8 * (count + 8) * UNIT_ROUNDOFF
+    below.slopes[count], below.least[count] = trace.inputs, bound
+    _score(network, relaxed, trace, goal - bound, below.scores)
+    return max(greatest, bound), count + 1
+
+
+@compiled
+def _weigh(below: _Below, count: int, box: _Box) -> None:
+    """Weights, their sum 1, whose sum of the functions has a great least value over the box.
+
+    That value is concave in the weights: from the best row, for one row after the other, bisection
+    finds how much of its function to mix in.
+    """
+    weights, inputs = below.weights, len(box.radius)
+    best = below.least[:count].argmax()
+    weights[:count] = 0.0
+    weights[best] = 1.0
+    mixed = below.slopes[best].copy()
+    middle = below.least[best] + np.sum(np.abs(mixed) * box.radius)  # its value at the center
+    for _ in range(WEIGHING_SWEEPS):
+        for row in range(count):
+            other = below.slopes[row]
+            other_middle = below.least[row] + np.sum(np.abs(other) * box.radius)
+            share, most = 0.0, 1.0
+            for _ in range(WEIGHING_STEPS):
+                tried = (share + most) / 2
+                rise = other_middle - middle
+                for index in range(inputs):
+                    sign = np.sign((1 - tried) * mixed[index] + tried * other[index])
+                    rise -= sign * (other[index] - mixed[index]) * box.radius[index]
+                if rise > 0:
+                    share = tried
+                else:
+                    most = tried
+            mixed = (1 - share) * mixed + share * other
+            middle = (1 - share) * middle + share * other_middle
+            weights[:count] *= 1 - share
+            weights[row] += share
+
+
+@compiled
+def _beyond(goal: float) -> float:
+    """A little above the goal: what the excess is at least where a box was clipped."""
+    return max(goal * (1 + 2.0**-40), UNDERFLOW)
+
+
+@compiled
+def _clip(below: _Below, count: int, goal: float, kept: _Kept) -> bool:
+    """Takes what one of the functions shows to be beyond the goal; False if nothing is left.
+
+    In the box a function is at least `least + |slope| * d` where an input is d away from the end
+    of its interval at which it is least: d is at most (beyond - least) / |slope|. Weights add up
+    to 1 but for a share of 2^-32, and the roundings are of numbers up to the end plus d.
+    """
+    lower, upper = kept.lower, kept.upper
+    at_lower, at_upper = lower.copy(), upper.copy()
+    beyond = _beyond(goal) * (1 + 2.0**-32)
+    for number in range(count):
+        room = beyond - below.least[number]
+        if not room < HUGE:
+            continue
+        for index in range(len(lower)):
+            slope = below.slopes[number, index]
+            if slope == 0:
+                continue
+            far = room / abs(slope)
+            far += (far + max(abs(at_lower[index]), abs(at_upper[index]))) * 16 * UNIT_ROUNDOFF
+            far += UNDERFLOW
+            if slope > 0:
+                upper[index] = min(upper[index], at_lower[index] + far)
+            else:
+                lower[index] = max(lower[index], at_upper[index] - far)
+            if lower[index] > upper[index]:
+                return False
+    return True
 
 
 @compiled
 def _row_bound(
-    network: PaddedNetwork, box: _Box, lines: _Lines, scratch: _Scratch, trace: _Trace
+    network: PaddedNetwork, relaxed: _Relaxed, scratch: _Scratch, trace: _Trace
 ) -> float:
     """Lower bound of `one @ y`, y the network's outputs: a pass as those of `_unit_bounds`."""
-    bound = 0.0
+    bound, box, lines = 0.0, relaxed.box, relaxed.lines
     one, _, next_one, _ = scratch
     for index in range(len(network.weights) - 1, -1, -1):
         before = network.widths[index]
@@ -356,27 +563,23 @@ def _held(bound: float) -> float:
 
 
 @compiled
-def _input_to_split(
-    network: PaddedNetwork,
-    box: _Box,
-    phases: NDArray[np.int8],
-    lines: _Lines,
-    units: _Open,
-    worst: _Trace,
-) -> int:
-    """The input on which the worst row's bound loses most, by its own slope and by upper lines.
+def _score(
+    network: PaddedNetwork, relaxed: _Relaxed, trace: _Trace, lacking: float, scores: FloatArray
+) -> None:
+    """Adds what a row's bound loses by each input's width, by its own slope and by upper lines.
 
     Such a line loses up to its intercept times its coefficient, and halving an input narrows the
-    unit's span by the share of it that the input makes.
+    unit's span by the share of it that the input makes. The sum is in shares of what the bound
+    lacks: what a row loses that is far below the goal hardly matters, be it exact or not.
     """
-    split, most = 0, -1.0
-    for index in range(len(box.radius)):
-        score = DIRECT_SHARE * abs(worst.inputs[index])
-        for layer in range(len(network.weights) - 1):
-            for unit in range(network.widths[layer + 1]):
-                if phases[layer, unit] == 0:
-                    loss = abs(worst.activations[layer, unit]) * lines.intercept[layer, unit]
-                    score += loss * abs(units.slopes[layer, unit, index]) / units.span[layer, unit]
-        if score * box.radius[index] > most:
-            split, most = index, score * box.radius[index]
-    return split
+    _, phases, lines, units = relaxed
+    share = 1 / max(lacking, UNDERFLOW)
+    for index in range(len(scores)):
+        scores[index] += share * DIRECT_SHARE * abs(trace.inputs[index])
+    for layer in range(len(network.weights) - 1):
+        for unit in range(network.widths[layer + 1]):
+            if phases[layer, unit] == 0:
+                loss = abs(trace.activations[layer, unit]) * lines.intercept[layer, unit]
+                loss *= share / units.span[layer, unit]
+                for index in range(len(scores)):
+                    scores[index] += loss * abs(units.slopes[layer, unit, index])

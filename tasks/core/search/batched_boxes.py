@@ -7,16 +7,20 @@ computes every box's hidden bounds anew, in batches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.core.arrays import BoolArray, FloatArray, IntArray
+from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.bounds.linear import Method, linear_lower_bounds, preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds, Relaxation
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.outcome import PhaseArray
+
+if TYPE_CHECKING:
+    from tasks.core.bounds.box_kernel import Found
 
 SUM_ROUNDING = 2.0**-52  # of a bound and an offset
 CROWN_UNITS = 4096  # in all; in larger networks hidden bounds are intervals
@@ -46,9 +50,11 @@ class BatchedBoxes:
         self.method: Method = "crown" if units <= CROWN_UNITS else "interval"
 
     def bounds(
-        self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float
-    ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
-        """See `box_kernel.Found`, whose four these are; updates `alive`."""
+        self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float, *, clips: bool
+    ) -> tuple[Box, Found]:
+        """The boxes, which are never clipped, and `Found` of them; updates `alive`."""
+        from tasks.core.bounds.box_kernel import Found
+
         whole, boxes = boxes, Box(boxes.lower[:, self.free], boxes.upper[:, self.free])
         hidden = [
             found.intersected(Bounds(*(np.broadcast_to(e, found.lower.shape) for e in ends)))
@@ -73,7 +79,7 @@ class BatchedBoxes:
         points[:, self.free] -= np.sign(slopes) * radius
         scores = np.nan_to_num(np.abs(slopes)) * radius
         width = np.where(scores.max(axis=1, keepdims=True) > 0, scores, radius)
-        return lower, closed, np.flatnonzero(self.free)[width.argmax(axis=1)], points
+        return whole, Found(lower, closed, np.flatnonzero(self.free)[width.argmax(axis=1)], points)
 
     def _slopes(
         self, rows: FloatArray, alive: BoolArray, excess: FloatArray, hidden: Sequence[Bounds]

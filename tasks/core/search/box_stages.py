@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tasks.core.search.phases import PhaseSearch
 
 FEW_INPUTS = 12  # up to which inputs are split instead of phases
+MORE_INPUTS = 128  # up to which they are split in turn with phases, if rows of a region clip them
+MOST_PRODUCTS = 2**20  # for bounds on all units of a box then: about a millisecond
+FIRST_TURN = 0.5  # seconds of each search; they double
 ATTACK_STEPS = 40
 SLOPE_STEPS = 15
 
@@ -58,7 +61,8 @@ class BoxStages:
         self.bounds = BoxBounds(network, regions, known)
         self.is_bounded, self.is_curved = self.bounds.has_crown, network.is_curved
         self.deadline, self.seed, self.seconds, self.domain = deadline, seed, seconds, domain
-        self.search: PhaseSearch | InputSearch | None = None
+        self.phases: PhaseSearch | None = None
+        self.inputs: InputSearch | None = None
         self.near: list[FloatArray] = []  # points on the border, for the deployed model to judge
         self.reason = ""
 
@@ -112,7 +116,7 @@ class BoxStages:
         with self._timed("alpha_crown"):
             for num_steps in (0, SLOPE_STEPS):
                 left = bounds.left
-                self.search = search = optimised_root(
+                self.phases = search = optimised_root(
                     bounds.network,
                     bounds.box,
                     bounds.regions_left,
@@ -128,39 +132,67 @@ class BoxStages:
         return None
 
     def branch_and_bound(self, share: float = 1.0) -> FloatArray | None:
-        """For a share of the time left; goes on where it was when it is called once more."""
+        """On phases, on inputs where they are few, or on each in turn, for a share of the time.
+
+        Goes on where it was when it is called once more.
+        """
         now = time.monotonic()
-        return self._searched(now + share * (self.deadline - now))
+        turns: list[PhaseSearch | InputSearch] = []
+        if self.phases is None or self._clips():
+            turns.append(self._input_search())
+        if self.phases is not None:
+            turns.append(self.phases)
+        return self._searched(turns, now + share * (self.deadline - now))
 
     def split_inputs(self) -> FloatArray | None:
         """In a domain, where a search on phases ended at a point that is no input."""
-        from tasks.core.search.phases import PhaseSearch
-
-        search = self.search
-        if not isinstance(search, PhaseSearch) or search.candidate is None or self.domain is None:
+        if self.phases is None or self.phases.candidate is None or self.domain is None:
             return None
-        self.search = None
-        return self._searched(self.deadline)
+        return self._searched([self._input_search()], self.deadline)
 
-    def _searched(self, deadline: float) -> FloatArray | None:
-        bounds = self.bounds
-        _, input_search = searches()
+    def _clips(self) -> bool:
+        """Whether rows of one region, each clipped by the others, may be worth splitting inputs."""
+        network, regions = self.bounds.network, self.bounds.regions_left
+        products = behind = 0
+        for layer in network.layers[:-1]:  # a unit's pass reads its row, and all layers before
+            products += layer.matrix.shape[0] * (layer.matrix.shape[1] + behind)
+            behind += layer.matrix.shape[0] * layer.matrix.shape[1]
+        return (
+            network.num_inputs <= MORE_INPUTS
+            and products <= MOST_PRODUCTS
+            and any(len(region.rows) > 1 for region in regions)
+        )
+
+    def _input_search(self) -> InputSearch:
+        bounds, (_, input_search) = self.bounds, searches()
+        if self.inputs is None:
+            self.inputs = input_search(
+                bounds.network,
+                bounds.box,
+                bounds.regions_left,
+                bounds.hidden,
+                bounds.goal(),
+                self.domain,
+            )
+        return self.inputs
+
+    def _searched(
+        self, searches: Sequence[PhaseSearch | InputSearch], deadline: float
+    ) -> FloatArray | None:
+        """Each in turn, until one ends with an answer, all without, or the deadline passes."""
+        bounds, turn = self.bounds, FIRST_TURN if len(searches) > 1 else np.inf
         with self._timed("branch_and_bound"):
-            left = bounds.left
-            if self.search is None:
-                self.search = input_search(
-                    bounds.network,
-                    bounds.box,
-                    bounds.regions_left,
-                    bounds.hidden,
-                    bounds.goal(),
-                    self.domain,
-                )
-            found = self.search.run(deadline)
-            if found.proved:
-                bounds.lower[left] = found.lower
-            self.reason = found.reason
-            return found.candidate
+            while True:
+                for search in searches:
+                    found = search.run(min(deadline, time.monotonic() + turn))
+                    self.reason = found.reason
+                    if found.proved:
+                        bounds.lower[bounds.left] = found.lower
+                    if found.proved or found.candidate is not None:
+                        return found.candidate
+                if not any(search.goes_on(deadline) for search in searches):
+                    return None
+                turn *= 2
 
     def marabou(self, share: float, again: Sequence[Stage]) -> Answer:
         """What Marabou says; what it merely witnesses is proved by the stages `again`, or open."""

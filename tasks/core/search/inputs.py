@@ -2,7 +2,8 @@
 
 Complete but for time and rounding: a box whose bounds leave a region open is halved along the input
 on which its loosest relaxations depend most (after ReluVal's and Neurify's sensitivity, Wang et al.
-2018); the box with the least bound goes first.
+2018); the box with the least bound goes first. Boxes are clipped by their bounds first, unless a
+record is kept: a certificate's boxes are halves.
 
 In a domain only valid inputs count. Whole numbers are split between two of them, so that they end
 at one each, and boxes that hold no valid input are closed: where all inputs are whole numbers it is
@@ -13,13 +14,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
-from tasks.core.attacks.falsification import reaches
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import rounding_scales
 from tasks.core.networks.network import ReluNetwork
@@ -29,6 +29,9 @@ from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.batched_boxes import BatchedBoxes
 from tasks.core.search.outcome import BestFirst, PhaseArray, Search, worst_first
 from tasks.core.search.record import Record
+
+if TYPE_CHECKING:
+    from tasks.core.bounds.box_kernel import Found
 
 BATCH = 256
 MOST_PADDED = 2**26  # weights in the kernel's arrays: half a gigabyte
@@ -53,15 +56,15 @@ class InputSearch(BestFirst):
     ) -> None:
         super().__init__(network, box, regions, goal)
         self.record = record
-        self.padded: _Padded | BatchedBoxes
-        if network.is_curved or _padded_size(network) > MOST_PADDED:
-            self.padded = BatchedBoxes(network, box, regions, hidden)
-        else:
-            self.padded = _Padded(network, box, regions, hidden)
         self.domain = domain
         self.whole = np.zeros(network.num_inputs, dtype=bool)
         if domain is not None:
             self.whole |= domain.whole
+        self.padded: _Padded | BatchedBoxes
+        if network.is_curved or _padded_size(network) > MOST_PADDED:
+            self.padded = BatchedBoxes(network, box, regions, hidden)
+        else:
+            self.padded = _Padded(network, box, regions, hidden, self.whole)
 
     def run(self, deadline: float) -> Search:
         """Bounds and halves until all is closed, a point is found, or the deadline passes."""
@@ -73,6 +76,7 @@ class InputSearch(BestFirst):
             self._bound(self.box, self.padded.phases[None], alive, np.full(1, -np.inf), places)
         while self.goes_on(deadline):
             self._bound(*self._halves())
+            self.attacks(deadline, self.domain)
         return self.ended("input splitting", " boxes", "too thin to split")
 
     def _halves(self) -> tuple[Box, PhaseArray, BoolArray, FloatArray, IntArray]:
@@ -110,7 +114,10 @@ class InputSearch(BestFirst):
 
         `alive` marks regions open in the parent box, `known` bounds their excess there.
         """
-        lower, closed, split, points = self.padded.bounds(boxes, phases, alive, self.goal.bound)
+        boxes, found = self.padded.bounds(
+            boxes, phases, alive, self.goal.reachable, clips=self.record is None
+        )
+        lower, closed, split, points = found
         lower = np.fmax(lower, known)
         self.subproblems += len(boxes)
         self.closed_lower = min(self.closed_lower, float(closed.min(initial=np.inf)))
@@ -143,12 +150,8 @@ class InputSearch(BestFirst):
         if len(points) == 0:
             return
         outputs = self.network(points)
-        for region in self.regions:
-            excess = region.excess(outputs)
-            deepest = int(excess.argmin())
-            self.goal.least_seen = min(self.goal.least_seen, float(excess[deepest]))
-            if reaches(self.network, region, points[deepest]):
-                self.candidate = points[deepest]
+        for place, region in enumerate(self.regions):
+            self.met(place, points, region.excess(outputs))
 
 
 def _padded_size(network: ReluNetwork) -> int:
@@ -168,10 +171,11 @@ class _Padded:
         box: Box,
         regions: Sequence[UnsafeRegion],
         hidden: Sequence[Bounds],
+        whole: BoolArray,
     ) -> None:
         from tasks.core.bounds.box_kernel import PaddedBounds, PaddedNetwork, PaddedRegions
 
-        depth = len(network.layers)
+        self.whole, depth = whole, len(network.layers)
         widths = np.array([network.num_inputs, *(len(a.bias) for a in network.layers)])
         square, units = (int(widths.max()),) * 2, (max(depth - 1, 1), int(widths.max()))
         scales = rounding_scales(network, hidden, box)
@@ -196,12 +200,13 @@ class _Padded:
             np.concatenate([region.rows for region in regions]),
             np.concatenate([region.offsets for region in regions]),
             np.cumsum([0, *(len(region.rows) for region in regions)]),
+            max(len(region.rows) for region in regions),
         )
 
     def bounds(
-        self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float
-    ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
-        """See `box_kernel.Found`, whose four these are; updates `phases` and `alive`."""
+        self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float, *, clips: bool
+    ) -> tuple[Box, Found]:
+        """What clipping leaves of the boxes, and `Found` of it; updates `phases` and `alive`."""
         from tasks.core.bounds.box_kernel import Found, bound_boxes
 
         count = len(boxes)
@@ -211,9 +216,20 @@ class _Padded:
             split=np.zeros(count, dtype=np.int64),
             points=np.zeros(boxes.lower.shape),
         )
-        lower, upper = np.ascontiguousarray(boxes.lower), np.ascontiguousarray(boxes.upper)
-        bound_boxes(self.network, self.root, self.regions, goal, lower, upper, phases, alive, found)
-        return found
+        parts = boxes.lower.copy(), boxes.upper.copy()
+        bound_boxes(
+            self.network,
+            self.root,
+            self.regions,
+            goal,
+            clips,
+            self.whole,
+            *parts,
+            phases,
+            alive,
+            found,
+        )
+        return Box(*parts), found
 
 
 def _padded(parts: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> FloatArray:

@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
+from tasks.core.attacks.falsification import deep_samples, reaches, search_from
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
+from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
 
 SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
+FIRST_ATTACK = 512  # subproblems; each next one after twice as many
+STARTS = 16
+DESCENT_STEPS = 40
+
 
 PhaseArray = NDArray[np.int8]  # of a network's units: 1 active, -1 inactive, 0 unknown
 
@@ -55,6 +61,11 @@ class Goal:
     least_seen: float = np.inf
     most: float = np.inf
 
+    @property
+    def reachable(self) -> float:
+        """`bound`, or 0 where a point shows that it is out of reach."""
+        return self.bound if self.least_seen > self.bound else 0.0
+
     def worth_more(self, heap: list[Any], subproblems: int) -> bool:
         """Of a heap of open subproblems, the least bound first, when so many were bounded."""
         if not heap:
@@ -82,6 +93,7 @@ class BestFirst:
         self.stuck = 0
         self.closed_lower = np.inf
         self.candidate: FloatArray | None = None
+        self.attacked_at = FIRST_ATTACK
 
     def goes_on(self, deadline: float) -> bool:
         """Whether no point is found, open subproblems are worth more work, and time is left."""
@@ -89,6 +101,33 @@ class BestFirst:
             self.candidate is None
             and self.goal.worth_more(self.heap, self.subproblems)
             and time.monotonic() < deadline
+        )
+
+    def met(self, place: int, points: FloatArray, excess: FloatArray) -> None:
+        """Points, (n, inputs), and by how much they miss the region at `place`, (n,).
+
+        The deepest is a candidate if it reaches the region.
+        """
+        best = int(excess.argmin())
+        self.goal.least_seen = min(self.goal.least_seen, float(excess[best]))
+        if reaches(self.network, self.regions[place], points[best]):
+            self.candidate = points[best]
+
+    def attacks(self, deadline: float, domain: Domain | None = None) -> None:
+        """Descends from deep samples, each time after twice as many subproblems."""
+        if self.subproblems < self.attacked_at or self.candidate is not None:
+            return
+        self.attacked_at *= 2
+        generator = np.random.default_rng(self.subproblems)
+        samples = deep_samples(self.network, self.box, self.regions, domain, generator, STARTS)
+        self.candidate = search_from(
+            self.network,
+            self.box,
+            self.regions,
+            *samples,
+            domain=domain,
+            num_steps=DESCENT_STEPS,
+            deadline=deadline,
         )
 
     def ended(self, kind: str, parts: str, stuck: str) -> Search:

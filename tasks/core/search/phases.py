@@ -91,6 +91,7 @@ class PhaseSearch(BestFirst):
             nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
             if nodes:
                 self._bound_children(nodes, units, deadline)
+                self.attacks(deadline)
         return self.ended("branch and bound", "", "without a unit to split")
 
     def bound_roots(self, deadline: float) -> None:
@@ -161,10 +162,8 @@ class PhaseSearch(BestFirst):
         points = np.clip(found.points.astype(np.float64), self.box.lower, self.box.upper)
         outputs = self.network(points)
         excess = ((problems.rows @ outputs[:, :, None])[..., 0] + problems.offsets).max(axis=1)
-        deepest = int(excess.argmin())
-        self.goal.least_seen = min(self.goal.least_seen, float(excess[deepest]))
-        if reaches(self.network, self.regions[regions[deepest]], points[deepest]):
-            self.candidate = points[deepest]
+        deepest = slice(int(excess.argmin()), int(excess.argmin()) + 1)
+        self.met(regions[deepest.start], points[deepest], excess[deepest])
 
     def _without_stuck(
         self, nodes: list[_Node], units: NDArray[np.intp], deadline: float

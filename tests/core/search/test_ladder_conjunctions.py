@@ -101,3 +101,33 @@ def test_rounded_weights_of_a_conjunction_prove_nothing() -> None:
         assert region.excess(network(point))[0] == 0
         answer = decide(network, single(region), timeout_seconds=0.02)
         assert answer.verdict is not Verdict.ROBUST
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clauses_are_satisfied_where_an_enumeration_says_so(seed: int) -> None:
+    """Sixteen inputs that must be 0 or 1, `sum of min(x, 1 - x) <= 0`, and clauses of three each.
+
+    Each clause's unit is `relu(1 - sum of its literals)`, and the sum of them must be 0. Relaxed,
+    the two rows are met by one half everywhere: only split inputs, clipped by both rows, show more.
+    """
+    generator = np.random.default_rng(seed)
+    count, clauses = 16, 75 - 20 * (seed % 2)  # four a name are about as many as can be satisfied
+    weight, bias = np.zeros((2 * count + clauses, count)), np.zeros(2 * count + clauses)
+    weight[:count], weight[count : 2 * count] = np.eye(count), 2 * np.eye(count)
+    bias[count : 2 * count], bias[2 * count :] = -1, 1
+    assignments = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
+    satisfied = np.ones(2**count, dtype=bool)
+    for clause in range(2 * count, 2 * count + clauses):
+        names, negated = generator.permutation(count)[:3], generator.random(3) < 0.5
+        weight[clause, names] = np.where(negated, 1, -1)
+        bias[clause] -= negated.sum()
+        satisfied &= (assignments[:, names] != negated).any(axis=1)
+    output = np.zeros((2, len(bias)))
+    output[0, 2 * count :], output[1, :count], output[1, count : 2 * count] = 1, 1, -1
+    network = ReluNetwork((Affine(weight, bias), Affine(output, np.zeros(2))))
+    region = UnsafeRegion(box([0.0] * count, [1.0] * count), np.eye(2), np.zeros(2))
+    answer = decide(network, single(region), timeout_seconds=TIMEOUT_SECONDS, with_marabou=False)
+    assert (answer.verdict is Verdict.FALSIFIED) == satisfied.any()
+    assert (answer.verdict is Verdict.ROBUST) == (not satisfied.any())
+    if satisfied.any():
+        check_falsified(network, single(region), answer)
