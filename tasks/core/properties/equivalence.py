@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 
@@ -63,14 +64,13 @@ class Equivalence:
                 f"{name} gives {first.num_outputs} outputs, {other} {second.num_outputs}: expected "
                 "as many"
             )
-        shapes = {name: first.input_shape, other: second.input_shape}
+        shapes = [(name, first.input_shape), (other, second.input_shape)]
         if self.shape is not None:
-            shapes["the data"] = self.shape
-        for what, shape in shapes.items():
-            if not first.takes(shape):
+            shapes.append(("the data", self.shape))
+        for (one, shape), (two, unlike) in combinations(shapes, 2):
+            if not Interface(shape, 1).takes(unlike):
                 raise CertiflowError(
-                    f"{name} takes inputs of shape {first.input_shape}, {what} has {shape}: "
-                    "expected the same"
+                    f"{one} takes inputs of shape {shape}, {two} has {unlike}: expected the same"
                 )
         inputs, outputs = first.num_inputs, first.num_outputs
         lower, upper = (

@@ -86,6 +86,7 @@ class Twin:
         """Two layers for one of each network; `linear` marks the units that pass in both."""
         active = linear | ((bounds[0].lower >= 0) & (bounds[1].lower >= 0))
         inactive = ~linear & (bounds[0].upper <= 0) & (bounds[1].upper <= 0)
+        inactive[:1] &= not inactive.all()  # a layer of no units would be a shape for nobody
         passing, switching = np.flatnonzero(active), np.flatnonzero(~active & ~inactive)
         value, bias = layers[0].matrix.sparse() @ self.first, layers[0].bias
         change, shift, rest, last = _difference(
