@@ -54,8 +54,8 @@ def query_of(text: str, models: Mapping[str, Interface]) -> Query:
     inputs = [network.input for network in networks]
     outputs = [network.output for network in networks]
     names = _Names.of(inputs, outputs)
+    formulas = [(names.named(form.items[1], form.line), form.line) for form in asserted]
     with names.as_written():
-        formulas = [(names.named(form.items[1], form.line), form.line) for form in asserted]
         common, choices = _read(formulas, names)
         same = _same(common, inputs)
         if 1 + max(same) < len(same):
