@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.actions.head import write_json
-from flows.actions.looking import data_named
+from flows.actions.looking import check_samples, data_named
 from flows.actions.verify_command import DEPLOYED, MEMORY_LIMIT_BYTES, Effort, model_path
 from tasks import console
 from tasks.core.data.datasets import stratified_sample
@@ -64,6 +64,10 @@ def of_data(
         )
         asked = Equivalence(Box(lower, upper), delta, domain, shape)
         return [Where(asked, f"all {domain.noun}s like those of {dataset}")]
+    check_samples("--samples", samples, data.name, data.extent)
+    wrong = [epsilon for epsilon in epsilons if not 0 <= epsilon < np.inf]
+    if wrong:
+        raise CertiflowError(f"epsilon is {wrong[0]:g}: expected a number that is not negative")
     found = []
     for index in stratified_sample(data.test_labels, samples, seed).tolist():
         for epsilon in epsilons:
