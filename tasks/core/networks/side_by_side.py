@@ -20,19 +20,26 @@ def side_by_side(networks: Sequence[ReluNetwork], columns: Sequence[IntArray]) -
     one network are different places; all of them together are every place up to the greatest.
     What a shallower network gives passes through the layers that others have more.
     """
+    num_inputs = 1 + max(int(places.max()) for places in columns)
+    return fed(networks, [selecting(places, num_inputs) for places in columns])
+
+
+def fed(networks: Sequence[ReluNetwork], maps: Sequence[sparse.csr_array]) -> ReluNetwork:
+    """The network from z to (networks[0](maps[0] @ z), …), the maps of shape (inputs, points).
+
+    Every column of a map has at most a single 1 and zeros, so that no weight is rounded.
+    """
     depth = max(len(network.layers) for network in networks)
     deep = [_deepened(network, depth) for network in networks]
-    num_inputs = 1 + max(int(places.max()) for places in columns)
     absolute = [list(map(Roundings.absolute_of, each.roundings, each.layers)) for each in deep]
-    layers = _joined([each.layers for each in deep], columns, num_inputs)
     return ReluNetwork(
-        layers,
+        _joined([each.layers for each in deep], maps),
         tuple(np.concatenate(masks) for masks in zip(*(each.linear for each in deep), strict=True)),
         tuple(
             Roundings(max(each.count for each in step), max(each.gain for each in step), own)
             for step, own in zip(
                 zip(*(each.roundings for each in deep), strict=True),
-                _joined(absolute, columns, num_inputs),
+                _joined(absolute, maps),
                 strict=True,
             )
         ),
@@ -68,14 +75,11 @@ def _deepened(network: ReluNetwork, depth: int) -> ReluNetwork:
 
 
 def _joined(
-    layers: Sequence[Sequence[Affine]], columns: Sequence[IntArray], num_inputs: int
+    layers: Sequence[Sequence[Affine]], maps: Sequence[sparse.csr_array]
 ) -> tuple[Affine, ...]:
     """The layers of all networks, step by step; only the first ones share inputs."""
     steps = list(zip(*layers, strict=True))
-    first = [
-        layer.matrix.sparse() @ selecting(places, num_inputs)
-        for layer, places in zip(steps[0], columns, strict=True)
-    ]
+    first = [layer.matrix.sparse() @ each for layer, each in zip(steps[0], maps, strict=True)]
     matrices = [sparse.vstack(first, format="csr")]
     matrices += [
         sparse.block_diag([layer.matrix.sparse() for layer in step], format="csr")

@@ -1,4 +1,4 @@
-"""Properties of several networks at once, decided by whichever form of them is bounded tighter."""
+"""Properties of several networks at once, decided in whichever form is bounded best."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.bounds.float32_error import row_error
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.side_by_side import side_by_side
+from tasks.core.networks.side_by_side import fed, side_by_side
 from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.answer import Answer, combined
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import Engine, Verdict
+from tasks.core.verification.changes import Form, by_changes, plain
 from tasks.core.verification.twin import are_alike, twin
 
 
@@ -31,41 +32,45 @@ def decide_of_several(
 ) -> Answer:
     """As `ladder.decide` of `side_by_side`, with its points, box after box.
 
-    Two networks that are alike are asked as twins where CROWN's bounds say that this is better.
+    Inputs that are related are asked about by their changes, and two networks that are alike as
+    twins, where CROWN's bounds say that this is better.
     """
     deadline = time.monotonic() + timeout_seconds
     side = side_by_side(networks, columns)
     answers, seconds = list[Answer](), dict[str, float]()
     for places in prop.by_box():
         part = Property(tuple(prop.unsafe[place] for place in places), prop.domain)
-        network = _tighter(networks, columns, side, part) if are_alike(networks) else side
+        form, network = _best(networks, columns, part)
         answer = decide(
             network,
-            part,
+            form.prop,
             engine=engine,
             timeout_seconds=max(deadline - time.monotonic(), 0.0),
             seed=seed,
         )
         for stage, taken in answer.stage_seconds.items():
             seconds[stage] = seconds.get(stage, 0.0) + taken
-        if answer.verdict is Verdict.ROBUST and network is not side:
+        if answer.verdict is Verdict.ROBUST:
             answer = replace(answer, deployed=_holds_in_float32(side, part, answer.margin))
         region = None if answer.region is None else places[answer.region]
-        answers.append(replace(answer, region=region))
+        joined = form.joined(answer.candidates)
+        answers.append(replace(answer, region=region, candidates=joined))
         if answer.verdict is Verdict.FALSIFIED:
             break
     return replace(combined(answers, side.num_inputs), stage_seconds=seconds)
 
 
-def _tighter(
-    networks: Sequence[ReluNetwork],
-    columns: Sequence[IntArray],
-    side: ReluNetwork,
-    prop: Property,
-) -> ReluNetwork:
-    """The twins or the networks side by side, of which all regions are better excluded."""
-    other = twin(networks, columns, prop.unsafe[0].box)
-    return max((side, other), key=lambda network: _least_excluded(network, prop.unsafe))
+def _best(
+    networks: Sequence[ReluNetwork], columns: Sequence[IntArray], prop: Property
+) -> tuple[Form, ReluNetwork]:
+    """The form, and networks side by side or twins, by which all regions are best excluded."""
+    forms = [form for form in (plain(columns, prop), by_changes(columns, prop)) if form is not None]
+    asked = [(form, fed(networks, form.maps)) for form in forms]
+    if are_alike(networks):
+        asked += [(form, twin(networks, form.maps, form.boxes)) for form in forms]
+    if len(asked) == 1:
+        return asked[0]
+    return max(asked, key=lambda each: _least_excluded(each[1], each[0].prop.unsafe))
 
 
 def _least_excluded(network: ReluNetwork, regions: Sequence[UnsafeRegion]) -> float:
@@ -80,7 +85,7 @@ def _least_excluded(network: ReluNetwork, regions: Sequence[UnsafeRegion]) -> fl
 
 
 def _holds_in_float32(side: ReluNetwork, prop: Property, margin: float | None) -> bool:
-    """Whether a margin exceeds what float32 does to any of the models that are served."""
+    """Whether a margin exceeds what float32 does to the models that are served, side by side."""
     network = _speaking(side, prop.unsafe)
     box = prop.unsafe[0].box
     hidden = preactivation_bounds(network, box, "crown")

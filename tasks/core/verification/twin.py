@@ -35,8 +35,10 @@ def are_alike(networks: Sequence[ReluNetwork]) -> bool:
     return first[0] == second[0] and all(map(np.array_equal, first[1], second[1]))
 
 
-def twin(networks: Sequence[ReluNetwork], columns: Sequence[IntArray], box: Box) -> ReluNetwork:
-    """`side_by_side` of two networks that are alike, the same function over the box only.
+def twin(
+    networks: Sequence[ReluNetwork], maps: Sequence[sparse.csr_array], boxes: Sequence[Box]
+) -> ReluNetwork:
+    """`fed` of two networks that are alike, the same function where inputs are in their boxes.
 
     A unit whose input is z in the first network and z + D in the second differs after its ReLU, p
     in the first, by exactly
@@ -51,12 +53,10 @@ def twin(networks: Sequence[ReluNetwork], columns: Sequence[IntArray], box: Box)
     negative, 1, -1, or the difference of two weights as one or two float64 numbers whose sum it is
     (see `_difference`). What float32 rounding does to the models is not in it.
     """
-    num_inputs = box.lower.shape[1]
-    first, second = (selecting(places, num_inputs) for places in columns)
-    builder = Twin(first, second)
+    builder = Twin(*maps)
     bounds = [
-        preactivation_bounds(network, Box(box.lower[:, places], box.upper[:, places]), "crown")
-        for network, places in zip(networks, columns, strict=True)
+        preactivation_bounds(network, box, "crown")
+        for network, box in zip(networks, boxes, strict=True)
     ]
     one, other = networks
     for place, linear in enumerate(one.linear):

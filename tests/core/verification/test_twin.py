@@ -13,7 +13,8 @@ from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.side_by_side import side_by_side
 from tasks.core.properties.box import Box
-from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.verification.changes import plain
 from tasks.core.verification.twin import are_alike, twin
 from tests.networks import (
     KINDS,
@@ -48,6 +49,12 @@ def columns_of(generator: np.random.Generator, num_inputs: int) -> list[IntArray
     return [np.arange(num_inputs), second]
 
 
+def twins(networks: list[ReluNetwork], columns: list[IntArray], where: Box) -> ReluNetwork:
+    region = UnsafeRegion(where, np.zeros((1, 1)), np.zeros(1))
+    form = plain(columns, Property((region,)))
+    return twin(networks, form.maps, form.boxes)
+
+
 def crown(network: ReluNetwork, where: Box, rows: FloatArray) -> FloatArray:
     hidden = preactivation_bounds(network, where, "crown")
     return linear_lower_bounds(network, len(network.layers) - 1, rows, hidden, where)[0]
@@ -62,7 +69,7 @@ def test_twins_are_both_networks_without_any_rounding(kind: Kind) -> None:
         columns = columns_of(generator, network.num_inputs)
         count = 1 + max(int(places.max()) for places in columns)
         where = box([-0.5] * count, generator.uniform(-0.4, 0.7, count).tolist())
-        carried = twin(networks, columns, where)
+        carried = twins(networks, columns, where)
         for point in sampled_points(generator, where, 4):
             exact = [Fraction(value) for value in point.tolist()]
             expected = [
@@ -84,7 +91,10 @@ def test_bounds_of_the_difference_hold_and_are_tight() -> None:
         row = np.array([[1.0, 0.0, -1.0, 0.0]])
         side = side_by_side(networks, same)
         least = least_excess(side, UnsafeRegion(where, row, np.zeros(1)))
-        (found,), (apart,) = crown(twin(networks, same, where), where, row), crown(side, where, row)
+        (found,), (apart,) = (
+            crown(twins(networks, same, where), where, row),
+            crown(side, where, row),
+        )
         assert apart < found <= least + 1e-5
 
 
@@ -92,7 +102,7 @@ def test_equal_networks_on_equal_inputs_do_not_differ() -> None:
     network = random_network(np.random.default_rng(0), (4, 12, 12, 3))
     where = box([-1.0] * 4, [1.0] * 4)
     rows = np.hstack([np.eye(3), -np.eye(3)])
-    lower = crown(twin([network] * 2, [np.arange(4)] * 2, where), where, rows)
+    lower = crown(twins([network] * 2, [np.arange(4)] * 2, where), where, rows)
     assert (np.abs(lower) < 1e-10).all()
     apart = crown(side_by_side([network] * 2, [np.arange(4)] * 2), where, rows)
     assert (apart < -0.1).all()
@@ -102,7 +112,7 @@ def test_networks_whose_units_are_all_inactive() -> None:
     dead = Affine(np.zeros((3, 2)), np.full(3, -1.0))
     networks = [ReluNetwork((dead, Affine(np.ones((1, 3)), np.array([c])))) for c in (0.5, 0.25)]
     where = box([0.0, 0.0], [1.0, 1.0])
-    carried = twin(networks, [np.arange(2)] * 2, where)
+    carried = twins(networks, [np.arange(2)] * 2, where)
     np.testing.assert_array_equal(carried(where.upper), [[0.5, 0.25]])
     assert crown(carried, where, np.array([[1.0, -1.0]]))[0] == pytest.approx(0.25)
 
