@@ -138,7 +138,7 @@ def test_a_candidate_counts_in_whichever_region_it_reaches() -> None:
     result = property_solver._believed(asked, answer)
     assert (result.verdict, result.counterexample) == ("sat", {"X": [0.75], "Y": [0.75]})
     short = replace(answer, candidates=np.array([[0.5]]))
-    assert property_solver._believed(identity(0.0), prop, short).verdict == "unknown"
+    assert property_solver._believed(asked, short).verdict == "unknown"
 
 
 def test_model_that_differs_from_its_network_is_refused() -> None:
