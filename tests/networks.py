@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -179,3 +180,16 @@ def sampled_points(
     weights = generator.random((count, len(lower)))
     weights[: count // 2] = weights[: count // 2].round()
     return lower + weights * (upper - lower)
+
+
+def exactly(network: ReluNetwork, values: list[Fraction]) -> list[Fraction]:
+    """The outputs in rational arithmetic."""
+    for depth, layer in enumerate(network.layers):
+        values = [
+            sum((Fraction(w) * v for w, v in zip(row, values, strict=True)), Fraction(bias))
+            for row, bias in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
+        ]
+        if depth < len(network.linear):
+            passes = network.linear[depth].tolist()
+            values = [v if p else max(v, Fraction(0)) for v, p in zip(values, passes, strict=True)]
+    return values

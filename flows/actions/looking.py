@@ -58,7 +58,7 @@ def look_at_model(
     name, extent = settings.data.name, extent_of(settings.data)
     for section in (settings.verification, settings.radius):
         if section is not None:
-            _check_samples("--samples", section.samples, name, extent)
+            check_samples("--samples", section.samples, name, extent)
     _check_pairs(settings)
     _check_folder(settings.tracking.output)
     _check_clusters(settings.verification, settings.radius, settings.global_robustness)
@@ -141,7 +141,7 @@ def _look_at_questions(settings: Settings) -> None:
     for key in ("verification", "radius", "properties"):
         section = getattr(settings, key)
         if section is not None:
-            _check_samples(f"{key}.samples", section.samples, name, extent)
+            check_samples(f"{key}.samples", section.samples, name, extent)
     if settings.properties is not None and settings.data.dataset not in SOURCES:
         asked = settings.properties
         required(asked.monotone, asked.fair, settings.data.load())
@@ -149,7 +149,8 @@ def _look_at_questions(settings: Settings) -> None:
     _check_clusters(settings.verification, settings.radius, settings.properties)
 
 
-def _check_samples(key: str, samples: int, name: str, data: Extent) -> None:
+def check_samples(key: str, samples: int, name: str, data: Extent) -> None:
+    """Raises `CertiflowError` where there are fewer test points than are asked for."""
     if samples > data.test_size:
         raise CertiflowError(
             f"{key} is {samples}: expected at most {data.test_size}, the size of {name}'s test set"

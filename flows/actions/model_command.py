@@ -1,17 +1,39 @@
-"""What `certiflow verify --data`, `radius` and `global-robustness` print at their end."""
+"""`certiflow verify --data`, `radius` and `global-robustness`: the flow, and what it found."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.actions.head import end
+from flows.actions.looking import look_at_model
 from flows.actions.summary import short, show_verdicts
+from flows.processes.session import prefect_api
 from tasks.presentation.records import ModelSummary
 from tasks.tracking import way_to
 
 MOST_TOLD = 5  # features of a pair on the screen; the table has all
+
+
+def ask(
+    model: str,
+    data: dict[str, Any],
+    seed: int,
+    sections: dict[str, Any],
+    *,
+    fresh: bool,
+    json: Path | None,
+) -> None:
+    """Runs the flow for the `sections` of `ModelSettings` asked, once model and data are seen."""
+    settings, file = look_at_model(model, data, seed, sections)
+    with prefect_api("flows.model_robustness"):
+        from flows.model_robustness import model_flow
+
+        summary = model_flow(settings, file, fresh)
+    end(summary, json, show)
 
 
 def show(summary: ModelSummary) -> None:

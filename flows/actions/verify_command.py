@@ -1,7 +1,8 @@
-"""`certiflow verify`: one property of one model, or a VNN-COMP instances file."""
+"""`certiflow verify`: one property of one model or of several, or a VNN-COMP instances file."""
 
 from __future__ import annotations
 
+import ast
 import csv
 import os
 import re
@@ -58,16 +59,28 @@ class Effort:
 
 
 def verify_property(
-    model: str, prop: Path, timeout: float, effort: Effort, json_file: Path | None
+    model: str | dict[str, str],
+    prop: Path,
+    timeout: float,
+    effort: Effort,
+    json_file: Path | None,
 ) -> None:
-    """Prints the verdict and, for `sat`, the counterexample; raises what an `error` says."""
-    (result,) = stored_or_verified([Instance(model_path(model), prop, timeout)], effort)
+    """Prints the verdict and, for `sat`, the counterexample; raises what an `error` says.
+
+    Models of several networks come by their names in the property.
+    """
+    if isinstance(model, dict):
+        instance = Instance({name: model_path(m) for name, m in model.items()}, prop, timeout)
+    else:
+        instance = Instance(model_path(model), prop, timeout)
+    (result,) = stored_or_verified([instance], effort)
     write_json(json_file, asdict(result))
     if result.verdict == "error":
         raise CertiflowError(result.reason)
     print(result.verdict)
     if result.counterexample is not None:
-        print(format_counterexample(result.counterexample["X"], result.counterexample["Y"]))
+        found = result.counterexample
+        print(format_counterexample(found["X"], found["Y"], result.assigned))
     if result.decided_by is None:
         console.warn(result.reason)
         return
@@ -142,8 +155,27 @@ def model_path(model: str) -> Path:
     return downloaded_model(model)
 
 
+def networks_named(options: Sequence[str]) -> dict[str, str]:
+    """Models by the names of a property's networks, of options NAME=FILE.
+
+    Raises `CertiflowError` for what is none, or names one twice.
+    """
+    found = dict[str, str]()
+    for option in options:
+        name, _, file = option.partition("=")
+        if not (name and file) or name in found:
+            raise CertiflowError(
+                f"--network {option}: expected NAME=FILE, with each of the property's networks once"
+            )
+        found[name] = file
+    return found
+
+
 def read_instances(path: Path) -> list[tuple[str, str, float]]:
-    """Network, property and time limit of each row; raises `CertiflowError` naming a bad line."""
+    """Network, property and time limit of each row; raises `CertiflowError` naming a bad line.
+
+    Several networks are one field, `[('f', 'a.onnx'), ('g', 'b.onnx')]`.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
@@ -168,18 +200,48 @@ def _row(path: Path, number: int, row: list[str]) -> tuple[str, str, float]:
         timeout = float_of(text)
         if not (network and prop and 0 < timeout <= MAX_TIMEOUT_SECONDS):
             raise ValueError
+        if network.startswith("["):
+            _listed(network)
     except ValueError as error:
         shown = " ".join(",".join(fields).split())[:200]
         raise CertiflowError(
             f"{path}, line {number}: '{shown}': expected network,property,timeout with the timeout "
-            f"in seconds, at most {MAX_TIMEOUT_SECONDS:,.0f}"
+            f"in seconds, at most {MAX_TIMEOUT_SECONDS:,.0f}, and several networks as "
+            "\"[('f', 'a.onnx'), ('g', 'b.onnx')]\""
         ) from error
     return network, prop, timeout
 
 
+def _listed(networks: str) -> dict[str, str]:
+    """Files by names, of a list of pairs in Python's own words; raises `ValueError`."""
+    try:
+        pairs = ast.literal_eval(networks)
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError from error
+    found = dict[str, str]()
+    for pair in pairs if isinstance(pairs, list) else []:
+        match pair:
+            case (str() as name, str() as file) if name and file and name not in found:
+                found[name] = file
+            case _:
+                raise ValueError
+    if not found:
+        raise ValueError
+    return found
+
+
 def _instance(folder: Path, row: tuple[str, str, float]) -> Instance:
     network, prop, timeout = row
-    return Instance(folder / network, folder / prop, timeout)
+    if network.startswith("["):
+        files = {name: _packed(folder / file) for name, file in _listed(network).items()}
+        return Instance(files, _packed(folder / prop), timeout)
+    return Instance(_packed(folder / network), _packed(folder / prop), timeout)
+
+
+def _packed(path: Path) -> Path:
+    """The file, or the gzipped one that stands for it, as VNN-COMP keeps them."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.exists() and not path.exists() else path
 
 
 def _write_results(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from flows.actions.head import begin, end
+from flows.actions.head import begin
 from flows.command.options import (
     CategoryChanges,
     Cluster,
@@ -21,100 +21,9 @@ from flows.command.options import (
     Verbose,
     Workers,
 )
+from flows.command.verify_cli import verify
 
 reproduce = typer.Typer(no_args_is_help=True, help="Repeat an experiment of a paper.")
-
-
-def verify(
-    model: Annotated[
-        str | None,
-        typer.Option(help="ONNX, Keras or .nnet file, or models:/name@alias in MLflow."),
-    ] = None,
-    prop: Annotated[
-        Path | None, typer.Option("--property", help="VNN-LIB file.", metavar="FILE")
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="Lines network,property,timeout, relative to it.", metavar="FILE"),
-    ] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="With --csv: where the verdicts go.", metavar="FILE")
-    ] = None,
-    timeout: Seconds = 60.0,
-    engine: EngineName = "ladder",
-    seed: Annotated[int, typer.Option(help="Of the attack's starts.", min=0)] = 0,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    data: Annotated[
-        str | None, typer.Option(help="Local robustness on this dataset's test points.")
-    ] = None,
-    epsilon: Annotated[
-        list[float] | None, typer.Option(help="With --data: radius; may be given several times.")
-    ] = None,
-    flagged: Annotated[
-        str | None, typer.Option(help="What a guard stored, by its digest.", metavar="DIGEST")
-    ] = None,
-    store: Annotated[
-        str, typer.Option(help="With --flagged: the guard's store.", metavar="FILE")
-    ] = "guard.db",
-    samples: Annotated[int, typer.Option(help="With --data: test points.", min=1)] = 20,
-    witness_share: Annotated[
-        float, typer.Option(help="With --data: of the proofs, shown to Marabou.", min=0, max=1)
-    ] = 0.1,
-    scale: ScaleName = "range",
-    category_changes: CategoryChanges = 0,
-    fresh: Fresh = False,
-    json: Json = None,
-    verbose: Verbose = False,
-) -> None:
-    """Decide properties of a model, or its local robustness at the test points of a dataset.
-
-    With --flagged, what a guard did not accept is asked again, with more time.
-
-    With --property or --csv the verdict is VNN-COMP's: sat, unsat, unknown or timeout.
-    With --data the verdicts are logged to MLflow, like the main flow's.
-    """
-    if sum(option is not None for option in (prop, csv, data, flagged)) != 1:
-        raise typer.BadParameter(
-            "give --model with --property, or --model with --data, or --csv with --results, or "
-            "--flagged"
-        )
-    if (model is None) != (csv is not None or flagged is not None):
-        raise typer.BadParameter(
-            "--property and --data need --model; --csv and --flagged name models themselves"
-        )
-    if (results is None) != (csv is None):
-        raise typer.BadParameter("--csv and --results go together")
-    if (epsilon is None) != (data is None):
-        raise typer.BadParameter("--data and --epsilon go together")
-    if data is None and (scale, category_changes) != ("range", 0):
-        raise typer.BadParameter("--scale and --category-changes go with --data")
-    begin(verbose=verbose, json=json, results=results)
-    if flagged is not None:
-        from flows.actions.guard_command import verify_flagged
-
-        verify_flagged(flagged, store, timeout, json)
-        return
-
-    from flows.actions import verify_command
-
-    effort = verify_command.Effort.of(engine, seed, fresh, workers, cluster)
-    if data is not None and model is not None:
-        section = {
-            "engine": engine,
-            "samples": samples,
-            "epsilons": tuple(epsilon or ()),
-            "witness_share": witness_share,
-            "timeout_seconds": timeout,
-            "workers": workers,
-            "cluster": cluster,
-        }
-        asked = {"dataset": data, "scale": scale, "category_changes": category_changes}
-        _ask(model, asked, seed, {"verification": section}, fresh, json)
-    elif prop is not None and model is not None:
-        verify_command.verify_property(model, prop, timeout, effort, json)
-    elif csv is not None and results is not None:
-        verify_command.verify_csv(csv, results, effort, json)
 
 
 def predict(
@@ -179,6 +88,9 @@ def radius(
 ) -> None:
     """Bracket each test point's critical radius: proved up to here, broken from there."""
     begin(verbose=verbose, json=json)
+
+    from flows.actions.model_command import ask
+
     section = {
         "engine": engine,
         "samples": samples,
@@ -189,7 +101,7 @@ def radius(
         "cluster": cluster,
     }
     asked = {"dataset": data, "scale": scale, "category_changes": category_changes}
-    _ask(model, asked, seed, {"radius": section}, fresh, json)
+    ask(model, asked, seed, {"radius": section}, fresh=fresh, json=json)
 
 
 def global_robustness(
@@ -216,6 +128,9 @@ def global_robustness(
 ) -> None:
     """Bound how much any class's score changes between near inputs of a whole domain."""
     begin(verbose=verbose, json=json)
+
+    from flows.actions.model_command import ask
+
     section = {
         "delta": delta,
         "epsilon": epsilon,
@@ -226,7 +141,7 @@ def global_robustness(
         "cluster": cluster,
     }
     asked = {"dataset": data, "scale": scale}
-    _ask(model, asked, seed, {"global_robustness": section}, fresh, json)
+    ask(model, asked, seed, {"global_robustness": section}, fresh=fresh, json=json)
 
 
 def doctor(
@@ -265,29 +180,6 @@ def reluplex(
 @reproduce.callback()
 def experiments() -> None:
     """Holds the experiments, so that `reluplex` stays one of several."""
-
-
-def _ask(
-    model: str,
-    data: dict[str, Any],
-    seed: int,
-    sections: dict[str, Any],
-    fresh: bool,
-    json: Path | None,
-) -> None:
-    """Runs the flow for the `sections` of `ModelSettings` asked, once model and data are seen."""
-    from flows.actions.looking import look_at_model
-    from flows.processes.session import prefect_api
-
-    settings, file = look_at_model(model, data, seed, sections)
-    with prefect_api("flows.model_robustness"):
-        from flows.model_robustness import model_flow
-
-        summary = model_flow(settings, file, fresh)
-
-    from flows.actions.model_command import show
-
-    end(summary, json, show)
 
 
 def register(app: typer.Typer) -> None:

@@ -14,7 +14,8 @@ from flows.actions.verify_command import read_instances
 from flows.configuration import load_settings
 from tasks.core.models import loading
 from tasks.core.models.doctor import examine
-from tasks.core.properties.vnnlib import read_property
+from tasks.core.properties.query import Interface
+from tasks.core.properties.vnnlib import read_property, read_query
 from tasks.core.readers.nnet_network import read_nnet
 from tasks.core.sources.own_data import load_own
 from tests.command import ROOT
@@ -54,6 +55,31 @@ def _properties(folder: Path) -> list[bytes]:
     ).read_bytes()
     functions = simple.replace(b"declare-const", b"declare-fun").replace(b" Real", b" () Real")
     return [simple, nested, b"(set-logic QF_LRA)\n; text\n" + functions + b"(check-sat)\n"]
+
+
+def _version_two(_: Path) -> list[bytes]:
+    """Of one network, and of two that share an input."""
+    one = """(vnnlib-version <2.0>) ; a comment
+(declare-network f
+  (declare-input X float32 [1,2])
+  (declare-output Y float32 [2]))
+"""
+    other = """(declare-network g (isomorphic-to f)
+  (declare-input A float32 [1, 2]) (declare-output B float32 [2]))
+"""
+    box = "(assert (and (>= X[0,0] -1.0) (<= X[0,0] 1.0) (>= X[0,1] 0) (<= X[0, 1] 0.5)))\n"
+    formula = "(assert (or (<= Y[0] Y[1]) (and (>= (* 2.5 Y[1]) (- X[0,0] 1.0)) (== Y[0] 0.25))))\n"
+    pair = "(assert (== A[0,1] X[0,1])) (assert (<= (- Y[0] B[1]) (+ -0.125 A[0,0])))\n"
+    both = one + other + box + box.replace("X", "A") + pair
+    equal = both.replace("isomorphic-to", "equal-to")
+    return [(one + box + formula).encode(), both.encode(), equal.encode()]
+
+
+def _read_version_two(path: Path) -> None:
+    """With as many models as the file's networks need."""
+    model = Interface((2,), 2)
+    is_of_two = path.read_bytes().count(b"isomorphic-to")
+    read_query(path, {"f": model, "g": model} if is_of_two else {"f": model})
 
 
 def _graphs(folder: Path) -> list[bytes]:
@@ -123,6 +149,7 @@ def _tables(folder: Path) -> list[bytes]:
 
 READERS = {
     "vnnlib": Reader("p.vnnlib", lambda path: read_property(path, 2, 2), _properties),
+    "vnnlib_two": Reader("p.vnnlib", _read_version_two, _version_two),
     "nnet": Reader(
         "m.nnet", read_nnet, lambda folder: [saved_nnet(folder, NNET_LINES).read_bytes()]
     ),
@@ -134,6 +161,9 @@ READERS = {
     "instances": Reader(
         "i.csv",
         read_instances,
-        lambda _: [b'network,property,timeout\nm.onnx,p.vnnlib,20\n"a, b.onnx",q.vnnlib,1e3\n'],
+        lambda _: [
+            b'network,property,timeout\nm.onnx,p.vnnlib,20\n"a, b.onnx",q.vnnlib,1e3\n',
+            b"\"[('f', 'a.onnx'), ('g', 'b.onnx')]\",p.vnnlib,100\nm.onnx,q.vnnlib,20\n",
+        ],
     ),
 }

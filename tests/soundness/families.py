@@ -12,6 +12,7 @@ from tests.soundness import families_dense as dense
 from tests.soundness import families_edges as edges
 from tests.soundness import families_files as files
 from tests.soundness import families_layers as layers
+from tests.soundness import families_pairs as pairs
 from tests.soundness.cases import Case
 from tests.soundness.engines import GROUPS, guarded
 from tests.soundness.exact import TooManyCellsError
@@ -48,6 +49,7 @@ NETWORKS: dict[str, tuple[Draw, int]] = {
     "convolutions": (layers.convolutions, 4),
     "residuals": (layers.residuals, 3),
     "pooling": (layers.pooling, 4),
+    "twins": (pairs.twins, 4),
 }
 READERS: dict[str, tuple[Check, int]] = {
     "onnx": (onnx_operators, 60),
@@ -55,6 +57,7 @@ READERS: dict[str, tuple[Check, int]] = {
     "vnnlib": (files.vnnlib_terms, 2),
     "instances": (instances, 4),
     "curved": (curved, 6),
+    "two_networks": (pairs.two_networks, 4),
 }
 
 

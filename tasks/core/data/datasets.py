@@ -123,6 +123,16 @@ class Dataset:
         features = self.domain.features
         return features if self.tolerance is None else features[:-1]
 
+    @property
+    def model_domain(self) -> Domain:
+        """The valid inputs of a model: without the reference, which is none of them."""
+        if self.reference is None:
+            return self.domain
+        size = self.domain.num_inputs
+        taken = np.eye(size, size - 1)
+        relations = tuple(relation.after(taken) for relation in self.domain.relations)
+        return Domain((size - 1,), self.features, relations)
+
     @cached_property
     def sha256(self) -> str:
         """Digest of all inputs and labels with their shapes, and of what is asked of a table."""

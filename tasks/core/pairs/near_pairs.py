@@ -152,9 +152,5 @@ def near_pairs(data: Dataset, domain_radius: float, delta: float) -> NearPairs:
     box = perturbation.neighbourhood(data.typical_input[None], domain_radius)
     moves = delta * np.maximum(perturbation.down, perturbation.up)
     each = np.broadcast_to(moves, perturbation.domain.num_inputs)
-    if data.reference is None:
-        return NearPairs.within(box, each, perturbation.domain)
-    taken = np.eye(len(each), len(each) - 1)
-    relations = tuple(relation.after(taken) for relation in perturbation.domain.relations)
-    domain = Domain((len(each) - 1,), data.features, relations)
-    return NearPairs.within(Box(box.lower[:, :-1], box.upper[:, :-1]), each[:-1], domain)
+    domain, size = data.model_domain, data.model_domain.num_inputs
+    return NearPairs.within(Box(box.lower[:, :size], box.upper[:, :size]), each[:size], domain)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.core.arrays import Inputs
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.paired import paired
+from tasks.core.networks.side_by_side import paired
 from tasks.core.pairs.monotone import by_slopes, monotone_boxes
 from tasks.core.pairs.requirements import Requirement, pair_property, place_of
 from tasks.core.properties.specification import Property

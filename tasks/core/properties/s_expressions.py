@@ -10,6 +10,7 @@ from tasks.core.errors import CertiflowError
 MAX_DEPTH = 100  # of nested parentheses; far below Python's recursion limit
 
 _TOKEN = re.compile(r"[()]|[^\s()]+")
+INDEXED = re.compile(r"[()]|\[[^][()]*\]|[^\s()[]+|\[")  # with [0, 1] in one piece
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -20,25 +21,25 @@ class Form:
     items: list[str | Form]
 
 
-def parsed(text: str) -> list[Form]:
+def parsed(text: str, token: re.Pattern[str] = _TOKEN) -> list[Form]:
     """The top-level parentheses; `;` starts a comment. Raises `CertiflowError` naming the line."""
     stack = [Form(0, [])]
     for number, line in enumerate(text.split("\n"), start=1):
-        for token in _TOKEN.findall(line.partition(";")[0]):
-            if token == "(":
+        for piece in token.findall(line.partition(";")[0]):
+            if piece == "(":
                 form = Form(number, [])
                 stack[-1].items.append(form)
                 stack.append(form)
                 if len(stack) > MAX_DEPTH:
                     raise line_error(number, f"nested more than {MAX_DEPTH} deep")
-            elif token == ")":
+            elif piece == ")":
                 if len(stack) == 1:
                     raise line_error(number, "')' closes nothing; remove it or open it before")
                 stack.pop()
             elif len(stack) == 1:
-                raise line_error(number, f"'{token}' stands outside of parentheses; expected '('")
+                raise line_error(number, f"'{piece}' stands outside of parentheses; expected '('")
             else:
-                stack[-1].items.append(token)
+                stack[-1].items.append(piece)
     if len(stack) > 1:
         raise line_error(stack[1].line, "'(' is never closed; add the missing ')'")
     return [form for form in stack[0].items if isinstance(form, Form)]

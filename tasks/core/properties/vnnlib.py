@@ -1,4 +1,4 @@
-"""VNN-LIB 1.0 files, as VNN-COMP writes them, to and from properties of a network.
+"""VNN-LIB files, 1.0 as VNN-COMP writes them and 2.0 (`vnnlib_two`), as questions about networks.
 
 A file describes the *unsafe* points: inputs X and outputs Y that satisfy every assertion. The
 linear relations `<=`, `>=` and `=` may be nested in `and` and `or`. The strict ones are refused: a
@@ -9,11 +9,8 @@ assertions (`set-logic`, `check-sat`, …) is skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain, product
-from math import isfinite, prod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,54 +18,13 @@ from numpy.typing import ArrayLike
 
 from tasks.core.errors import CertiflowError
 from tasks.core.files import read_text
-from tasks.core.properties.box import Box
-from tasks.core.properties.linear_relations import Relation, relations
+from tasks.core.properties.formulas import alternatives, conjunction, property_of
+from tasks.core.properties.query import Assigned, Interface, Query
 from tasks.core.properties.s_expressions import Form, line_error, parsed
-from tasks.core.properties.specification import Property, UnsafeRegion
-
-MAX_REGIONS = 20_000
+from tasks.core.properties.specification import Property
+from tasks.core.properties.vnnlib_two import is_version_two, query_of
 
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
-
-Alternatives = list[list[Relation]]  # any of the lists, of each all relations
-
-
-class _EmptyBoxError(CertiflowError):
-    """Bounds that no input satisfies."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Bounds:
-    """The bounds of every input known so far, infinite where there is none."""
-
-    lower: list[float]
-    upper: list[float]
-
-    def tightened(self, relations: Iterable[Relation]) -> _Bounds:
-        """These bounds and those of `relations`, each of which bounds one input."""
-        lower, upper = self.lower.copy(), self.upper.copy()
-        for relation in relations:
-            ((name, weight),) = relation.weights.items()
-            index, bound = _index(name), 0.0 - relation.constant / weight
-            if weight > 0:
-                upper[index] = min(upper[index], bound)
-            else:
-                lower[index] = max(lower[index], bound)
-            if lower[index] > upper[index]:
-                raise _EmptyBoxError(
-                    f"line {relation.line}: {name} is to be at least {lower[index]} and at most "
-                    f"{upper[index]}; no input is both"
-                )
-        return _Bounds(lower, upper)
-
-    @cached_property
-    def box(self) -> Box:
-        """One box; raises `CertiflowError` where an input is unbounded."""
-        for side, bounds in (("lower", self.lower), ("upper", self.upper)):
-            for index, bound in enumerate(bounds):
-                if not isfinite(bound):
-                    raise CertiflowError(f"X_{index} has no {side} bound; assert one")
-        return Box(np.array([self.lower]), np.array([self.upper]))
 
 
 def read_property(path: Path, num_inputs: int, num_outputs: int) -> Property:
@@ -85,32 +41,74 @@ def read_property(path: Path, num_inputs: int, num_outputs: int) -> Property:
 
     Where the bounds contradict each other in every alternative, there are no regions.
     """
+    return read_query(path, {"": Interface((num_inputs,), num_outputs)}).prop
+
+
+def read_query(path: Path, models: Mapping[str, Interface]) -> Query:
+    """What a VNN-LIB file asks of models, by the names of its networks, as `read_property` says.
+
+    A model alone needs no name. Raises `CertiflowError` naming the file and the line.
+    """
     try:
-        forms = parsed(read_text(path))
-        _check_declarations(forms, num_inputs, num_outputs)
-        names = {f"X_{i}" for i in range(num_inputs)} | {f"Y_{j}" for j in range(num_outputs)}
-        asserted = _assertions(forms)
-        parts = [_alternatives(form.items[1], form.line, names) for form in asserted]
-        common, choices = _conjunction(parts, asserted[-1].line)
-        return _property(common, choices, num_inputs, num_outputs)
-    except _EmptyBoxError as error:
-        return Property((), contradiction=f"{path}: {error}")
+        query = _query(read_text(path), models)
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
     except OSError as error:
         raise CertiflowError(
             f"{path}: {error.strerror}; give the path of a VNN-LIB file"
         ) from error
+    if not query.prop.contradiction:
+        return query
+    named = Property((), contradiction=f"{path}: {query.prop.contradiction}")
+    return replace(query, prop=named)
 
 
-def format_counterexample(inputs: ArrayLike, outputs: ArrayLike) -> str:
-    """An input and its outputs in VNN-COMP's format, without the `sat` that goes before."""
+def format_counterexample(
+    inputs: ArrayLike, outputs: ArrayLike, assigned: Sequence[Assigned] = ()
+) -> str:
+    """An input and its outputs in VNN-COMP's format, without the `sat` that goes before.
+
+    Of a file of VNN-LIB 2.0 its variables, in the format of the standard (chapter 3).
+    """
+    if assigned:
+        return "\n".join(
+            "\n".join(
+                [
+                    f"{each.name} {each.element} [{','.join(map(str, each.shape))}]",
+                    *(repr(float(value)) for value in each.values),
+                ]
+            )
+            for each in assigned
+        )
     values = [
         f"({letter}_{index} {float(value)!r})"
         for letter, array in (("X", inputs), ("Y", outputs))
         for index, value in enumerate(np.ravel(array))
     ]
     return "(" + "\n ".join(values) + ")"
+
+
+def _query(text: str, models: Mapping[str, Interface]) -> Query:
+    if is_version_two(text):
+        return query_of(text, models)
+    if len(models) != 1:
+        raise CertiflowError(
+            f"VNN-LIB 1.0 speaks of one network, and {len(models)} are given; give one, or ask of "
+            "several in VNN-LIB 2.0"
+        )
+    (model,) = models.values()
+    return Query.of_one(_property(parsed(text), model), model.num_inputs)
+
+
+def _property(forms: list[Form], model: Interface) -> Property:
+    """Of a file of VNN-LIB 1.0."""
+    _check_declarations(forms, model.num_inputs, model.num_outputs)
+    names = {f"X_{i}" for i in range(model.num_inputs)}
+    names |= {f"Y_{j}" for j in range(model.num_outputs)}
+    asserted = _assertions(forms)
+    parts = [alternatives(form.items[1], form.line, names) for form in asserted]
+    common, choices = conjunction(parts, asserted[-1].line)
+    return property_of(common, choices, model.num_inputs, model.num_outputs)
 
 
 def _assertions(forms: list[Form]) -> list[Form]:
@@ -143,7 +141,11 @@ def _check_declarations(forms: list[Form], num_inputs: int, num_outputs: int) ->
             case ["set-logic" | "set-info" | "get-model", *_]:
                 pass
             case ["vnnlib-version" | "declare-network", *_]:
-                raise line_error(form.line, "VNN-LIB 2.0 is not read; expected VNN-LIB 1.0")
+                raise line_error(
+                    form.line,
+                    "VNN-LIB 2.0 begins with its version; expected (vnnlib-version <2.0>) before "
+                    "all else",
+                )
             case _:
                 raise line_error(form.line, "unknown command; expected declare-const or assert")
     _check_sizes(declared, num_inputs, num_outputs)
@@ -165,73 +167,3 @@ def _check_sizes(declared: dict[str, set[int]], num_inputs: int, num_outputs: in
             raise CertiflowError(f"declares {count} {what}, the network has {size}")
         if missing := set(range(size)) - declared[letter]:
             raise CertiflowError(f"{letter}_{min(missing)} is not declared")
-
-
-def _alternatives(formula: str | Form, line: int, names: set[str]) -> Alternatives:
-    """The formula in disjunctive normal form."""
-    if isinstance(formula, str) or not formula.items:
-        found = formula if isinstance(formula, str) else "()"
-        raise line_error(line, f"'{found}' is no formula; expected <=, >=, =, and, or")
-    operator, *operands = formula.items
-    line = formula.line
-    if operator in {"and", "or"}:
-        if not operands:
-            raise line_error(line, f"'{operator}' needs a formula")
-        parts = [_alternatives(operand, line, names) for operand in operands]
-        if operator == "or":
-            return list(chain.from_iterable(parts))
-        common, choices = _conjunction(parts, line)
-        return [common + list(chain.from_iterable(choice)) for choice in product(*choices)]
-    return [relations(formula, names)]
-
-
-def _conjunction(parts: list[Alternatives], line: int) -> tuple[list[Relation], list[Alternatives]]:
-    """The relations that hold in any case, and the choices that are left."""
-    common = list(chain.from_iterable(part[0] for part in parts if len(part) == 1))
-    choices = [part for part in parts if len(part) > 1]
-    count = prod(len(choice) for choice in choices)
-    if count > MAX_REGIONS:
-        raise line_error(line, f"{count:,} alternatives; at most {MAX_REGIONS:,} can be verified")
-    return common, choices
-
-
-def _property(
-    common: list[Relation], choices: list[Alternatives], num_inputs: int, num_outputs: int
-) -> Property:
-    everywhere = _Bounds([-np.inf] * num_inputs, [np.inf] * num_inputs)
-    bounds = everywhere.tightened(relation for relation in common if relation.bounds_input)
-    rows = [relation for relation in common if not relation.bounds_input]
-    mixed = any(
-        name.startswith("X")
-        for relation in chain(rows, *chain.from_iterable(choices))
-        if not relation.bounds_input
-        for name in relation.weights
-    )
-    width = num_outputs + (num_inputs if mixed else 0)
-    regions, empty = [], None
-    for choice in product(*choices):
-        relations = list(chain.from_iterable(choice))
-        own = [relation for relation in relations if relation.bounds_input]
-        others = [relation for relation in relations if not relation.bounds_input]
-        try:
-            box = (bounds.tightened(own) if own else bounds).box
-        except _EmptyBoxError as error:
-            empty = error
-            continue
-        regions.append(_region(box, rows + others, width, num_outputs))
-    if empty and not regions:
-        raise empty
-    return Property(tuple(regions))
-
-
-def _region(box: Box, relations: list[Relation], width: int, num_outputs: int) -> UnsafeRegion:
-    rows = np.zeros((max(len(relations), 1), width))
-    offsets = np.array([relation.constant for relation in relations] or [-1.0])
-    for row, relation in zip(rows, relations, strict=False):
-        for name, weight in relation.weights.items():
-            row[_index(name) + (num_outputs if name.startswith("X") else 0)] = weight
-    return UnsafeRegion(box, rows, offsets)
-
-
-def _index(name: str) -> int:
-    return int(name[2:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,6 +18,7 @@ from tasks.core.execution.verdict_store import StoredVerdict, VerdictKey, Verdic
 from tasks.core.execution.worker import Ending
 from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.loading import LoadedModel
+from tasks.core.properties.equivalence import Equivalence
 from tasks.core.properties.specification import Property
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.input_files import InputFile
@@ -35,11 +36,12 @@ VERDICTS = {VNNCOMP_WORDS.get(verdict, verdict.value): verdict for verdict in Ve
 class Instance:
     """A question: is any unsafe region of `property` reached by `model` in `timeout_seconds`?
 
-    Both are files, or what was read from one already.
+    Both are files, or what was read from one already. Models of several networks are files by the
+    names that the property has for these.
     """
 
-    model: Path | LoadedModel
-    property: Path | Property
+    model: Path | LoadedModel | Mapping[str, Path]
+    property: Path | Property | Equivalence
     timeout_seconds: float
 
 
@@ -87,9 +89,16 @@ def verify_instances(
 
 def _job(index: int, instance: Instance, read: Callable[[Path], InputFile]) -> PropertyJob:
     model, prop = instance.model, instance.property
+    match model:
+        case Path():
+            found: InputFile | LoadedModel | dict[str, InputFile] = read(model)
+        case LoadedModel():
+            found = model
+        case _:
+            found = {name: read(path) for name, path in model.items()}
     return PropertyJob(
         index,
-        read(model) if isinstance(model, Path) else model,
+        found,
         read(prop) if isinstance(prop, Path) else prop,
         instance.timeout_seconds,
     )
@@ -97,17 +106,24 @@ def _job(index: int, instance: Instance, read: Callable[[Path], InputFile]) -> P
 
 def _sent(job: PropertyJob, contents: dict[str, bytes]) -> PropertyJob:
     """The job for another machine: with its property's content, its model's among `contents`."""
-    model, prop = job.model, job.property
-    if isinstance(model, InputFile) and model.sha256 not in contents:
-        contents[model.sha256] = model.content()
+    prop = job.property
+    for file in _files(job):
+        if file.sha256 not in contents:
+            contents[file.sha256] = file.content()
     return replace(job, content=prop.content()) if isinstance(prop, InputFile) else job
 
 
+def _files(job: PropertyJob) -> list[InputFile]:
+    """Those of its models."""
+    models = job.model.values() if isinstance(job.model, dict) else [job.model]
+    return [model for model in models if isinstance(model, InputFile)]
+
+
 def _hardness(job: PropertyJob) -> tuple[float, int]:
-    model = job.model
-    if isinstance(model, InputFile):
-        return job.timeout_seconds, model.size
-    return job.timeout_seconds, sum(layer.matrix.num_stored for layer in model.network.layers)
+    if isinstance(job.model, LoadedModel):
+        layers = job.model.network.layers
+        return job.timeout_seconds, sum(layer.matrix.num_stored for layer in layers)
+    return job.timeout_seconds, sum(file.size for file in _files(job))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +138,12 @@ class _PropertyQuestion:
         """Files by their bytes, so that nothing must be parsed to find a stored verdict."""
         model, prop = job.model, job.property
         engine = f"{self.engine} v{ENGINE_VERSION}"
+        if isinstance(model, dict):
+            named = " ".join(f"{name}={file.sha256}" for name, file in model.items())
+        else:
+            named = model.sha256 if isinstance(model, InputFile) else model.network.sha256
         return VerdictKey(
-            f"file:{model.sha256}" if isinstance(model, InputFile) else model.network.sha256,
+            named if isinstance(model, LoadedModel) else f"file:{named}",
             f"file:{prop.sha256}" if isinstance(prop, InputFile) else prop.sha256,
             f"{engine} timeout {job.timeout_seconds:g} seed {self.seed}",
         )

@@ -1,4 +1,4 @@
-"""One property of one model, decided in a worker's process, which reads both by itself.
+"""A property of one model or of several, decided in a worker's process, which reads them itself.
 
 A `sat` is believed only when the deployed float32 model reaches the unsafe region, also when it
 comes from the store; an `unsat` only when the ladder proved it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 
 import numpy as np
@@ -17,14 +17,18 @@ import numpy as np
 from tasks.core.errors import CertiflowError
 from tasks.core.models import loading
 from tasks.core.models.agreement import box_points, check_agreement
+from tasks.core.models.joined import joined
 from tasks.core.models.loading import LoadedModel
+from tasks.core.properties.equivalence import Equivalence
+from tasks.core.properties.query import Assigned, Interface, Query
 from tasks.core.properties.specification import Property
-from tasks.core.properties.vnnlib import read_property
+from tasks.core.properties.vnnlib import read_query
 from tasks.core.search.answer import Answer
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
 from tasks.core.verification.counterexamples import confirmed, reached
 from tasks.core.verification.input_files import InputFile
+from tasks.core.verification.several import decide_of_several
 
 VNNCOMP_WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # the others are the same
 CACHED_MODELS = 8  # in each worker
@@ -39,12 +43,14 @@ class InstanceResult:
         decided_by: the stage that gave the verdict, or the last one that tried; None with `error`,
             and where no input satisfies the property's bounds.
         seconds: of solving and of replaying the counterexample; to load the files is not solving.
-        counterexample: `X` inside the box and the deployed model's own outputs `Y`; with `sat`.
+        counterexample: `X` inside the box and the deployed model's own outputs `Y`; with `sat`. Of
+            several models the inputs and outputs of each, one after the other.
         margin: with `unsat`, what is proved of the least excess over all unsafe regions.
         deployed: with `unsat`, whether that holds for the deployed float32 model as well.
         reason: why there is no other verdict, one line.
         stage_seconds: what each stage took; `read` is to load the files.
         stored: whether it was computed by an earlier run.
+        assigned: the counterexample by the variables of a file of VNN-LIB 2.0.
     """
 
     verdict: str
@@ -56,19 +62,20 @@ class InstanceResult:
     reason: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     stored: bool = False
+    assigned: tuple[Assigned, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class PropertyJob:
     """Whether any unsafe region of `property` is reached by `model` in `timeout_seconds`.
 
-    `content` is the property file's where workers cannot open it; `known` is a stored `sat`, to be
-    replayed.
+    Files of several models come by the names of the property's networks. `content` is the property
+    file's where workers cannot open it; `known` is a stored `sat`, to be replayed.
     """
 
     index: int
-    model: InputFile | LoadedModel
-    property: InputFile | Property
+    model: InputFile | LoadedModel | dict[str, InputFile]
+    property: InputFile | Property | Equivalence
     timeout_seconds: float
     content: bytes | None = None
     known: InstanceResult | None = None
@@ -83,7 +90,7 @@ class PropertySolver:
     def __init__(self, engine: Engine, seed: int, contents: Mapping[str, bytes]) -> None:
         self.engine, self.seed, self.contents = engine, seed, contents
         self.load = lru_cache(maxsize=CACHED_MODELS)(self._load)
-        self.asked: tuple[LoadedModel, Property] | CertiflowError | None = None
+        self.asked: Asked | CertiflowError | None = None
         self.read_seconds = 0.0
         warm_up()
 
@@ -96,39 +103,38 @@ class PropertySolver:
             self.asked = error
         self.read_seconds = time.monotonic() - started
 
-    def _read(self, job: PropertyJob) -> tuple[LoadedModel, Property]:
-        model = job.model
-        name = model.path if isinstance(model, InputFile) else "the model"
-        file = model if isinstance(model, InputFile) else None
-        model = self.load(file) if file is not None else job.model
-        assert isinstance(model, LoadedModel)
-        if file is not None and model.ending != "logits" and not model.has_softmax:
-            model = self.load(file, whole=True)  # what a property asks of is the file's output
-        prop = self._property(job, model)
-        if file is not None and not prop.compares_outputs(model.network.num_outputs):
-            model = self.load(file, whole=True) if model.has_softmax else model
-        if model.ending != "logits" and not (
-            model.has_softmax and prop.compares_outputs(model.network.num_outputs)
-        ):
-            raise CertiflowError(
-                f"{name}: ends with a {model.ending}, and the property asks more than which output "
-                "is greater: it can be proved of logits only; export the model up to them"
-            )
-        if prop.contradiction:
-            return model, prop
-        try:
-            check_agreement(model.network, model.runtime, box_points(prop.boxes))
-        except CertiflowError as error:
-            raise CertiflowError(f"{name}: {error}") from error
-        return model, prop
+    def _read(self, job: PropertyJob) -> Asked:
+        files = job.model if isinstance(job.model, dict) else {"": job.model}
+        of_logits = isinstance(job.property, Equivalence)
+        models = {name: self._model(file, of_logits) for name, file in files.items()}
+        query = _query(job, models)
+        for name, file in files.items():
+            if isinstance(file, InputFile) and not _is_about_logits(query, models[name]):
+                models[name] = self.load(file, whole=True)
+        if query.of_logits and len({model.ending for model in models.values()}) > 1:
+            endings = " and ".join(f"{name} with {models[name].ending}" for name in models)
+            raise CertiflowError(f"the models end differently, {endings}: export both up to logits")
+        for name, file in files.items():
+            shown = str(file.path) if isinstance(file, InputFile) else "the model"
+            _check_ending(shown, models[name], query)
+        asked = Asked([list(models.values())[place] for place in query.models], query)
+        if not query.prop.contradiction:
+            try:
+                boxes = box_points(query.prop.boxes)
+                check_agreement(asked.model.network, asked.model.runtime, boxes)
+            except CertiflowError as error:
+                named = ", ".join(str(f.path) for f in files.values() if isinstance(f, InputFile))
+                raise CertiflowError(f"{named or 'the model'}: {error}") from error
+        return asked
 
-    @staticmethod
-    def _property(job: PropertyJob, model: LoadedModel) -> Property:
-        prop, network = job.property, model.network
-        if isinstance(prop, Property):
-            return prop
-        with prop.opened(job.content) as path:
-            return read_property(path, network.num_inputs, network.num_outputs)
+    def _model(self, file: InputFile | LoadedModel, of_logits: bool) -> LoadedModel:
+        """With a single sigmoid at its end, if the question is about what the file gives."""
+        if not isinstance(file, InputFile):
+            return file
+        model = self.load(file)
+        if of_logits or model.ending == "logits" or model.has_softmax:
+            return model
+        return self.load(file, whole=True)
 
     def _load(self, file: InputFile, *, whole: bool = False) -> LoadedModel:
         with file.opened(self.contents.get(file.sha256)) as path:
@@ -138,38 +144,109 @@ class PropertySolver:
         if isinstance(self.asked, CertiflowError):
             return InstanceResult("error", None, 0.0, reason=str(self.asked))
         assert self.asked is not None
-        model, prop = self.asked
-        if prop.contradiction:
-            return InstanceResult("unsat", None, 0.0, deployed=True, reason=prop.contradiction)
-        stored = None if job.known is None else _replayed_again(model, prop, job.known)
+        asked, contradiction = self.asked, self.asked.query.prop.contradiction
+        if contradiction:
+            return InstanceResult("unsat", None, 0.0, deployed=True, reason=contradiction)
+        stored = None if job.known is None else _replayed_again(asked, job.known)
         if stored is not None:
             return stored
-        answer = decide(
-            model.network,
-            prop,
-            engine=self.engine,
-            timeout_seconds=job.timeout_seconds,
-            seed=self.seed,
-        )
-        result = _believed(model, prop, answer)
+        answer = asked.decided(self.engine, job.timeout_seconds, self.seed)
+        result = _believed(asked, answer)
         return replace(result, stage_seconds={"read": self.read_seconds} | answer.stage_seconds)
 
 
-def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceResult:
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question with the models of its networks."""
+
+    models: list[LoadedModel]
+    query: Query
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """All of them as one."""
+        if self.query.is_of_several:
+            return joined(self.models, self.query.columns)
+        return self.models[0]
+
+    def decided(self, engine: Engine, timeout_seconds: float, seed: int) -> Answer:
+        """The ladder's answer, of one network or of several."""
+        if not self.query.is_of_several:
+            return decide(
+                self.model.network,
+                self.query.prop,
+                engine=engine,
+                timeout_seconds=timeout_seconds,
+                seed=seed,
+            )
+        return decide_of_several(
+            [model.network for model in self.models],
+            self.query.columns,
+            self.query.prop,
+            engine=engine,
+            timeout_seconds=timeout_seconds,
+            seed=seed,
+        )
+
+    def sat(
+        self, decided_by: DecidedBy | None, seconds: float, found: dict[str, list[float]]
+    ) -> InstanceResult:
+        """With the counterexample's X as the inputs of each network, and by the file's names."""
+        x = self.query.expanded(np.array(found["X"])).tolist()
+        assigned = self.query.assigned(x, found["Y"])
+        shown = {"X": x, "Y": found["Y"]}
+        return InstanceResult("sat", decided_by, seconds, shown, assigned=assigned)
+
+
+def _query(job: PropertyJob, models: Mapping[str, LoadedModel]) -> Query:
+    interfaces = {
+        name: Interface(model.input_shape, model.network.num_outputs)
+        for name, model in models.items()
+    }
+    match job.property:
+        case Equivalence() as equivalence:
+            return equivalence.query(interfaces)
+        case Property() as prop:
+            (model,) = interfaces.values()
+            return Query.of_one(prop, model.num_inputs)
+        case file:
+            with file.opened(job.content) as path:
+                return read_query(path, interfaces)
+
+
+def _is_about_logits(query: Query, model: LoadedModel) -> bool:
+    """Whether the question can be asked of the logits: so is which probability is greater."""
+    if model.ending == "logits" or query.of_logits:
+        return True
+    compares = query.prop.compares_outputs(model.network.num_outputs)
+    return model.has_softmax and compares and not query.is_of_several
+
+
+def _check_ending(name: str, model: LoadedModel, query: Query) -> None:
+    """A property may be of logits alone, or of which of them is greater."""
+    if not _is_about_logits(query, model):
+        raise CertiflowError(
+            f"{name}: ends with a {model.ending}, and the property asks more than which output is "
+            "greater: it can be proved of logits only; export the model up to them"
+        )
+
+
+def _believed(asked: Asked, answer: Answer) -> InstanceResult:
     """The ladder's answer, its counterexample replayed on the deployed model.
 
     Only in the region that the answer names, if it names one, is it worth to go deeper.
     """
+    model, prop = asked.model, asked.query.prop
     named = prop.unsafe if answer.region is None else (prop.unsafe[answer.region],)
     found = chain(
-        (confirmed(model, region, answer.candidates) for region in named),
-        (reached(model, region, answer.candidates) for region in prop.unsafe),
+        (confirmed(model, region, answer.candidates, prop.domain) for region in named),
+        (reached(model, region, answer.candidates, prop.domain) for region in prop.unsafe),
     )
     counterexample = None
     if len(answer.candidates):
         counterexample = next((point for point in found if point is not None), None)
     if counterexample is not None:
-        return InstanceResult("sat", answer.decided_by, 0.0, counterexample)
+        return asked.sat(answer.decided_by, 0.0, counterexample)
     if answer.verdict is Verdict.FALSIFIED:
         return InstanceResult("unknown", answer.decided_by, 0.0, reason=NEAR_BOUNDARY)
     return InstanceResult(
@@ -182,15 +259,17 @@ def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceRes
     )
 
 
-def _replayed_again(
-    model: LoadedModel, prop: Property, known: InstanceResult
-) -> InstanceResult | None:
+def _replayed_again(asked: Asked, known: InstanceResult) -> InstanceResult | None:
     """The stored `sat`, if its point still takes the deployed model into an unsafe region."""
     if known.counterexample is None:
         return None
-    point = np.array([known.counterexample["X"]])
-    if point.shape[1] != model.network.num_inputs:
+    expanded = np.array(known.counterexample["X"])
+    if len(expanded) != sum(map(len, asked.query.columns)):
         return None
-    found = (reached(model, region, point) for region in prop.unsafe)
-    counterexample = next((again for again in found if again is not None), None)
-    return None if counterexample is None else replace(known, counterexample=counterexample)
+    point, prop = asked.query.joined(expanded)[None], asked.query.prop
+    found = (reached(asked.model, region, point, prop.domain) for region in prop.unsafe)
+    again = next((each for each in found if each is not None), None)
+    if again is None:
+        return None
+    result = asked.sat(known.decided_by, known.seconds, again)
+    return replace(result, stage_seconds=known.stage_seconds, stored=True)

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from tasks.core.data.datasets import Dataset
-from tasks.core.networks.network import ReluNetwork
 from tasks.core.pairs.near_pairs import NearPairs, near_pairs
 from tasks.core.pairs.twin_network import twin_network
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.perturbation import Perturbation
-from tests.networks import box, random_network
+from tests.networks import box, exactly, random_network
 
 FEATURES = [
     Feature(name="rate", upper=10),
@@ -109,19 +108,6 @@ def test_the_twin_is_the_difference_without_any_rounding(
             values = [exactly(network, each) for each in (first, second)]
             differences = [after - before for before, after in zip(*values, strict=True)]
             assert exactly(twin, exact) == differences
-
-
-def exactly(network: ReluNetwork, values: list[Fraction]) -> list[Fraction]:
-    """The outputs in rational arithmetic."""
-    for depth, layer in enumerate(network.layers):
-        values = [
-            sum((Fraction(w) * v for w, v in zip(row, values, strict=True)), Fraction(bias))
-            for row, bias in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
-        ]
-        if depth < len(network.linear):
-            passes = network.linear[depth].tolist()
-            values = [v if p else max(v, Fraction(0)) for v, p in zip(values, passes, strict=True)]
-    return values
 
 
 def test_what_a_number_is_held_against_is_no_input_of_pairs() -> None:

@@ -17,7 +17,7 @@ from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.networks.paired import paired
+from tasks.core.networks.side_by_side import paired
 from tasks.core.pairs.monotone import monotone_boxes
 from tasks.core.pairs.pair_solver import PairGoal
 from tasks.core.pairs.relational import PairResult, verify_pairs

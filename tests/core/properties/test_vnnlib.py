@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[list[str], str]] = {
     ),
     "version 2.0": (
         ["(vnnlib-version <2.0>)"],
-        "line 7: VNN-LIB 2.0 is not read; expected VNN-LIB",
+        "line 7: VNN-LIB 2.0 begins with its version",
     ),
     "assertion": (["(assert)"], "line 7: expected one formula in 'assert'"),
     "formula": (["(assert Y_0)"], "line 7: 'Y_0' is no formula; expected <=, >=, =, and, or"),

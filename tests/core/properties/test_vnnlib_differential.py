@@ -1,65 +1,39 @@
 """Random formulas mean what exact evaluation and the package `vnnlib` say that they mean.
 
-The package reads VNN-LIB 2.0, where only the spelling of the same formulas differs.
+The package reads VNN-LIB 2.0, where the spelling of formulas differs, and of several networks.
 """
 
 from __future__ import annotations
 
 import operator
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import reduce
-from math import prod
 from pathlib import Path
 
 import numpy as np
 import pytest
 import vnnlib
 
-from tasks.core.properties.vnnlib import read_property
+from tasks.core.properties.query import Interface
+from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.properties.vnnlib import read_property, read_query
+from tests.formulas import (
+    FAMILIES,
+    Point,
+    Tree,
+    compared,
+    holds,
+    random_formula,
+    random_points,
+    spelled,
+    written,
+)
 
 NUM_INPUTS, NUM_OUTPUTS = 2, 2
-VARIABLES = ("X_0", "X_1", "Y_0", "Y_1")
 FORMULAS, POINTS = 100, 40
-
-Tree = str | tuple["Tree", ...]  # "X_0", "0.5", ("+", "X_0", "0.5"), ("<=", …), ("and", …)
-Point = dict[str, Fraction]
-
-
-@dataclass(frozen=True)
-class Family:
-    """Which numbers formulas have, at which points they are evaluated, and what may differ.
-
-    Where the text holds with `inner` slack in every comparison, the regions must hold; where they
-    do, the text must hold with `outer` slack. Points are multiples of 1 / `denominator`.
-    """
-
-    numbers: tuple[str, ...]
-    denominator: int
-    inner: Fraction
-    outer: Fraction
-    computed: bool = False  # every number is the sum of two
-    operators: tuple[str, ...] = ("+", "-", "*")
-
-
-EIGHTHS = ("0.0", "0.125", "-0.125", "0.5", "1.0", "-1.0", "2.0", "2.5", "-3.75")
-TENTHS = ("0.1", "0.2", "0.3", "-0.7", "1.1", "2.0", "-1.3", "0.05")
-TINY = Fraction(1, 10**12)
-FAMILIES = {
-    "float64 holds every number": Family(EIGHTHS, 8, Fraction(0), Fraction(0)),
-    "decimals stand alone and in arithmetic": Family((*TENTHS, "0.0"), 20, -TINY, TINY),
-    "all decimals are computed": Family(TENTHS, 20, Fraction(0), TINY, computed=True),
-    "sums are longer than float64": Family(
-        ("10000000000000000.0", "-10000000000000000.0", "1.0", "-1.0", "3.0"),
-        2,
-        Fraction(0),
-        Fraction(1000),
-        computed=True,
-        operators=("+", "-"),  # a weight of 17 digits is refused
-    ),
-}
+VARIABLES = ("X_0", "X_1", "Y_0", "Y_1")
+OF_BOTH = ("X_0", "X_1", "A_0", "A_1", "Y_0", "Y_1", "B_0", "B_1")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -70,13 +44,23 @@ def test_regions_hold_where_the_formula_holds(name: str, tmp_path: Path) -> None
     for _ in range(FORMULAS):
         formula = random_formula(rng, family, depth=3)
         regions = read_regions(tmp_path / "p.vnnlib", ("and", *box_of_inputs(), formula))
-        for point in random_points(rng, family.denominator):
-            found = any(point in region for region in regions)
+        for point in random_points(rng, family, POINTS):
+            sides = [point["X_0"], point["X_1"]], [point["Y_0"], point["Y_1"]]
+            found = any(region.holds(*sides) for region in regions)
             boxed = all(holds(bound, point, Fraction(0)) for bound in box_of_inputs())
             assert found or not (boxed and holds(formula, point, family.inner)), (formula, point)
             assert not found or (boxed and holds(formula, point, family.outer)), (formula, point)
             inside += found
     assert 0.1 < inside / (FORMULAS * POINTS) < 0.9
+
+
+def box_of_inputs(names: str = "X") -> list[Tree]:
+    return [
+        (relation, f"{name}_{i}", bound)
+        for name in names
+        for i in range(2)
+        for relation, bound in ((">=", "-2.0"), ("<=", "2.0"))
+    ]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -85,115 +69,95 @@ def test_the_other_reader_evaluates_the_same(name: str) -> None:
     rng = np.random.default_rng(sorted(FAMILIES).index(name))
     for _ in range(FORMULAS):
         formula = random_formula(rng, family, depth=3)
-        (assertion,) = vnnlib.parse_query_string(version_two(formula)).assertions
-        alternatives = assertion.expr.to_dnf()
-        for point in random_points(rng, family.denominator):
-            theirs = any(all(compared(c, point) for c in choice) for choice in alternatives)
-            assert theirs == holds(formula, point, Fraction(0)), (formula, point)
+        theirs = their_alternatives(version_two([formula]))
+        for point in random_points(rng, family, POINTS):
+            assert is_theirs(theirs, point) == holds(formula, point, Fraction(0)), (formula, point)
 
 
-def random_formula(rng: np.random.Generator, family: Family, depth: int) -> Tree:
-    if depth == 0 or rng.random() < 0.2:
-        relation = str(rng.choice(["<=", ">=", "<=", ">=", "="]))
-        return (relation, random_term(rng, family, 2), random_term(rng, family, 2))
-    parts = [random_formula(rng, family, depth - 1) for _ in range(rng.integers(1, 4))]
-    return (str(rng.choice(["and", "or"])), *parts)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_both_versions_are_read_alike(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(sorted(FAMILIES).index(name))
+    one, two = tmp_path / "one.vnnlib", tmp_path / "two.vnnlib"
+    for _ in range(FORMULAS // 2):
+        formula = ("and", *box_of_inputs(), random_formula(rng, FAMILIES[name], depth=3))
+        one.write_text(version_one(formula))
+        two.write_text(version_two([formula]))
+        found, other = (read_property(path, NUM_INPUTS, NUM_OUTPUTS) for path in (one, two))
+        assert found.sha256 == other.sha256
+        assert bool(found.contradiction) == bool(other.contradiction)
 
 
-def random_term(rng: np.random.Generator, family: Family, depth: int) -> Tree:
-    kinds = ("variable", "number", *(family.operators if depth else ()))
-    kind = str(rng.choice(kinds))
-    if kind == "number":
-        return random_number(rng, family)
-    if kind in {"+", "-"}:
-        terms = [random_term(rng, family, depth - 1) for _ in range(rng.integers(1, 4))]
-        return (kind, *terms)
-    if kind == "*":
-        factors = [random_number(rng, family) for _ in range(rng.integers(1, 3))]
-        factors.insert(rng.integers(len(factors) + 1), random_term(rng, family, depth - 1))
-        return ("*", *factors)
-    return str(rng.choice(VARIABLES))
+EQUALITIES: tuple[tuple[Tree, ...], ...] = (
+    (("=", "X_0", "A_0"),),
+    (("=", "A_1", "X_1"),),
+    (("=", "X_1", "A_0"),),
+    (("<=", "X_0", "A_0"), ("<=", "A_0", "X_0")),
+    (("=", ("-", "A_1", "X_1"), "0.0"),),
+    (("and", ("=", "X_0", "A_1"), ("=", "X_1", "A_1")),),  # of one network only one is merged
+    (("=", "X_0", ("+", "A_0", "0.5")),),
+)
 
 
-def random_number(rng: np.random.Generator, family: Family) -> Tree:
-    first, second = (str(number) for number in rng.choice(family.numbers, size=2))
-    return ("+", first, second) if family.computed else first
+def test_two_networks_are_read_as_the_other_reader_evaluates_them(tmp_path: Path) -> None:
+    """Points at which inputs are equal by chance are many: their values are few."""
+    family = replace(FAMILIES["float64 holds every number"], denominator=2, variables=OF_BOTH)
+    rng, inside, merged = np.random.default_rng(0), 0, 0
+    models = {name: Interface((2,), 2) for name in ("f", "g")}
+    path = tmp_path / "p.vnnlib"
+    for _ in range(FORMULAS):
+        chosen = rng.permutation(len(EQUALITIES))[: int(rng.integers(3))]
+        equal = [each for number in chosen for each in EQUALITIES[number]]
+        formulas = [*box_of_inputs("XA"), *equal, random_formula(rng, family, depth=2)]
+        text = version_two(formulas, "(isomorphic-to f)")
+        path.write_text(text)
+        query = read_query(path, models)
+        places = np.concatenate(query.columns).tolist()
+        merged += len(set(places)) < 4
+        theirs = their_alternatives(text)
+        regions = [ExactRegion.of(region) for region in query.prop.unsafe]
+        for point in random_points(rng, family, POINTS):
+            inputs, outputs = (
+                [point[name] for name in names] for names in (OF_BOTH[:4], OF_BOTH[4:])
+            )
+            joined = dict(zip(places, inputs, strict=True))
+            found = inputs == [joined[place] for place in places] and any(
+                region.holds([joined[place] for place in sorted(joined)], outputs)
+                for region in regions
+            )
+            assert found == is_theirs(theirs, point), (text, point)
+            inside += found
+    assert merged > FORMULAS / 4
+    assert inside > FORMULAS
 
 
-def random_points(rng: np.random.Generator, denominator: int) -> list[Point]:
-    values = rng.integers(-2 * denominator, 3 * denominator, size=(POINTS, len(VARIABLES)))
-    return [
-        {
-            name: Fraction(int(value), denominator)
-            for name, value in zip(VARIABLES, row, strict=True)
-        }
-        for row in values
-    ]
+Alternatives = list[list[vnnlib.Comparison]]
 
 
-def box_of_inputs() -> list[Tree]:
-    return [
-        (relation, f"X_{i}", b) for i in range(2) for relation, b in ((">=", "-2"), ("<=", "2"))
-    ]
+def their_alternatives(text: str) -> list[Alternatives]:
+    """Of every assertion, as the package has them."""
+    return [each.expr.to_dnf() for each in vnnlib.parse_query_string(text).assertions]
 
 
-def holds(formula: Tree, point: Point, slack: Fraction) -> bool:
-    """Whether the formula is true, when each comparison may be missed by `slack`."""
-    kind, *parts = formula
-    if kind in {"and", "or"}:
-        return (all if kind == "and" else any)(holds(part, point, slack) for part in parts)
-    left, right = (value(part, point) for part in parts)
-    return {
-        "<=": left - right <= slack,
-        ">=": right - left <= slack,
-        "=": abs(left - right) <= slack,
-    }[str(kind)]
+def is_theirs(assertions: list[Alternatives], point: Point) -> bool:
+    return all(
+        any(all(compared(each, point) for each in choice) for choice in alternatives)
+        for alternatives in assertions
+    )
 
 
-def value(term: Tree, point: Point) -> Fraction:
-    if isinstance(term, str):
-        return point[term] if term in point else Fraction(term)
-    kind, *parts = term
-    values = [value(part, point) for part in parts]
-    if kind == "-" and len(values) == 1:
-        return -values[0]
-    return reduce({"+": operator.add, "-": operator.sub, "*": operator.mul}[str(kind)], values)
+def version_one(formula: Tree) -> str:
+    declarations = "".join(f"(declare-const {name} Real)\n" for name in VARIABLES)
+    return f"{declarations}(assert {written(formula)})\n"
 
 
-def written(tree: Tree) -> str:
-    return tree if isinstance(tree, str) else f"({' '.join(map(written, tree))})"
-
-
-def version_two(formula: Tree) -> str:
-    """An assertion of VNN-LIB 2.0, which writes X[0] for X_0 and == for =."""
-    text = re.sub(r"([XY])_([0-9]+)", r"\1[\2]", written(formula)).replace("(= ", "(== ")
-    network = "(declare-network f (declare-input X real [2]) (declare-output Y real [2]))"
-    return f"(vnnlib-version <2.0>)\n{network}\n(assert {text})\n"
-
-
-def compared(comparison: vnnlib.Comparison, point: Point) -> bool:
-    left, right = (their_value(side, point) for side in (comparison.lhs, comparison.rhs))
-    if isinstance(comparison, vnnlib.Equal):
-        return left == right
-    return left <= right if isinstance(comparison, vnnlib.LessEqual) else left >= right
-
-
-def their_value(term: vnnlib.ArithExpr, point: Point) -> Fraction:
-    match term:
-        case vnnlib.Var():
-            return point[f"{term.name}_{term.indices[0]}"]
-        case vnnlib.Literal():
-            return Fraction(term.lexeme)
-        case vnnlib.Negate():
-            return -their_value(term.expr, point)
-        case vnnlib.Minus():
-            rest = sum(their_value(part, point) for part in term.rest)
-            return their_value(term.head, point) - rest
-        case vnnlib.Plus():
-            return sum((their_value(part, point) for part in term.args), Fraction(0))
-        case vnnlib.Multiply():
-            return prod((their_value(part, point) for part in term.args), start=Fraction(1))
-    raise AssertionError(term)
+def version_two(formulas: Sequence[Tree], like: str = "") -> str:
+    """Of one network, or of another one `like` it."""
+    networks = "(declare-network f (declare-input X real [2]) (declare-output Y real [2]))\n"
+    if like:
+        other = networks.replace(" f ", f" g {like} ").replace("X", "A").replace("Y", "B")
+        networks += other
+    assertions = "".join(f"(assert {spelled(formula)})\n" for formula in formulas)
+    return f"(vnnlib-version <2.0>)\n{networks}{assertions}"
 
 
 @dataclass(frozen=True)
@@ -204,8 +168,13 @@ class ExactRegion:
     upper: list[Fraction]
     rows: list[list[Fraction]]
 
-    def __contains__(self, point: Point) -> bool:
-        inputs, outputs = [point["X_0"], point["X_1"]], [point["Y_0"], point["Y_1"]]
+    @classmethod
+    def of(cls, region: UnsafeRegion) -> ExactRegion:
+        numbered = np.column_stack([region.rows, region.offsets])
+        sides = exact(region.box.lower[0]), exact(region.box.upper[0])
+        return cls(*sides, [exact(row) for row in numbered])
+
+    def holds(self, inputs: list[Fraction], outputs: list[Fraction]) -> bool:
         terms = [*outputs, *inputs]
         return (
             all(map(operator.le, self.lower, inputs))
@@ -216,20 +185,9 @@ class ExactRegion:
 
 def read_regions(path: Path, formula: Tree) -> list[ExactRegion]:
     """The file's regions, none where all alternatives contradict themselves."""
-    declarations = "".join(f"(declare-const {name} Real)\n" for name in VARIABLES)
-    path.write_text(f"{declarations}(assert {written(formula)})\n")
+    path.write_text(version_one(formula))
     found = read_property(path, NUM_INPUTS, NUM_OUTPUTS).unsafe
-    return [
-        ExactRegion(
-            exact(region.box.lower[0]),
-            exact(region.box.upper[0]),
-            [
-                exact([*row, offset])
-                for row, offset in zip(region.rows, region.offsets, strict=True)
-            ],
-        )
-        for region in found
-    ]
+    return [ExactRegion.of(region) for region in found]
 
 
 def exact(numbers: Iterable[float]) -> list[Fraction]:

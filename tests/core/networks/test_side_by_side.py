@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.core.networks.paired import paired
+from tasks.core.networks.side_by_side import paired
 from tests.networks import KINDS, Kind, random_network_of
 
 
