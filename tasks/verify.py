@@ -50,7 +50,7 @@ def verify(
 
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = answering(load_artifact(model), data)
-    sample = sample_for(loaded, data, settings.samples, seed)
+    sample = sample_for(loaded, data, settings.count_of(len(data.test_labels)), seed)
     network = network_of(model, loaded, sample, log) if settings.certificates else None
     carried = Carried()
     if network is not None:
@@ -64,6 +64,7 @@ def verify(
         seed,
         fresh=fresh,
         carried=carried.results,
+        nested=settings.samples == "all",
     )
     if settings.engine != "marabou":
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
@@ -87,6 +88,7 @@ def verify_sample(
     title: str = "verify",
     fresh: bool = False,
     carried: Mapping[tuple[int, float], VerificationResult] | None = None,
+    nested: bool = False,
 ) -> list[VerificationResult]:
     """A verdict for every ball as settings ask: a stage, with the project's stored verdicts.
 
@@ -114,6 +116,7 @@ def verify_sample(
                 store=store,
                 fresh=fresh,
                 carried=carried,
+                nested=nested,
                 on_result=on_result,
             )
 
