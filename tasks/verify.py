@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.core.search.first_stages import AttackStrength
     from tasks.core.verification.balls import Sample
 
+COUNTEREXAMPLES = "counterexamples"
+
 
 @task(name="verify", cache_policy=NO_CACHE)
 def verify(
@@ -214,11 +216,13 @@ def _log_results(
             for name in (f"verification/witness/{word}", f"verification/witness_{word}")
         }
     )
-    log.files("counterexamples", *_save_counterexamples(results, sample, data, folder))
-    summary = metrics.verification_summary(table, data.positive).set_index("epsilon")
+    _save_counterexamples(results, sample, data, folder / COUNTEREXAMPLES)
+    log.folder(COUNTEREXAMPLES)
+    test_size = len(data.test_labels)
+    summary = metrics.verification_summary(table, data.positive, test_size).set_index("epsilon")
     for name in metrics.COUNTS:
         log.per_epsilon(f"verification/{name}", summary[name].to_dict())
-    for name in (*metrics.SHARES, "certified_recall"):
+    for name in (*metrics.SHARES, *metrics.EXACT, "certified_recall"):
         if name not in summary:
             continue
         log.per_epsilon(f"verification/{name}", summary[name].to_dict(), curve=True)
@@ -227,16 +231,17 @@ def _log_results(
 
 def _save_counterexamples(
     results: list[VerificationResult], sample: Sample, data: Dataset, folder: Path
-) -> list[Path]:
-    """One file per broken ball; misclassified samples once, not for every radius.
+) -> None:
+    """One file per broken ball, but one for all balls that break because a smaller one does.
+
+    A misclassified sample has one for all radii.
 
     `classes` are the names of label and prediction, `changes` what of a table's row was changed.
     """
     clean = dict(zip(sample.indices.tolist(), sample.inputs, strict=True))
-    paths = []
     seen = set()
     for result in results:
-        if result.counterexample is None:
+        if result.counterexample is None or result.follows_from is not None:
             continue
         name = f"sample_{result.sample_index}_eps_{decimal(result.epsilon)}.npz"
         if result.decided_by is DecidedBy.CLEAN:
@@ -244,9 +249,8 @@ def _save_counterexamples(
         if name in seen:
             continue
         seen.add(name)
-        path = folder / "counterexamples" / name
         before, labels = clean[result.sample_index], (result.label, result.target)
-        with written_atomically(path) as temporary:
+        with written_atomically(folder / name) as temporary:
             np.savez_compressed(
                 temporary,
                 allow_pickle=False,
@@ -259,5 +263,3 @@ def _save_counterexamples(
                 predicted=-1 if result.target is None else result.target,
                 epsilon=result.epsilon,
             )
-        paths.append(path)
-    return paths
