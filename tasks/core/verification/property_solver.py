@@ -27,6 +27,7 @@ from tasks.core.verification.counterexamples import confirmed, reached
 from tasks.core.verification.input_files import InputFile
 
 VNNCOMP_WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # the others are the same
+VERDICTS = {VNNCOMP_WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}
 CACHED_MODELS = 8  # in each worker
 
 
@@ -103,19 +104,7 @@ class PropertySolver:
         if isinstance(prop, InputFile):
             with prop.opened(job.content) as path:
                 prop = read_property(path, model.network.num_inputs, model.network.num_outputs)
-        if model.ending != "logits" and not (
-            model.has_softmax and prop.compares_outputs(model.network.num_outputs)
-        ):
-            raise CertiflowError(
-                f"{name}: ends with a {model.ending}, and the property asks more than which output "
-                "is greater: it can be proved of logits only; export the model up to them"
-            )
-        if prop.contradiction:
-            return model, prop
-        try:
-            check_agreement(model.network, model.runtime, box_points(prop.boxes))
-        except CertiflowError as error:
-            raise CertiflowError(f"{name}: {error}") from error
+        check_asked(model, prop, str(name))
         return model, prop
 
     def _load(self, file: InputFile) -> LoadedModel:
@@ -139,11 +128,31 @@ class PropertySolver:
             timeout_seconds=job.timeout_seconds,
             seed=self.seed,
         )
-        result = _believed(model, prop, answer)
+        result = believed(model, prop, answer)
         return replace(result, stage_seconds={"read": self.read_seconds} | answer.stage_seconds)
 
 
-def _believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceResult:
+def check_asked(model: LoadedModel, prop: Property, name: str) -> None:
+    """Whether the model can be asked this, and is what was read, on the property's boxes.
+
+    Raises `CertiflowError`, which begins with the model's `name`, where it is not.
+    """
+    if model.ending != "logits" and not (
+        model.has_softmax and prop.compares_outputs(model.network.num_outputs)
+    ):
+        raise CertiflowError(
+            f"{name}: ends with a {model.ending}, and the property asks more than which output "
+            "is greater: it can be proved of logits only; export the model up to them"
+        )
+    if prop.contradiction:
+        return
+    try:
+        check_agreement(model.network, model.runtime, box_points(prop.boxes))
+    except CertiflowError as error:
+        raise CertiflowError(f"{name}: {error}") from error
+
+
+def believed(model: LoadedModel, prop: Property, answer: Answer) -> InstanceResult:
     """The ladder's answer, its counterexample replayed on the deployed model.
 
     Only in the region that the answer names, if it names one, is it worth to go deeper.

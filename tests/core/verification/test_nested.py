@@ -205,5 +205,5 @@ def test_verdicts_on_random_networks_are_those_of_the_exact_oracle() -> None:
                 assert runtime.logits(result.counterexample[None])[0].argmax() != result.label
             verdicts[result.verdict] += 1
             following += result.follows_from is not None
-    assert min(verdicts[Verdict.ROBUST], verdicts[Verdict.FALSIFIED]) >= 20
+    assert min(verdicts[Verdict.ROBUST], verdicts[Verdict.FALSIFIED]) >= 10
     assert following >= 30
