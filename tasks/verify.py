@@ -200,7 +200,8 @@ def _log_results(
     log.files("tables", path)
     figure = folder / "figures" / "decided_by.png"
     points = table["sample_index"].nunique()
-    title = f"Which stage decided what, {points} sampled points"
+    which = "test" if points == len(data.test_labels) else "sampled"
+    title = f"Which stage decided what, {points:,} {which} points"
     unit = sample.perturbation.unit
     figures.decided_by(metrics.decided_by_counts(table), points, title, unit, figure)
     log.files("figures", figure)

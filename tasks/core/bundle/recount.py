@@ -108,7 +108,7 @@ def grid(tables: Tables) -> pd.DataFrame:
     points = tables.points
     clean, fgsm, pgd = points["clean"], points["fgsm"], points["pgd"]
     right = np.zeros(len(clean), dtype=np.int64)  # as labels: 0 is right, 1 is not
-    return metrics.epsilon_grid(
+    found = metrics.epsilon_grid(
         tables.epsilons,
         right,
         np.where(clean, 0, 1),
@@ -116,6 +116,7 @@ def grid(tables: Tables) -> pd.DataFrame:
         ~pgd,
         points["certified"],
     )
+    return metrics.with_exact(found, _summary(tables))
 
 
 def check_order(tables: Tables) -> None:
@@ -169,9 +170,7 @@ def _curve(metric: str, held: Mapping[float, Any]) -> Iterator[tuple[Name, Numbe
 
 def _of_verdicts(tables: Tables) -> dict[Name, Number]:
     verdicts, found = tables.verdicts, dict[Name, Number]()
-    test_size = len(tables.points["clean"])
-    summary = metrics.verification_summary(verdicts, tables.positive, test_size)
-    summary = summary.set_index("epsilon")
+    summary = _summary(tables).set_index("epsilon")
     for metric in (*metrics.COUNTS, *metrics.SHARES, *metrics.EXACT, "certified_recall"):
         if metric not in summary:
             continue
@@ -199,6 +198,11 @@ def _of_verdicts(tables: Tables) -> dict[Name, Number]:
         found[f"verification/witness/{word}", None] = number
         found[f"verification/witness_{word}", None] = number
     return found
+
+
+def _summary(tables: Tables) -> pd.DataFrame:
+    test_size = len(tables.points["clean"])
+    return metrics.verification_summary(tables.verdicts, tables.positive, test_size)
 
 
 def _of_radii(radii: pd.DataFrame) -> dict[Name, Number]:

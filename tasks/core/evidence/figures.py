@@ -86,10 +86,10 @@ def _exact(axes: Axes, summary: pd.DataFrame, color: str, whose: str) -> None:
     epsilons, low, high = (
         summary[name] for name in ("epsilon", "exact_accuracy", "exact_accuracy_high")
     )
-    points = f"all {summary['points'].max():,.0f} points decided"
+    told = f"exact: all {summary['points'].max():,.0f} points decided"
     undecided = high > low
     if undecided.any():
-        points = f"{1 - (high - low).max():.2%} of all points decided"
+        told = f"exact to within {(high - low).max():.2%} of the points"
         axes.fill_between(
             epsilons, low, high, color=color, alpha=0.3, label=f"{whose}neither broken nor proved"
         )
@@ -100,7 +100,7 @@ def _exact(axes: Axes, summary: pd.DataFrame, color: str, whose: str) -> None:
         color=color,
         markersize=4,
         markerfacecolor="white" if whose else color,
-        label=f"{whose}exact: {points}",
+        label=f"{whose}{told}",
     )
 
 
