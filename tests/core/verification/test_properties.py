@@ -133,10 +133,10 @@ def test_a_candidate_counts_in_whichever_region_it_reaches() -> None:
     """Not in the one that was left open: there Y would be at least 2."""
     prop = Property((*at_least(2.0).unsafe, *at_least(0.75).unsafe))
     answer = Answer(Verdict.UNKNOWN, DecidedBy.ATTACK, np.array([[0.75]]), region=0)
-    result = property_solver._believed(identity(0.0), prop, answer)
+    result = property_solver.believed(identity(0.0), prop, answer)
     assert (result.verdict, result.counterexample) == ("sat", {"X": [0.75], "Y": [0.75]})
     short = replace(answer, candidates=np.array([[0.5]]))
-    assert property_solver._believed(identity(0.0), prop, short).verdict == "unknown"
+    assert property_solver.believed(identity(0.0), prop, short).verdict == "unknown"
 
 
 def test_model_that_differs_from_its_network_is_refused() -> None:
