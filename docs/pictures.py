@@ -2,7 +2,8 @@
 
 `run`: of the newest finished run in the project's store, which must hold a report page (`certiflow
 report`); needs Chromium (`CHROMIUM`, default `chromium`). `study`: of the newest finished study.
-The figures of critical radii are those of two runs of `certiflow radius`, copied by hand.
+The figures of critical radii are those of two runs of `certiflow radius`, and the exact curve is
+that of a run of `conf/mnist_exact.yaml`, copied by hand.
 """
 
 from __future__ import annotations

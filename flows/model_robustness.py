@@ -57,7 +57,9 @@ def model_flow(settings: ModelSettings, file: Path, fresh: bool = False) -> Mode
         found: dict[str, Any] = {}
         if settings.verification is not None:
             table = verify(dataset, model, settings.verification, settings.attack, *rest)
-            summary = metrics.verification_summary(pd.read_csv(table.verified_path()))
+            summary = metrics.verification_summary(
+                pd.read_csv(table.verified_path()), test_size=dataset.test_size
+            )
             found["verification"] = summary.to_dict("records")
         if settings.radius is not None:
             table = radius(dataset, model, settings.radius, *rest)

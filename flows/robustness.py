@@ -136,7 +136,9 @@ def check_questions(settings: Settings, dataset: DatasetRef) -> None:
         required(settings.properties.monotone, settings.properties.fair, load(dataset))
     for key in ("verification", "radius", "properties"):
         section = getattr(settings, key)
-        if section is not None and section.samples > dataset.test_size:
+        if section is None or section.samples == "all":
+            continue
+        if section.samples > dataset.test_size:
             raise CertiflowError(
                 f"{key}.samples is {section.samples}: expected at most {dataset.test_size}, "
                 f"the size of {dataset.name}'s test set"

@@ -50,12 +50,14 @@ def report(
         radii = None if radius_file is None else pd.read_csv(radius_file.verified_path())
         if radii is not None:
             metrics.check_radii(table, radii)
-        verified = metrics.verification_summary(table, data.positive)
+        points = test_points(dataset, *attack_files, settings.attack)
+        metrics.check_points(table, points)
+        verified = metrics.verification_summary(table, data.positive, dataset.test_size)
+        grid = metrics.with_exact(grid, verified)
         title = (
             f"{dataset.name} {model.architecture}, {dataset.test_size:,} test {data.domain.noun}s"
         )
         figure = _write(log, grid, verified, title, data.perturbation.unit)
-        points = test_points(dataset, *attack_files, settings.attack)
         _write_points(log, points)
         progress.advance()
         summary = Summary(
@@ -72,7 +74,7 @@ def report(
             positive=None if data.positive is None else data.class_names[data.positive],
             tolerance=data.tolerance,
             noun=data.domain.noun,
-            epsilon_grid=grid.to_dict("records"),
+            epsilon_grid=[row.dropna().to_dict() for _, row in grid.iterrows()],
             verification=verified.to_dict("records"),
             median_radius=None if radii is None else _median_radius(radii),
             radius_points=0 if radii is None else len(radii),

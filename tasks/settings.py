@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.core.errors import CertiflowError
 from tasks.core.files import sha256_of
@@ -52,6 +52,15 @@ PositiveGrid = Annotated[
     Field(min_length=1),
     AfterValidator(_ascending),
 ]
+
+
+def _count_or_all(samples: Any) -> Any:
+    if samples != "all" and not (isinstance(samples, int) and samples >= 1):
+        raise ValueError("expected a number of test points, 1 or more, or all")
+    return samples
+
+
+Samples = Annotated[int | Literal["all"], BeforeValidator(_count_or_all)]
 
 
 # Settings that say where and how fast, not what.
@@ -209,18 +218,22 @@ class Effort(_Section):
 
 
 class VerificationSettings(Effort):
-    """Proofs for a stratified sample of test points over their own grid of radii.
+    """Proofs for a stratified sample of test points, or `all`, over their own grid of radii.
 
     Marabou is asked about `witness_share` of the proofs of other stages, each for
     `witness_seconds`. With `certificates` every proof is found once more, within the same time, and
     written so that the independent checker passes it.
     """
 
-    samples: int = Field(default=20, ge=1)
+    samples: Samples = 20
     epsilons: PositiveGrid = (0.005, 0.01, 0.02, 0.05)
     witness_share: float = Field(default=0.1, ge=0, le=1)
     witness_seconds: float = Field(default=5, gt=0, allow_inf_nan=False)
     certificates: bool = False
+
+    def count_of(self, test_size: int) -> int:
+        """How many of so many test points."""
+        return test_size if self.samples == "all" else self.samples
 
 
 class RadiusSettings(Effort):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.core.search.first_stages import AttackStrength
     from tasks.core.verification.balls import Sample
 
+COUNTEREXAMPLES = "counterexamples"
+
 
 @task(name="verify", cache_policy=NO_CACHE)
 def verify(
@@ -50,7 +52,7 @@ def verify(
 
     log, started, data = Run(run), monotonic(), load(dataset)
     loaded = answering(load_artifact(model), data)
-    sample = sample_for(loaded, data, settings.samples, seed)
+    sample = sample_for(loaded, data, settings.count_of(len(data.test_labels)), seed)
     network = network_of(model, loaded, sample, log) if settings.certificates else None
     carried = Carried()
     if network is not None:
@@ -64,6 +66,7 @@ def verify(
         seed,
         fresh=fresh,
         carried=carried.results,
+        nested=settings.samples == "all",
     )
     if settings.engine != "marabou":
         results = witnessed(loaded, sample, results, settings, attack, seed, fresh=fresh)
@@ -87,6 +90,7 @@ def verify_sample(
     title: str = "verify",
     fresh: bool = False,
     carried: Mapping[tuple[int, float], VerificationResult] | None = None,
+    nested: bool = False,
 ) -> list[VerificationResult]:
     """A verdict for every ball as settings ask: a stage, with the project's stored verdicts.
 
@@ -114,6 +118,7 @@ def verify_sample(
                 store=store,
                 fresh=fresh,
                 carried=carried,
+                nested=nested,
                 on_result=on_result,
             )
 
@@ -195,7 +200,8 @@ def _log_results(
     log.files("tables", path)
     figure = folder / "figures" / "decided_by.png"
     points = table["sample_index"].nunique()
-    title = f"Which stage decided what, {points} sampled points"
+    which = "test" if points == len(data.test_labels) else "sampled"
+    title = f"Which stage decided what, {points:,} {which} points"
     unit = sample.perturbation.unit
     figures.decided_by(metrics.decided_by_counts(table), points, title, unit, figure)
     log.files("figures", figure)
@@ -211,11 +217,13 @@ def _log_results(
             for name in (f"verification/witness/{word}", f"verification/witness_{word}")
         }
     )
-    log.files("counterexamples", *_save_counterexamples(results, sample, data, folder))
-    summary = metrics.verification_summary(table, data.positive).set_index("epsilon")
+    _save_counterexamples(results, sample, data, folder / COUNTEREXAMPLES)
+    log.folder(COUNTEREXAMPLES)
+    test_size = len(data.test_labels)
+    summary = metrics.verification_summary(table, data.positive, test_size).set_index("epsilon")
     for name in metrics.COUNTS:
         log.per_epsilon(f"verification/{name}", summary[name].to_dict())
-    for name in (*metrics.SHARES, "certified_recall"):
+    for name in (*metrics.SHARES, *metrics.EXACT, "certified_recall"):
         if name not in summary:
             continue
         log.per_epsilon(f"verification/{name}", summary[name].to_dict(), curve=True)
@@ -224,16 +232,17 @@ def _log_results(
 
 def _save_counterexamples(
     results: list[VerificationResult], sample: Sample, data: Dataset, folder: Path
-) -> list[Path]:
-    """One file per broken ball; misclassified samples once, not for every radius.
+) -> None:
+    """One file per broken ball, but one for all balls that break because a smaller one does.
+
+    A misclassified sample has one for all radii.
 
     `classes` are the names of label and prediction, `changes` what of a table's row was changed.
     """
     clean = dict(zip(sample.indices.tolist(), sample.inputs, strict=True))
-    paths = []
     seen = set()
     for result in results:
-        if result.counterexample is None:
+        if result.counterexample is None or result.follows_from is not None:
             continue
         name = f"sample_{result.sample_index}_eps_{decimal(result.epsilon)}.npz"
         if result.decided_by is DecidedBy.CLEAN:
@@ -241,9 +250,8 @@ def _save_counterexamples(
         if name in seen:
             continue
         seen.add(name)
-        path = folder / "counterexamples" / name
         before, labels = clean[result.sample_index], (result.label, result.target)
-        with written_atomically(path) as temporary:
+        with written_atomically(folder / name) as temporary:
             np.savez_compressed(
                 temporary,
                 allow_pickle=False,
@@ -256,5 +264,3 @@ def _save_counterexamples(
                 predicted=-1 if result.target is None else result.target,
                 epsilon=result.epsilon,
             )
-        paths.append(path)
-    return paths

@@ -48,6 +48,7 @@ def test_core_loads_neither_prefect_nor_mlflow_nor_tensorflow() -> None:
 @pytest.mark.parametrize(
     ("module", "later"),
     [
+        ("tasks.api", {"keras", "matplotlib", "mlflow", "pandas", "prefect", "tensorflow"}),
         ("flows.command.cli", {"mlflow", "numpy", "pandas", "prefect"}),
         ("flows.actions.decision_commands", {"keras", "matplotlib", "onnx", "prefect"}),
         ("flows.actions.version_commands", {"keras", "matplotlib", "onnx", "prefect"}),

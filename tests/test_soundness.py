@@ -23,7 +23,7 @@ from tests.soundness.laboratory import Progress, run_rounds
 
 ENGINES = {
     "alpha_crown", "bounds", "crown", "deployed", "inputs", "interval", "ladder", "marabou",
-    "network", "phases", "radius", "verify", *READERS,
+    "nested", "network", "phases", "radius", "verify", *READERS,
 }  # fmt: skip
 
 

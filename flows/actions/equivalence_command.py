@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -50,7 +50,7 @@ def of_data(
     dataset: str,
     moves: dict[str, Any],
     epsilons: Sequence[float],
-    samples: int,
+    samples: int | Literal["all"],
     seed: int,
 ) -> list[Where]:
     """All valid inputs of a dataset's kind, or those within each epsilon of its test points."""
@@ -69,7 +69,8 @@ def of_data(
     if wrong:
         raise CertiflowError(f"epsilon is {wrong[0]:g}: expected a number that is not negative")
     found = []
-    for index in stratified_sample(data.test_labels, samples, seed).tolist():
+    count = len(data.test_labels) if samples == "all" else samples
+    for index in stratified_sample(data.test_labels, count, seed).tolist():
         for epsilon in epsilons:
             boxes, _ = data.perturbation.boxes(data.test_inputs[index : index + 1], epsilon)
             size = domain.num_inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -149,9 +149,9 @@ def _look_at_questions(settings: Settings) -> None:
     _check_clusters(settings.verification, settings.radius, settings.properties)
 
 
-def check_samples(key: str, samples: int, name: str, data: Extent) -> None:
+def check_samples(key: str, samples: int | Literal["all"], name: str, data: Extent) -> None:
     """Raises `CertiflowError` where there are fewer test points than are asked for."""
-    if samples > data.test_size:
+    if samples != "all" and samples > data.test_size:
         raise CertiflowError(
             f"{key} is {samples}: expected at most {data.test_size}, the size of {name}'s test set"
         )

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN
 from tasks.core.verdicts import VERDICT_COLUMNS
-from tasks.presentation.descriptions import of_measures, of_radius, of_share, witnesses
+from tasks.presentation.descriptions import of_exact, of_measures, of_radius, of_share, witnesses
 from tasks.presentation.records import Summary
 from tasks.settings import decimal
 from tasks.tracking import way_to
@@ -63,6 +63,8 @@ def _attacks(summary: Summary) -> Table:
     title = f"Accuracy, all {summary.test_images:,} test {summary.noun}s{whose}"
     table = Table(title=title, title_justify="left")
     names = {"fgsm": "under FGSM", "pgd": "under PGD", "certified": "proved by bounds"}
+    if any("exact_accuracy" in row for row in summary.epsilon_grid):
+        names["exact"] = "exact"
     for column in ("epsilon", *names.values()):
         table.add_column(column, justify="right")
     for row in summary.epsilon_grid:
@@ -71,6 +73,8 @@ def _attacks(summary: Summary) -> Table:
 
 
 def _of_attack(row: dict[str, float], name: str) -> str:
+    if f"{name}_accuracy" not in row:  # the radius was not verified
+        return ""
     recall = row.get(f"{name}_recall")
     return f"{row[f'{name}_accuracy']:.2%}" + ("" if recall is None else f"; {recall:.2%}")
 
@@ -78,16 +82,20 @@ def _of_attack(row: dict[str, float], name: str) -> str:
 def show_verdicts(console: Console, verification: list[dict[str, Any]]) -> None:
     """One row per radius: how many points got which verdict, and what is proved."""
     console.print(_verdicts(verification))
-    console.print(f"The sample is {DRAWN}.")
+    is_exact = "exact_accuracy" in verification[0]
+    console.print(of_exact(verification) if is_exact else f"The sample is {DRAWN}.")
     for line in witnesses(verification):
         console.print(line)
 
 
 def _verdicts(verification: list[dict[str, Any]]) -> Table:
-    title = (
-        f"Verification, {verification[0]['points']:.0f} sampled points "
-        f"[not bold](in brackets {CONFIDENCE:.0%} intervals)"
-    )
+    points = verification[0]["points"]
+    title = f"Verification, all {points:,.0f} test points"
+    if "exact_accuracy" not in verification[0]:
+        title = (
+            f"Verification, {points:.0f} sampled points "
+            f"[not bold](in brackets {CONFIDENCE:.0%} intervals)"
+        )
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False
     )  # it fits 80 columns

@@ -25,8 +25,8 @@ from tasks.core.properties.numerals import float_of
 from tasks.core.properties.vnnlib import format_counterexample
 from tasks.core.verdict_columns import DEPLOYED_WORDS
 from tasks.core.verdicts import Engine
-from tasks.core.verification.properties import VERDICTS, Instance, verify_instances
-from tasks.core.verification.property_solver import InstanceResult
+from tasks.core.verification.properties import Instance, verify_instances
+from tasks.core.verification.property_solver import VERDICTS, InstanceResult
 
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of each process
 COLUMNS = ("network", "property", "verdict", "decided_by", "seconds", "deployed")

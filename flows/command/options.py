@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,22 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show what the librarie
 EngineName = Annotated[
     Literal["ladder", "marabou", "bounds"],
     typer.Option("--engine", help="All stages, the solver alone, or the bounds alone."),
+]
+
+
+def _count_or_all(word: str) -> int | Literal["all"]:
+    if word == "all":
+        return "all"
+    if not word.isdecimal() or int(word) < 1:
+        raise typer.BadParameter(f"{word} is no number of test points: expected 1 or more, or all")
+    return int(word)
+
+
+Samples = Annotated[
+    Any,
+    typer.Option(
+        "--samples", help="With --data: test points.", metavar="N|all", parser=_count_or_all
+    ),
 ]
 Seconds = Annotated[
     float, typer.Option("--timeout", help="Seconds for each question.", min=0.001, max=1e6)

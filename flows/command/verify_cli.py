@@ -14,6 +14,7 @@ from flows.command.options import (
     EngineName,
     Fresh,
     Json,
+    Samples,
     ScaleName,
     Seconds,
     Verbose,
@@ -75,7 +76,7 @@ def verify(
     store: Annotated[
         str, typer.Option(help="With --flagged: the guard's store.", metavar="FILE")
     ] = "guard.db",
-    samples: Annotated[int, typer.Option(help="With --data: test points.", min=1)] = 20,
+    samples: Samples = 20,
     witness_share: Annotated[
         float, typer.Option(help="With --data: of the proofs, shown to Marabou.", min=0, max=1)
     ] = 0.1,

@@ -84,6 +84,7 @@ class VerificationResult:
         witness: with a proof of other stages, what Marabou said of it: `confirmed`, `undecided`,
             or nothing where it was not asked.
         witness_seconds: what asking Marabou took where another stage had proved the ball before.
+        follows_from: the other radius at which it was decided, of which this one's verdict follows.
         certificate: with a proof, `checked` where the independent checker passed its certificate,
             `none` where there is none; nothing where none was asked for.
     """
@@ -102,6 +103,7 @@ class VerificationResult:
     deployed: bool | None = None
     witness: str = ""
     witness_seconds: float = 0.0
+    follows_from: float | None = None
     certificate: str = ""
 
 

@@ -97,7 +97,9 @@ def check_tables(folder: Path, tables: Tables, data: DataDescription, findings: 
         with findings.reading("table", GRID):
             said, again = pd.read_csv(folder / GRID), grid(tables)
             names = [name for name in again.columns if name in said]
-            same = len(said) == len(again) and bool(np.allclose(said[names], again[names]))
+            same = len(said) == len(again) and bool(
+                np.allclose(said[names], again[names], equal_nan=True)
+            )
             told = "the same" if same else "others than in tables/test_points.npz"
             findings.add("table", GRID, "shares", told, same)
 

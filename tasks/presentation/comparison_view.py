@@ -176,10 +176,12 @@ def _samples(rows: Sequence[Row]) -> list[str]:
         _range([row.points[measure] for row in rows if measure in row.points])
         for measure in ("certified_accuracy", "median_radius", "clean_accuracy")
     )
+    which = f"{sampled} sampled test points, with {CONFIDENCE:.0%} {METHOD} intervals, {DRAWN}"
+    if sampled == whole:
+        which = f"all {whole} test points"
     told = [
-        f"certified and deployed: of {sampled} sampled test points, with {CONFIDENCE:.0%} {METHOD} "
-        f"intervals, {DRAWN}; deployed: with a margin beyond the rounding of the float32 model as "
-        "it is served",
+        f"certified and deployed: of {which}; deployed: with a margin beyond the rounding of the "
+        "float32 model as it is served",
         f"median radius: of {radii} sampled points",
         f"the other accuracies: of all {whole} test points",
     ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 GRID = {"fgsm_accuracy": "FGSM", "pgd_accuracy": "PGD", "certified_accuracy": "certified"}
+GRID_EXACT = {"exact_accuracy": "exact"}
 GRID_RECALLS = {
     "fgsm_recall": "recall under FGSM",
     "pgd_recall": "recall under PGD",
@@ -65,10 +66,11 @@ def of_run(summary: Summary, settings: Settings) -> str:
     whole = f"All {summary.test_images:,} test {summary.noun}s"
     lines += ["", f"{whole}: what attacks leave, and what linear bounds prove.", ""]
     shown = GRID | (GRID_RECALLS if summary.positive is not None else {})
+    shown |= {k: v for k, v in GRID_EXACT.items() if any(k in row for row in summary.epsilon_grid)}
     lines += table(
         ("epsilon", *shown.values()),
         (
-            (decimal(row["epsilon"]), *(row[column] for column in shown))
+            (decimal(row["epsilon"]), *(row.get(column, "") for column in shown))
             for row in summary.epsilon_grid
         ),
     )
@@ -192,9 +194,16 @@ def of_answers(
 def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
     """Points by verdict at each radius."""
     said = witnesses(rows)
+    if "exact_accuracy" in rows[0]:
+        told = f"All {rows[0]['points']:,.0f} test points, verified (engine `{engine}`). "
+        told += of_exact(rows)
+    else:
+        told = (
+            f"{rows[0]['points']:.0f} sampled points, {DRAWN}, verified (engine `{engine}`); in "
+            f"brackets {CONFIDENCE:.0%} {METHOD} intervals of the share of all points."
+        )
     return [
-        f"{rows[0]['points']:.0f} sampled points, {DRAWN}, verified (engine `{engine}`); in "
-        f"brackets {CONFIDENCE:.0%} {METHOD} intervals of the share of all points.",
+        told,
         "",
         *table(
             ("epsilon", *VERDICT_COLUMNS, "certified", "deployed"),
@@ -213,8 +222,28 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], engine: str) -> list[str]:
 
 
 def of_share(row: Mapping[str, Any], name: str) -> str:
-    """A share of the verified sample with its interval, from a row of `verification_summary`."""
+    """A share of the verified points from a row of `verification_summary`.
+
+    Of a sample it has its interval.
+    """
+    if "exact_accuracy" in row:
+        return f"{row[name]:.2%}"
     return f"{row[name]:.2%} [{interval_text(row[f'{name}_low'], row[f'{name}_high'])}]"
+
+
+def of_exact(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How far what is proved of all test points is their exact robust accuracy."""
+    brackets = {
+        decimal(row["epsilon"]): (row["exact_accuracy"], row["exact_accuracy_high"]) for row in rows
+    }
+    left = [
+        f"{low:.2%} to {high:.2%} at {epsilon}"
+        for epsilon, (low, high) in brackets.items()
+        if low < high
+    ]
+    if not left:
+        return "Every point is decided: what is proved is the exact robust accuracy."
+    return f"Where points are undecided, the exact robust accuracy lies between: {', '.join(left)}."
 
 
 def witnesses(rows: Sequence[Mapping[str, Any]]) -> list[str]:

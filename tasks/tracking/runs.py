@@ -115,6 +115,12 @@ class Run:
         for path in paths:
             self._client.log_artifact(self.ref.run_id, str(path), folder or None)
 
+    def folder(self, name: str) -> None:
+        """A folder of the run's, if there is one, with all that it holds: faster than by file."""
+        path = self.ref.folder / name
+        if path.is_dir():
+            self._client.log_artifacts(self.ref.run_id, str(path), name)
+
     def dataset(self, data: Dataset) -> None:
         """The dataset as an MLflow input: the test set's arrays with the content's digest.
 

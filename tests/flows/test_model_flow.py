@@ -283,3 +283,34 @@ def test_what_a_user_can_cause_is_one_line_and_leaves_no_run(
     with flow_project(tmp_path):
         assert said in refusal(monkeypatch, *arguments)
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_all_test_points_give_the_exact_accuracy(
+    project: Path, environment: dict[str, str]
+) -> None:
+    """One radius follows from the other, with one counterexample for both; some are solved."""
+    arguments = ["verify", "--model", "digits.keras", "--data", "digits", "--samples", "all"]
+    radii = ("0.02", "0.05", "0.06")
+    asked = [word for radius in radii for word in ("--epsilon", radius)]
+    result = interpreted(project, environment, *arguments, *asked, *FAST, "--witness-share", "0")
+    assert result.returncode == 0, result.stderr
+    folder = max(project.glob("runs/verify-*"), key=lambda path: path.stat().st_mtime)
+    table = pd.read_csv(folder / "tables" / "verification.csv", keep_default_na=False)
+    assert len(table) == 3 * 360
+    follows = table["reason"].str.fullmatch(r"(proved|broken) at 0\.0\d")
+    assert follows.sum() >= 200
+    broken = (table["verdict"] == "falsified") & (table["decided_by"] != "clean") & ~follows
+    found = list((folder / "counterexamples").glob("sample_*_eps_*.npz"))
+    assert len(found) == broken.sum() > 0
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (run, *_) = client.search_runs([client.get_experiment_by_name("certiflow").experiment_id])
+    for radius in radii:
+        rows = table[table["epsilon"] == float(radius)]
+        exact = run.data.metrics[f"verification/exact_accuracy/eps_{radius}"]
+        assert exact == (rows["verdict"] == "robust").mean()
+        assert exact <= run.data.metrics[f"verification/exact_accuracy_high/eps_{radius}"]
+    logged = {each.path for each in client.list_artifacts(run.info.run_id, "counterexamples")}
+    assert {Path(path).name for path in logged} == {
+        path.name for path in (folder / "counterexamples").iterdir()
+    }
+    assert "Verification, all 360 test points" in result.stdout

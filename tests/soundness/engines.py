@@ -52,7 +52,8 @@ def own(case: Case, seed: int) -> list[Finding]:
         ("phases", lambda: _search(case, "phases")),
         ("inputs", lambda: _search(case, "inputs")),
         ("bounds", lambda: _decided(case, "bounds", seed)),
-        ("verify", lambda: _verify(case)),
+        ("verify", lambda: _verify(case, "verify")),
+        ("nested", lambda: _verify(case, "nested")),
         ("radius", lambda: _radius(case)),
     ]
     return [finding for name, ask in asked for finding in guarded(name, ask)]
@@ -178,8 +179,11 @@ def _searched(case: Case, engine: str, searched: Search) -> Finding:
     return Finding(engine, status, f"{searched.reason}; {found.words}")
 
 
-def _verify(case: Case) -> list[Finding]:
-    """The batched first stages and the ladder's rest, for one image at two radii."""
+def _verify(case: Case, engine: str) -> list[Finding]:
+    """The batched first stages and the ladder's rest, for one image at two radii.
+
+    `nested` lets the verdict of one follow from the other's.
+    """
     image = case.image
     if image is None:
         return []
@@ -196,21 +200,22 @@ def _verify(case: Case) -> list[Finding]:
         attack=ATTACK,
         timeout_seconds=2.0,
         resources=Resources(num_workers=1, memory_limit_bytes=2**31),
+        nested=engine == "nested",
     )
-    return [_ball(case, image, result) for result in results]
+    return [_ball(case, image, result, engine) for result in results]
 
 
-def _ball(case: Case, image: Image, result: VerificationResult) -> Finding:
+def _ball(case: Case, image: Image, result: VerificationResult, engine: str) -> Finding:
     ball = ball_around(image.pixels[None], result.epsilon)
     if result.verdict is Verdict.ROBUST:
-        return findings.bound("verify", result.margin, _least_margin(case.network, image, ball))
+        return findings.bound(engine, result.margin, _least_margin(case.network, image, ball))
     if result.verdict is Verdict.FALSIFIED:
         point = result.counterexample
         label = NumpyRuntime(case.network).logits(point[None]).argmax()
         if not ball.contains(point[None])[0] or label == image.label:
-            return Finding("verify", "wrong", "falsified by a point that does not show it")
-        return Finding("verify", "right")
-    return Finding("verify", "undecided", f"{result.verdict}: {result.reason}")
+            return Finding(engine, "wrong", "falsified by a point that does not show it")
+        return Finding(engine, "right")
+    return Finding(engine, "undecided", f"{result.verdict}: {result.reason}")
 
 
 def _radius(case: Case) -> list[Finding]:

@@ -219,3 +219,12 @@ def test_own_data_is_named_after_its_file() -> None:
 def test_an_address_that_is_none_is_refused_with_its_key(section: str) -> None:
     with pytest.raises(CertiflowError, match=rf"{section}\.cluster is 'h:1': .*tcp://host:8786"):
         load_settings(CONF / "smoke.yaml", [f"{section}.cluster=h:1"])
+
+
+def test_all_test_points_can_be_verified() -> None:
+    for samples, count in (("all", 360), (20, 20)):
+        settings = Settings.model_validate({"verification": {"samples": samples}})
+        assert settings.verification.count_of(360) == count
+        assert Settings.model_validate_json(settings.model_dump_json()) == settings
+    with pytest.raises(ValueError, match=r"verification\.samples"):
+        Settings.model_validate({"verification": {"samples": "most"}})

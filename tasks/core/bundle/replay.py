@@ -49,7 +49,7 @@ def replayed(
     for row in verdicts[verdicts["verdict"] == Verdict.FALSIFIED.value].to_dict("records"):
         index, epsilon = int(row["sample_index"]), float(row["epsilon"])
         is_clean = row["decided_by"] == DecidedBy.CLEAN.value
-        found = clean.get(index) if is_clean else balls.get((index, epsilon))
+        found = clean.get(index) if is_clean else _nearest(balls.get(index, {}), epsilon)
         if found is None:
             yield Replay(index, epsilon, "no counterexample is there")
             continue
@@ -110,7 +110,7 @@ def replayed_radii(
 def undisturbed(folder: Path) -> dict[int, tuple[NDArray[Any], int]]:
     """The inputs and labels that the counterexamples say they are of, by place in the test set."""
     balls, clean = _stored(folder)
-    every = {index: found for (index, _), found in balls.items()} | clean
+    every = {index: next(iter(found.values())) for index, found in balls.items()} | clean
     return {i: (np.asarray(each["clean"]), int(each["label"])) for i, each in every.items()}
 
 
@@ -133,14 +133,20 @@ def _is_inside(
     return bool(((flat >= boxes.lower) & (flat <= boxes.upper)).all(axis=1).any())
 
 
+def _nearest(of_point: Mapping[float, dict[str, Any]], epsilon: float) -> dict[str, Any] | None:
+    """That of the radius, or of the next smaller one: what breaks a ball breaks greater ones."""
+    radius = max((each for each in of_point if each <= epsilon), default=None)
+    return None if radius is None else of_point[radius]
+
+
 def _stored(
     folder: Path,
-) -> tuple[dict[tuple[int, float], dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Counterexamples by sample and radius, and misclassified inputs by sample.
+) -> tuple[dict[int, dict[float, dict[str, Any]]], dict[int, dict[str, Any]]]:
+    """Counterexamples by sample, then radius, and misclassified inputs by sample.
 
     Files of other questions, such as pairs of rows and critical radii, have other names.
     """
-    balls, clean = dict[tuple[int, float], dict[str, Any]](), dict[int, dict[str, Any]]()
+    balls, clean = dict[int, dict[float, dict[str, Any]]](), dict[int, dict[str, Any]]()
     for path in sorted((folder / FOLDER).glob("*.npz")):
         kind = NAME.fullmatch(path.name)
         if kind is None:
@@ -150,5 +156,5 @@ def _stored(
         if kind[1] == "misclassified":
             clean[index] = found
         else:
-            balls[index, float(found["epsilon"])] = found
+            balls.setdefault(index, {})[float(found["epsilon"])] = found
     return balls, clean

@@ -21,6 +21,7 @@ PREDICATE_TYPE: Final = "urn:certiflow:robustness-evidence:v1"
 ENVELOPE, KEY = "statement.dsse.json", "public_key.pem"
 ONNX = "model/model.onnx"
 TAXONOMY = "NIST AI 100-2 E2025"
+EXACT = ("verification/exact_accuracy", "verification/exact_accuracy_high")
 # Numbers that claim something of the model, rather than of the search or its costs.
 CLAIMED = (
     "clean_accuracy",
@@ -29,6 +30,7 @@ CLAIMED = (
     "verification/certified_deployed_accuracy",
     "verification/certified_recall",
     "verification/unbroken_accuracy",
+    *EXACT,
     "radius/proved_mean",
     "radius/proved_q0.1",
     "radius/proved_q0.5",
@@ -191,7 +193,7 @@ def claims(
         is_curve = epsilon is None and (metric in ATTACKED or metric.startswith("verification/"))
         if metric not in CLAIMED or is_curve:
             continue
-        of_all = metric == "clean_accuracy" or metric in ATTACKED
+        of_all = metric == "clean_accuracy" or metric in ATTACKED or metric in EXACT
         found.append(
             Claim(
                 metric=metric,

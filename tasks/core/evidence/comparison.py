@@ -72,6 +72,11 @@ class Evidence:
             found = pd.Series(self.points[measure.removesuffix("_accuracy")][rows[0]])
         return found if len(found) else None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all test points were verified."""
+        return self.verification["sample_index"].nunique() == len(self.points["clean"])
+
     def certified_deployed_accuracy(self, epsilon: float) -> float | None:
         """The share proved of the float32 model as it is served; None where nobody asked."""
         values = self.values(DEPLOYED, epsilon)
@@ -83,7 +88,9 @@ class Evidence:
         return {measure: len(values) for measure, values in known.items() if values is not None}
 
     def intervals(self, epsilon: float) -> dict[str, tuple[float, float]]:
-        """The `share_interval` of each share of the verified sample."""
+        """The `share_interval` of each share of the verified sample; none of the whole test set."""
+        if self.is_whole:
+            return {}
         known = {measure: self.values(measure, epsilon) for measure in SHARES_OF_A_SAMPLE}
         return {
             measure: share_interval(int(values.sum()), len(values))

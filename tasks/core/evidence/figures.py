@@ -49,7 +49,7 @@ def robustness_curve(
         alpha=0.12,
         label="neither broken nor proved by bounds",
     )
-    verified_sample(axes, verification, "tab:purple")
+    verified_points(axes, verification, "tab:purple")
     axes.plot(
         verification["epsilon"],
         verification["certified_deployed_accuracy"],
@@ -57,7 +57,8 @@ def robustness_curve(
         color="black",
         markersize=5,
         zorder=5,  # on the diamonds
-        label="sampled, proved of the float32 model too",
+        label=f"{'' if 'exact_accuracy' in verification else 'sampled, '}proved of the float32 "
+        "model too",
     )
     axes.set(
         xlabel=f"epsilon (L∞ radius, {unit})",
@@ -70,9 +71,40 @@ def robustness_curve(
     save(figure, path)
 
 
-def verified_sample(
+def verified_points(
     axes: Axes, summary: pd.DataFrame, color: str, whose: str = "", shift: float = 0.0
 ) -> None:
+    """The exact curve where all test points were verified, else what is known of a sample."""
+    if "exact_accuracy" in summary:
+        _exact(axes, summary, color, whose)
+    else:
+        _sample(axes, summary, color, whose, shift)
+
+
+def _exact(axes: Axes, summary: pd.DataFrame, color: str, whose: str) -> None:
+    """A line through what is proved, and where they differ a band up to what is not broken."""
+    epsilons, low, high = (
+        summary[name] for name in ("epsilon", "exact_accuracy", "exact_accuracy_high")
+    )
+    told = f"exact: all {summary['points'].max():,.0f} points decided"
+    undecided = high > low
+    if undecided.any():
+        told = f"exact to within {(high - low).max():.2%} of the points"
+        axes.fill_between(
+            epsilons, low, high, color=color, alpha=0.3, label=f"{whose}neither broken nor proved"
+        )
+    axes.plot(
+        epsilons,
+        low,
+        "D-",
+        color=color,
+        markersize=4,
+        markerfacecolor="white" if whose else color,
+        label=f"{whose}{told}",
+    )
+
+
+def _sample(axes: Axes, summary: pd.DataFrame, color: str, whose: str, shift: float) -> None:
     """Shares proved with their intervals, and, wide and pale, from there up to the unbroken.
 
     `shift` in epsilon keeps several beside each other.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray, IntArray, Mask
 from tasks.core.errors import ContradictionError
@@ -124,10 +125,17 @@ SHARES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "certified_deployed_accuracy": is_deployed,
     "unbroken_accuracy": lambda table: ~COUNTS[Verdict.FALSIFIED.value](table),
 }
+# The same shares where all test points were verified: between them lies the exact robust accuracy.
+EXACT = {
+    "exact_accuracy": SHARES["certified_accuracy"],
+    "exact_accuracy_high": SHARES["unbroken_accuracy"],
+}
 SECONDS = ("seconds", "witness_seconds")
 
 
-def verification_summary(table: pd.DataFrame, positive: int | None = None) -> pd.DataFrame:
+def verification_summary(
+    table: pd.DataFrame, positive: int | None = None, test_size: int | None = None
+) -> pd.DataFrame:
     """One row per radius of a `verification_table`: points per verdict, and what they prove.
 
     `certified_accuracy` is the share proved (a lower estimate of the robust accuracy),
@@ -136,12 +144,15 @@ def verification_summary(table: pd.DataFrame, positive: int | None = None) -> pd
     first two have their `share_interval` beside them, as `…_low` and `…_high`. `witnessed_only`
     counts those of the unknown points that Marabou alone found robust, `witness_confirmed` and
     `witness_undecided` the proofs that it was asked about. `certified_recall` is the share proved
-    of the points of class `positive`.
+    of the points of class `positive`. Where all of `test_size` points were verified, the exact
+    robust accuracy of the test set lies between `exact_accuracy` and `exact_accuracy_high`, which
+    are one number at a radius where every point is decided.
     """
     epsilon = table["epsilon"]
+    named = SHARES | (EXACT if table["sample_index"].nunique() == test_size else {})
     counted = COUNTS | WITNESSES
     counts = {name: marked(table).groupby(epsilon).sum() for name, marked in counted.items()}
-    shares = {name: marked(table).groupby(epsilon).mean() for name, marked in SHARES.items()}
+    shares = {name: marked(table).groupby(epsilon).mean() for name, marked in named.items()}
     seconds = {name: table.groupby("epsilon")[name].sum() for name in SECONDS if name in table}
     if positive is not None:
         of_class = table[table["label"] == positive]
@@ -182,6 +193,45 @@ def check_radii(verification: pd.DataFrame, radii: pd.DataFrame) -> None:
             f"sample {row['sample_index']}: {row['verdict']} at epsilon {row['epsilon']:g}, yet "
             f"its critical radius lies in [{row['proved']:g}, {row['falsified']:g}]: this is a "
             "defect of certiflow; please report it with the run's artifacts"
+        )
+
+
+def with_exact(grid: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """An `epsilon_grid` with the exact accuracies of a `verification_summary`, if it has any.
+
+    They are NaN at radii that were not verified.
+    """
+    names = [name for name in EXACT if name in summary]
+    return grid.merge(summary[["epsilon", *names]], on="epsilon", how="left") if names else grid
+
+
+def check_points(verification: pd.DataFrame, points: Mapping[str, NDArray[Any]]) -> None:
+    """Holds a `verification_table` against what attacks and bounds say of each test point.
+
+    A proof that is not `deployed` speaks of the reals: an attack on the float32 model may differ.
+
+    Args:
+        points: `epsilons` (k,), ascending, and `pgd`, `certified` (k, n): see
+            `tasks.attack.test_points`.
+
+    Raises:
+        ContradictionError: a point is proved by one and broken, there or nearer, by the other.
+    """
+    epsilons, count = np.append(points["epsilons"], np.inf), points["pgd"].shape[1]
+    broken_at = epsilons[np.vstack([~points["pgd"], np.ones(count, dtype=bool)]).argmax(axis=0)]
+    certified = np.where(points["certified"], points["epsilons"][:, None], -1).max(axis=0)
+    places = verification["sample_index"].to_numpy()
+    proved = _is(verification, "verdict", Verdict.ROBUST.value)
+    proved &= ~_is(verification, "deployed", DEPLOYED_WORDS[False])
+    broken = _is(verification, "verdict", Verdict.FALSIFIED.value)
+    radii = verification["epsilon"].to_numpy()
+    wrong = (proved & (broken_at[places] <= radii)) | (broken & (certified[places] >= radii))
+    if wrong.any():
+        row = verification[wrong].iloc[0]
+        raise ContradictionError(
+            f"sample {row['sample_index']}: {row['verdict']} at epsilon {row['epsilon']:g} by "
+            f"{row['decided_by']}, yet attacks and bounds on the whole test set say otherwise: "
+            "this is a defect of certiflow; please report it with the run's artifacts"
         )
 
 

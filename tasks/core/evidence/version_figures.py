@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tasks.core.evidence.comparison import Evidence
-from tasks.core.evidence.figures import DECIDED_COLORS, decided_label, verified_sample
+from tasks.core.evidence.figures import DECIDED_COLORS, decided_label, verified_points
 from tasks.core.evidence.metrics import decided_by_counts, verification_summary
 from tasks.core.evidence.radius_figures import radius_shares
 
@@ -27,7 +27,7 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
     """Accuracy against epsilon: between what is proved and what attacks leave, a band a version.
 
     Lines and bands are over the whole test set (linear bounds, PGD), the diamonds over the verified
-    sample (the whole ladder, see `verified_sample`); the reference radius is dotted.
+    points (the whole ladder, see `verified_points`); the reference radius is dotted.
     """
     figure, axes = _figure()
     step = BESIDE * max(float(each.verification["epsilon"].max()) for each in versions.values())
@@ -38,8 +38,9 @@ def curves(versions: Mapping[str, Evidence], epsilon: float) -> Figure:
         axes.fill_between(radii, proved, attacked, color=color, alpha=0.15)
         axes.plot(radii, attacked, "s-", color=color, markersize=4, label=f"{name}: under PGD")
         axes.plot(radii, proved, "v--", color=color, markersize=4, label=f"{name}: proved")
-        summary, shift = verification_summary(evidence.verification), place * step
-        verified_sample(axes, summary, color, f"{name}: ", shift)
+        test_size, shift = points["pgd"].shape[1], place * step
+        summary = verification_summary(evidence.verification, test_size=test_size)
+        verified_points(axes, summary, color, f"{name}: ", shift)
     axes.axvline(epsilon, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel=EPSILON, ylabel="accuracy", ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)

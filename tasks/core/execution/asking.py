@@ -37,7 +37,8 @@ class Again(Generic[JobT]):
     job: JobT
 
 
-# What is said of many jobs at once: of each its result, or the job as it is to be solved.
+# What is said of many jobs at once: of each its result, or the job as it is to be solved. A job of
+# which nothing is said is not solved.
 First = Callable[[Sequence[JobT]], Iterator[tuple[JobT, ResultT | Again[JobT]]]]
 
 

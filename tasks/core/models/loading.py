@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scipy import special
 
@@ -17,6 +18,9 @@ from tasks.core.models.conversion import how_to_convert
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
 from tasks.core.networks.endings import Ending
 from tasks.core.networks.network import ReluNetwork
+
+if TYPE_CHECKING:
+    import keras
 
 MODELS_KEPT = 2  # models in a process: a promotion holds a challenger against the champion
 
@@ -114,19 +118,27 @@ def _load_nnet(path: Path, whole: bool) -> LoadedModel:
 def _load_keras(path: Path, whole: bool) -> LoadedModel:
     import keras
 
-    from tasks.core.models.runtimes import Classifier
-    from tasks.core.readers.keras_endings import deciding, logits_of
-    from tasks.core.readers.keras_network import relu_network
-
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a broken archive, an unknown class and a lambda share no class
         reason = first_line(error)
         raise CertiflowError(f"{path}: Keras cannot load this model: {reason}") from error
     try:
-        network = relu_network(model, whole=whole)
+        return of_keras(model, whole=whole)
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
+
+
+def of_keras(model: keras.Model, *, whole: bool = False) -> LoadedModel:
+    """A Keras model in memory, not yet held against its network.
+
+    Raises `CertiflowError` where it holds what cannot be verified.
+    """
+    from tasks.core.models.runtimes import Classifier
+    from tasks.core.readers.keras_endings import deciding, logits_of
+    from tasks.core.readers.keras_network import relu_network
+
+    network = relu_network(model, whole=whole)
     if whole:
         return LoadedModel(network, Classifier(model))
     return LoadedModel(network, Classifier(deciding(model)), logits_of(model)[1])

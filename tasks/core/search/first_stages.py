@@ -67,7 +67,7 @@ class AttackStrength:
 
 
 class FirstStages:
-    """Of points that `runtime` classifies right, at one radius after another, the least first."""
+    """Of points that `runtime` classifies right, at one radius after another."""
 
     def __init__(
         self,
@@ -80,7 +80,8 @@ class FirstStages:
     ) -> None:
         self.runtime, self.network, self.attack = runtime, network, attack
         self.inputs, self.labels, self.perturbation = inputs, labels, perturbation
-        self.broken: dict[int, FloatArray] = {}  # by point; they break all greater balls as well
+        # By point, with the radius at which it broke: the same breaks all greater balls as well.
+        self.broken: dict[int, tuple[float, FloatArray]] = {}
         self.spare_bytes = HANDED_ON_BYTES
 
     def run(self, points: Sequence[int], epsilon: float) -> Iterator[tuple[int, Answer | Known]]:
@@ -91,10 +92,9 @@ class FirstStages:
         """
         rows = np.array(points, dtype=np.intp)
         seconds = self._attack(rows, epsilon)
-        for row in rows.tolist():
-            if row in self.broken:
-                yield row, _falsified(self.broken[row], seconds)
-        left = np.array([row for row in rows.tolist() if row not in self.broken], dtype=np.intp)
+        left = self._unbroken(rows, epsilon)
+        for row in np.setdiff1d(rows, left).tolist():
+            yield row, _falsified(self.broken[row][1], seconds)
         most = max(1, BATCH // self.perturbation.most_alternatives)
         for start in range(0, len(left), most):
             yield from self._bound(left[start : start + most], epsilon, seconds)
@@ -107,15 +107,20 @@ class FirstStages:
         if not isinstance(self.runtime, Classifier):
             return {}
         started = monotonic()
-        left = np.array([row for row in rows.tolist() if row not in self.broken], dtype=np.intp)
+        left = self._unbroken(rows, epsilon)
         found = self.attack.pgd(
             self.runtime, self.inputs[left], self.labels[left], self.perturbation, epsilon
         )
         for row, point in zip(left[found.broken], found.points[found.broken], strict=True):
             # what flips in a batch but not alone is no counterexample
             if self.runtime.predictions(point[None])[0] != self.labels[row]:
-                self.broken[int(row)] = point.reshape(1, -1).astype(np.float64)
+                self.broken[int(row)] = epsilon, point.reshape(1, -1).astype(np.float64)
         return {"attack": (monotonic() - started) / max(len(rows), 1)}
+
+    def _unbroken(self, rows: IntArray, epsilon: float) -> IntArray:
+        """Those of the points that nothing known breaks at the radius."""
+        is_left = [self.broken.get(row, (np.inf,))[0] > epsilon for row in rows.tolist()]
+        return rows[np.array(is_left, dtype=bool)]
 
     def _bound(
         self, rows: IntArray, epsilon: float, seconds: dict[str, float]

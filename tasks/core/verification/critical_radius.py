@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -104,6 +105,24 @@ def critical_radii(
             brackets[job.row] = bracket
             on_result(bracket)
     return [brackets[row] for row in range(len(sample.labels))]
+
+
+def radius_here(
+    runtime: Runtime, network: ReluNetwork, sample: Sample, goal: RadiusGoal
+) -> Bracket:
+    """The bracket of a sample's only point, in this process; see `critical_radii`.
+
+    The engine is to be one that keeps its time, not `marabou`.
+    """
+    started = time.monotonic()
+    question = _RadiusQuestion(runtime, network, sample, goal)
+    job = RadiusJob(0, sample.inputs[0], int(sample.labels[0]))
+    itself = RadiusFindings(points=sample.inputs[:1].reshape(1, -1).astype(np.float64))
+    bracket = question.bracket(job, itself, 0.0)
+    if bracket.counterexample is not None:
+        return bracket
+    findings = RadiusSolver(network, sample.perturbation, goal)(job)
+    return question.bracket(job, findings, time.monotonic() - started)
 
 
 def _hardest_first(network: ReluNetwork, jobs: Sequence[RadiusJob]) -> list[RadiusJob]:

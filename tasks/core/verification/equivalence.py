@@ -18,8 +18,8 @@ from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.properties.equivalence import Equivalence
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
-from tasks.core.verification.properties import VERDICTS, Instance, verify_instances
-from tasks.core.verification.property_solver import InstanceResult
+from tasks.core.verification.properties import Instance, verify_instances
+from tasks.core.verification.property_solver import VERDICTS, InstanceResult
 
 
 @dataclass(frozen=True)

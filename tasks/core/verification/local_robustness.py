@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from tasks.core.verdicts import (
 )
 from tasks.core.verification.balls import Ball, LadderSolver, Sample, answered, unanswered
 from tasks.core.verification.cross_checks import attack_proofs
+from tasks.core.verification.nested import nested_answers
 
 
 def verify(
@@ -47,6 +49,7 @@ def verify(
     store: VerdictStore | None = None,
     fresh: bool = False,
     carried: Mapping[tuple[int, float], VerificationResult] | None = None,
+    nested: bool = False,
     on_result: Callable[[VerificationResult], None] = lambda result: None,
 ) -> list[VerificationResult]:
     """A verdict for every sampled point at every epsilon, ordered by sample and epsilon.
@@ -55,7 +58,8 @@ def verify(
     gives every point that is classified right to the solver alone. `robust` is sound for
     `network`; `falsified` comes with a point that `runtime` mislabels. Verdicts in `store` are
     taken from there, unless `fresh`, and new ones are put there as they come. `carried` are proofs
-    for `network` that are known already, by sample index and epsilon.
+    for `network` that are known already, by sample index and epsilon. With `nested` the verdicts of
+    a point at some radii follow from those at others (`nested_answers`).
 
     Raises:
         ContradictionError: a ball was proved robust and is also broken.
@@ -72,20 +76,22 @@ def verify(
         on_result(result)
 
     right = runtime.logits(sample.inputs).argmax(axis=1) == sample.labels
-    balls, proved = sample.balls(epsilons), carried or {}
-    for ball in balls:
+    waiting, proved = list[Ball](), list[tuple[Ball, VerificationResult]]()
+    for ball in sample.balls(epsilons):
+        known = (carried or {}).get((ball.sample_index, ball.epsilon))
         if not right[ball.row]:
             arrived(question.misclassified(ball))
-        elif (ball.sample_index, ball.epsilon) in proved:
-            arrived(proved[ball.sample_index, ball.epsilon])
+        elif known is not None:
+            proved.append((ball, known))
+            arrived(known)
+        else:
+            waiting.append(ball)
     first = None if engine == "marabou" else question.first_stages(sample)
-    waiting = [
-        ball
-        for ball in balls
-        if right[ball.row] and (ball.sample_index, ball.epsilon) not in proved
-    ]
+    rest: dict[str, Any] = {"store": store, "fresh": fresh, "first": first}
     with closing(
-        answers(question, waiting, resources, store=store, fresh=fresh, first=first)
+        nested_answers(question, sample, proved, waiting, resources, **rest)
+        if nested
+        else answers(question, waiting, resources, **rest)
     ) as results:
         for _, result in results:
             arrived(result)
@@ -123,17 +129,18 @@ class LocalRobustness:
         These carry what is known of them by then.
         """
 
+        stages = FirstStages(
+            self.runtime,
+            self.network,
+            sample.inputs,
+            sample.labels,
+            sample.perturbation,
+            self.attack,
+        )
+
         def decided(
             balls: Sequence[Ball],
         ) -> Iterator[tuple[Ball, VerificationResult | Again[Ball]]]:
-            stages = FirstStages(
-                self.runtime,
-                self.network,
-                sample.inputs,
-                sample.labels,
-                sample.perturbation,
-                self.attack,
-            )
             still_open: list[tuple[float, Ball, Ball]] = []
             for epsilon in sorted({ball.epsilon for ball in balls}):
                 at = {ball.row: ball for ball in balls if ball.epsilon == epsilon}

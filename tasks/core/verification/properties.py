@@ -23,13 +23,12 @@ from tasks.core.properties.specification import Property
 from tasks.core.verdicts import DecidedBy, Engine, Verdict
 from tasks.core.verification.input_files import InputFile
 from tasks.core.verification.property_solver import (
+    VERDICTS,
     VNNCOMP_WORDS,
     InstanceResult,
     PropertyJob,
     PropertySolver,
 )
-
-VERDICTS = {VNNCOMP_WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ from tasks.core.verification.input_files import InputFile
 from tasks.core.verification.several import decide_of_several
 
 VNNCOMP_WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # the others are the same
+VERDICTS = {VNNCOMP_WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}
 CACHED_MODELS = 8  # in each worker
 
 
@@ -114,17 +115,11 @@ class PropertySolver:
         if query.of_logits and len({model.ending for model in models.values()}) > 1:
             endings = " and ".join(f"{name} with {models[name].ending}" for name in models)
             raise CertiflowError(f"the models end differently, {endings}: export both up to logits")
-        for name, file in files.items():
-            shown = str(file.path) if isinstance(file, InputFile) else "the model"
-            _check_ending(shown, models[name], query)
+        shown = [str(f.path) if isinstance(f, InputFile) else "the model" for f in files.values()]
+        for name, model in zip(shown, models.values(), strict=True):
+            check_ending(name, model, query)
         asked = Asked([list(models.values())[place] for place in query.models], query)
-        if not query.prop.contradiction:
-            try:
-                boxes = box_points(query.prop.boxes)
-                check_agreement(asked.model.network, asked.model.runtime, boxes)
-            except CertiflowError as error:
-                named = ", ".join(str(f.path) for f in files.values() if isinstance(f, InputFile))
-                raise CertiflowError(f"{named or 'the model'}: {error}") from error
+        asked.check(", ".join(shown))
         return asked
 
     def _model(self, file: InputFile | LoadedModel, of_logits: bool) -> LoadedModel:
@@ -151,7 +146,7 @@ class PropertySolver:
         if stored is not None:
             return stored
         answer = asked.decided(self.engine, job.timeout_seconds, self.seed)
-        result = _believed(asked, answer)
+        result = believed(asked, answer)
         return replace(result, stage_seconds={"read": self.read_seconds} | answer.stage_seconds)
 
 
@@ -169,7 +164,19 @@ class Asked:
             return joined(self.models, self.query.columns)
         return self.models[0]
 
-    def decided(self, engine: Engine, timeout_seconds: float, seed: int) -> Answer:
+    def check(self, name: str) -> None:
+        """Raises `CertiflowError`, which begins with `name`, where models are not what was read."""
+        if self.query.prop.contradiction:
+            return
+        try:
+            boxes = box_points(self.query.prop.boxes)
+            check_agreement(self.model.network, self.model.runtime, boxes)
+        except CertiflowError as error:
+            raise CertiflowError(f"{name}: {error}") from error
+
+    def decided(
+        self, engine: Engine, timeout_seconds: float, seed: int, *, with_marabou: bool = True
+    ) -> Answer:
         """The ladder's answer, of one network or of several."""
         if not self.query.is_of_several:
             return decide(
@@ -178,6 +185,7 @@ class Asked:
                 engine=engine,
                 timeout_seconds=timeout_seconds,
                 seed=seed,
+                with_marabou=with_marabou,
             )
         return decide_of_several(
             [model.network for model in self.models],
@@ -222,7 +230,7 @@ def _is_about_logits(query: Query, model: LoadedModel) -> bool:
     return model.has_softmax and compares and not query.is_of_several
 
 
-def _check_ending(name: str, model: LoadedModel, query: Query) -> None:
+def check_ending(name: str, model: LoadedModel, query: Query) -> None:
     """A property may be of logits alone, or of which of them is greater."""
     if not _is_about_logits(query, model):
         raise CertiflowError(
@@ -231,7 +239,7 @@ def _check_ending(name: str, model: LoadedModel, query: Query) -> None:
         )
 
 
-def _believed(asked: Asked, answer: Answer) -> InstanceResult:
+def believed(asked: Asked, answer: Answer) -> InstanceResult:
     """The ladder's answer, its counterexample replayed on the deployed model.
 
     Only in the region that the answer names, if it names one, is it worth to go deeper.

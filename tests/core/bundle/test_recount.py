@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.bundle import recount
-from tasks.core.bundle.recount import Tables, named, numbers
+from tasks.core.bundle.recount import Number, Tables, named, numbers
 from tasks.core.errors import ContradictionError
 from tasks.core.evidence.metrics import verification_table
 from tasks.core.verdicts import DecidedBy, Verdict, VerificationResult
@@ -55,6 +55,17 @@ def test_shares_and_counts(tables: Tables) -> None:
     assert found["verification/unbroken_accuracy", 0.1] == (pytest.approx(2 / 3), 3)
     assert found["verification/witnessed_only", 0.1] == (1, 3)
     assert "radius/proved_mean" not in {name for name, _ in found}
+
+
+def test_the_exact_accuracy_is_of_the_whole_test_set(tables: Tables) -> None:
+    assert "exact_accuracy" not in recount.grid(tables)
+    assert ("verification/exact_accuracy", 0.1) not in numbers(tables)
+    wrong = verification_table([result(3, Verdict.FALSIFIED, target=1)])
+    whole = replace(tables, verdicts=pd.concat([tables.verdicts, wrong], ignore_index=True))
+    found = numbers(whole)
+    assert found["verification/exact_accuracy", 0.1] == Number(0.25, 4)
+    assert found["verification/exact_accuracy_high", None] == Number(0.5, 4)
+    assert recount.grid(whole)["exact_accuracy_high"].tolist()[1] == 0.5
 
 
 def test_radii_and_requirements(tables: Tables) -> None:

@@ -63,6 +63,14 @@ def test_one_that_holds(data: DataDescription, tmp_path: Path) -> None:
     assert (clean.ravel().tolist(), label) == (np.float32(CLEAN).tolist(), 0)
 
 
+def test_what_breaks_a_ball_breaks_greater_ones(data: DataDescription, tmp_path: Path) -> None:
+    saved(tmp_path, "sample_7_eps_0.09", epsilon=0.09)
+    saved(tmp_path, "sample_7_eps_0.01", epsilon=0.01, image=np.array([CLEAN], np.float32))
+    assert of(tmp_path, data) == Replay(7, EPSILON)
+    (tmp_path / "counterexamples/sample_7_eps_0.09.npz").unlink()
+    assert "gives it label 0" in of(tmp_path, data).problem
+
+
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [

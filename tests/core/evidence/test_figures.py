@@ -75,6 +75,25 @@ def test_verified_sample_has_its_interval_and_number(drawn: list[Figure]) -> Non
     assert pytest.approx([0.3, 0.9]) in bars(figure)  # from what is proved to what is not broken
 
 
+@pytest.mark.parametrize("undecided", [True, False])
+def test_of_the_whole_test_set_the_exact_curve_is_drawn(
+    undecided: bool, drawn: list[Figure]
+) -> None:
+    table = verification()
+    if not undecided:
+        table["verdict"] = table["verdict"].replace("unknown", "falsified")
+    grid = pd.DataFrame(
+        {"epsilon": [0.05], "clean_accuracy": 0.9, "fgsm_accuracy": 0.6, "pgd_accuracy": 0.5}
+    ).assign(certified_accuracy=0.2)
+    summary = verification_summary(table, test_size=10)
+    figures.robustness_curve(grid, summary, "title", "pixels", Path("unused"))
+    (figure,) = drawn
+    told = "exact to within 60.00% of the points" if undecided else "exact: all 10 points decided"
+    assert told in labels(figure)
+    assert ("neither broken nor proved" in labels(figure)) is undecided
+    assert not any("sampled" in label for label in labels(figure))
+
+
 def test_versions_stand_beside_each_other_with_their_intervals() -> None:
     points = {"epsilons": np.array([0.0, 0.05])} | {
         name: np.ones((2, 4), dtype=bool) for name in ("pgd", "certified")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.core.errors import ContradictionError
 from tasks.core.evidence.metrics import (
+    check_points,
     decided_by_counts,
     epsilon_grid,
     verification_summary,
     verification_table,
+    with_exact,
 )
 from tasks.core.evidence.sampling import share_interval
 from tasks.core.verdicts import WITNESSED_ONLY, DecidedBy, Verdict, VerificationResult
@@ -77,3 +80,40 @@ def test_verification_summary_by_hand() -> None:
     counts = decided_by_counts(table)
     assert counts.loc[0.3, "marabou witnessed"] == 1
     assert counts.loc[0.1, "crown robust"] == 2
+
+
+def whole(verdict: Verdict = Verdict.UNKNOWN) -> pd.DataFrame:
+    """The four points of the grid at 0.1: one proved, one broken, one given, one misclassified."""
+    verdicts = [Verdict.ROBUST, Verdict.FALSIFIED, verdict, Verdict.FALSIFIED]
+    return verification_table(
+        [
+            VerificationResult(index, index, 0.1, each, DecidedBy.CROWN, 0.5, deployed=None)
+            for index, each in enumerate(verdicts)
+        ]
+    )
+
+
+def test_the_exact_accuracy_lies_between_what_is_proved_and_what_is_not_broken() -> None:
+    grid = epsilon_grid([0.0, 0.1], LABELS, CLEAN, FGSM, PGD, CERTIFIED)
+    for verdict, high in ((Verdict.UNKNOWN, 0.5), (Verdict.FALSIFIED, 0.25)):
+        summary = verification_summary(whole(verdict), test_size=4)
+        assert summary.loc[0, ["exact_accuracy", "exact_accuracy_high"]].tolist() == [0.25, high]
+        with_it = with_exact(grid, summary)
+        assert with_it[grid.columns].equals(grid)
+        assert with_it["exact_accuracy"].tolist() == [pytest.approx(np.nan, nan_ok=True), 0.25]
+    of_sample = verification_summary(whole(), test_size=5)
+    assert "exact_accuracy" not in of_sample
+    assert with_exact(grid, of_sample).equals(grid)
+
+
+def test_verified_points_are_held_against_attacks_and_bounds() -> None:
+    points = {"epsilons": np.array([0.0, 0.1]), "pgd": ~PGD, "certified": CERTIFIED}
+    check_points(whole(), points)
+    with pytest.raises(ContradictionError, match=r"sample 2: robust at epsilon 0\.1"):
+        check_points(whole(Verdict.ROBUST), points)  # which PGD breaks
+    proved = CERTIFIED.copy()
+    proved[1, 1] = True
+    with pytest.raises(ContradictionError, match=r"sample 1: falsified at epsilon 0\.1"):
+        check_points(whole(), points | {"certified": proved})
+    of_the_reals = whole(Verdict.ROBUST).assign(deployed="no")
+    check_points(of_the_reals, points)  # float32 may differ

@@ -135,10 +135,10 @@ def test_a_candidate_counts_in_whichever_region_it_reaches() -> None:
     prop = Property((*at_least(2.0).unsafe, *at_least(0.75).unsafe))
     answer = Answer(Verdict.UNKNOWN, DecidedBy.ATTACK, np.array([[0.75]]), region=0)
     asked = property_solver.Asked([identity(0.0)], Query.of_one(prop, 1))
-    result = property_solver._believed(asked, answer)
+    result = property_solver.believed(asked, answer)
     assert (result.verdict, result.counterexample) == ("sat", {"X": [0.75], "Y": [0.75]})
     short = replace(answer, candidates=np.array([[0.5]]))
-    assert property_solver._believed(asked, short).verdict == "unknown"
+    assert property_solver.believed(asked, short).verdict == "unknown"
 
 
 def test_model_that_differs_from_its_network_is_refused() -> None:
