@@ -15,6 +15,7 @@ from tests.soundness import families_layers as layers
 from tests.soundness.cases import Case
 from tests.soundness.engines import GROUPS, guarded
 from tests.soundness.exact import TooManyCellsError
+from tests.soundness.families_curved import curved
 from tests.soundness.families_instances import instances
 from tests.soundness.families_onnx import onnx_operators
 from tests.soundness.findings import Finding
@@ -52,6 +53,7 @@ READERS: dict[str, tuple[Check, int]] = {
     "keras": (files.keras_layers, 1),
     "vnnlib": (files.vnnlib_terms, 2),
     "instances": (instances, 4),
+    "curved": (curved, 6),
 }
 
 

@@ -27,6 +27,8 @@ class Choices:
         slopes: lower slopes, (batch, units of all hidden layers).
         multipliers: of the splits' constraints, at least 0, the same shape.
         weights: of a region's rows, (batch, rows), not negative, their sum 1.
+        uppers: shares of upper slopes of curved units, the shape of `slopes`, or (batch, 0) where
+            no unit is curved; their `slopes` are shares as well (see `curve_choices`).
         levels, tilts: of the planes over the inputs, (batch, first layer's units) and
             (batch, inputs), or (batch, 0) where there are no planes.
     """
@@ -36,6 +38,7 @@ class Choices:
     weights: Float32Array
     levels: Float32Array
     tilts: Float32Array
+    uppers: Float32Array
 
     def parts(self) -> list[Float32Array]:
         """The arrays, in the order of the fields."""
@@ -90,6 +93,7 @@ class Ascent:
             weights / weights.sum(axis=1, keepdims=True),
             choices.levels + plane_rate * self.first.levels,
             choices.tilts + plane_rate * self.first.tilts,
+            np.clip(choices.uppers + self._adam_move("uppers", rate), 0, 1),
         )
 
     def _adam_move(self, name: str, rate: float) -> Float32Array:

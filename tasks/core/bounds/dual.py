@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -20,15 +21,19 @@ import numpy as np
 from tasks.core.arrays import BoolArray, Float32Array, FloatArray
 from tasks.core.bounds.backward import PlaneTerms, backward_bounds
 from tasks.core.bounds.choices import Ascent, Choices, chosen
+from tasks.core.bounds.curve_choices import chosen_slopes, middle_shares
 from tasks.core.bounds.float32_passes import Passes
 from tasks.core.bounds.input_planes import InputPlanes, Spans
-from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
+from tasks.core.bounds.relaxations import Bounds, Relaxation
 from tasks.core.bounds.rounding import RoundingScales, gamma, rounding_scales
 from tasks.core.bounds.subproblems import Subproblems
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 
 MAX_ENTRIES = 2**22  # units of a batch of subproblems: 16 MB in float32, and a dozen such live
+NARROW = 2.0**-30  # of a unit's values, that is not worth a split
+CURVE_ENTRIES = 32  # of a curved unit, which has a table
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,28 +77,47 @@ class DualProblem:
         ends = np.cumsum([0, *widths])
         self.layers = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         self.num_units = int(ends[-1])
-        self.max_batch = max(1, MAX_ENTRIES // max(1, self.num_units))  # of subproblems at once
-        self.linear = np.concatenate([*network.linear, np.zeros(0, dtype=bool)])
+        none = Activation.of_relus(np.zeros(0, dtype=bool))
+        self.activation = Activation.joined([*network.activations, none])
+        entries = self.num_units + CURVE_ENTRIES * int(self.activation.curved.sum())
+        self.max_batch = max(1, MAX_ENTRIES // max(1, entries))  # of subproblems at once
         empty = np.zeros((len(box), 0))
         self.bounds = Bounds(
             np.concatenate([empty, *(b.lower for b in hidden)], axis=1),
             np.concatenate([empty, *(b.upper for b in hidden)], axis=1),
         )
-        self.passes = Passes(network, box, self.layers, self.linear, rough)
+        self.passes = Passes(network, box, self.layers, self.activation, rough)
         self.scales: RoundingScales = rounding_scales(network, hidden, box)
+
+    @cached_property
+    def movable(self) -> BoolArray:
+        """Units that are split by value, (units,): curved ones and factors of products."""
+        return self.activation.curved | self.activation.factors
+
+    def splittable(self, bounds: Bounds) -> BoolArray:
+        """Units whose split makes a relaxation tighter, (batch, units)."""
+        width = bounds.upper - bounds.lower
+        is_wide = width > NARROW * (1 + bounds.magnitude)
+        relus = self.passes.open_relus(bounds)
+        return relus | (self.movable & is_wide) if self.activation.is_curved else relus
 
     def initial_choices(self, problems: Subproblems) -> Choices:
         """CROWN's slopes, no multipliers, equal weights."""
-        relaxation = ReluRelaxation.of(problems.bounds, self.linear)
+        relaxation = Relaxation.of_relus(problems.bounds, self.activation)
+        lower, uppers = relaxation.lower_slope, np.zeros((1, 0))
+        if self.activation.is_curved:
+            shares, uppers = middle_shares(problems.bounds, self.activation)
+            lower = np.where(self.activation.curved, shares, lower)
         count, num_rows = problems.offsets.shape
         shape = (count, self.num_units)
         chords = relaxation.upper_slope[:, self.layers[0] if self.planes else slice(0)]
         return Choices(
-            np.broadcast_to(relaxation.lower_slope.astype(np.float32), shape),
+            np.broadcast_to(lower.astype(np.float32), shape),
             np.zeros(shape, dtype=np.float32),
             np.full((count, num_rows), 1 / num_rows, dtype=np.float32),
             np.tile(chords.astype(np.float32), (count // len(chords), 1)),
             np.zeros((count, self.network.num_inputs if self.planes else 0), dtype=np.float32),
+            np.broadcast_to(uppers.astype(np.float32), (count, uppers.shape[1])),
         )
 
     @np.errstate(over="ignore", invalid="ignore")
@@ -104,13 +128,16 @@ class DualProblem:
         what is not negative.
         """
         bounds = problems.bounds
-        relaxation = ReluRelaxation.of(bounds, self.linear)
+        relaxation = Relaxation.of_relus(bounds, self.activation)
         slopes = np.clip(choices.slopes.astype(np.float64), 0, 1)
-        unstable = bounds.unstable(self.linear)
+        unstable = self.passes.open_relus(bounds)
         relaxation = self.passes.without_chords(
             replace(relaxation, lower_slope=np.where(unstable, slopes, relaxation.lower_slope)),
             unstable,
         )
+        if self.activation.is_curved:
+            curves = chosen_slopes(bounds, self.activation, choices.slopes, choices.uppers)
+            relaxation = relaxation.with_curves(bounds, self.activation, curves)
         multipliers = np.maximum(choices.multipliers.astype(np.float64), 0)
         terms: FloatArray = multipliers * problems.signs
         weights = np.maximum(choices.weights.astype(np.float64), 0)
@@ -125,9 +152,17 @@ class DualProblem:
             self.box,
             self.scales,
             [terms[:, at] for at in self.layers],
+            self._split_offsets(problems, terms),
             self._plane_terms(unstable, choices),
         )
         return self._outwards(lower + offsets, weights, problems)
+
+    def _split_offsets(self, problems: Subproblems, terms: FloatArray) -> list[FloatArray] | None:
+        """What the terms of splits add for where curved units are split, (batch, units)."""
+        if not self.activation.is_curved:
+            return None
+        offsets: FloatArray = terms * problems.split_points(self.activation)
+        return [offsets[:, at] for at in self.layers]
 
     def _plane_terms(self, unstable: BoolArray, choices: Choices) -> PlaneTerms | None:
         """What the planes add to a backward pass in float64, rounded outwards.

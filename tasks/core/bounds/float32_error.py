@@ -21,11 +21,14 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.relaxations import Bounds, activation_box
+from tasks.core.networks.activation import Activation
+from tasks.core.networks.curves import CURVES, Kind
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 
 UNIT_ROUNDOFF = 2.0**-24
 LEAST_NORMAL = 2.0**-126
+FUNCTION = 2.0**-16  # of float32 functions, which are good to 2^-20 or better
 GREATEST = 2.0**126  # of any number on the way, far enough from overflow for every sum
 
 
@@ -51,8 +54,12 @@ def row_error(
     Args:
         rows: shape (m, outputs), or (batch, m, outputs) with other rows for each box.
         hidden: sound bounds on every hidden layer, (batch, units) each.
+
+    Infinite for a curved network: how float32 functions round is nowhere promised.
     """
-    boxes = [ball, *map(activation_box, hidden, network.linear)]
+    if network.is_curved:
+        return np.full((len(ball), rows.shape[-2]), np.inf)
+    boxes = [ball, *map(activation_box, hidden, network.activations)]
     read = [np.maximum(np.abs(box.lower), np.abs(box.upper)) for box in boxes]
     before, lost = _last_errors(network, read)
     # Through the last layer errors pass linearly: what rows have in common cancels.
@@ -64,13 +71,22 @@ def row_error(
     return np.where(np.isfinite(error), error, np.inf)
 
 
-def _last_errors(network: ReluNetwork, read: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Of what the last layer reads, and what it loses itself; not finite beyond float32."""
+def _last_errors(
+    network: ReluNetwork, read: Sequence[FloatArray], curved: Sequence[FloatArray] = ()
+) -> tuple[FloatArray, FloatArray]:
+    """Of what the last layer reads, and what it loses itself; not finite beyond float32.
+
+    `curved`, (batch, units) for each hidden layer, are the values that curved units are given.
+    """
     error, lost = np.zeros_like(read[0]), np.zeros_like(read[0])
     absolute: Affine | None = None
-    for layer, roundings, values in zip(network.layers, network.roundings, read, strict=True):
+    for place, (layer, roundings, values) in enumerate(
+        zip(network.layers, network.roundings, read, strict=True)
+    ):
         if absolute is not None:
             error = absolute.matrix.forward(error) + lost
+            if curved:
+                error = _bent(network.activations[place - 1], curved[place - 1], error)
         absolute = roundings.absolute_of(layer)
         reached = values + error
         count = roundings.count + 1  # one more for the roundings of this very bound
@@ -84,9 +100,34 @@ def _last_errors(network: ReluNetwork, read: Sequence[FloatArray]) -> tuple[Floa
     return error, lost
 
 
+def _bent(activation: Activation, values: FloatArray, error: FloatArray) -> FloatArray:
+    """What curved units make of errors of their values, if their functions err by `FUNCTION`."""
+    result = error.copy()
+    for curve, units in activation.curves():
+        at, own = values[:, units], error[:, units]
+        steep = curve.steepest(at - own, at + own)
+        found = np.abs(curve.value(at))
+        jumps = np.where((curve.name == CURVES[Kind.SIGN].name) & (np.abs(at) <= own), 2.0, 0.0)
+        result[:, units] = steep * own + FUNCTION * (1 + found + np.abs(at)) + jumps
+    products, partners = activation.products, activation.partners[activation.products]
+    first, second = error[:, products], error[:, partners]
+    x, y = np.abs(values[:, products]), np.abs(values[:, partners])
+    result[:, products] = x * second + y * first + first * second + FUNCTION * x * y
+    return result
+
+
+@np.errstate(all="ignore")
 def point_error(network: ReluNetwork, points: FloatArray) -> FloatArray:
-    """`output_error` at points of shape (n, inputs)."""
-    read = [np.abs(points)]
-    for values, linear in zip(network.preactivations(points)[:-1], network.linear, strict=True):
-        read.append(np.abs(np.where(linear, values, np.maximum(values, 0))))
-    return output_error(network, read)
+    """`output_error` at points of shape (n, inputs).
+
+    Of a curved network it is no proof: that float32 functions err by less is taken for granted.
+    """
+    values = network.preactivations(points)[:-1]
+    read = [points, *(each(z) for each, z in zip(network.activations, values, strict=True))]
+    sizes = [np.abs(each) for each in read]
+    if not network.is_curved:
+        return output_error(network, sizes)
+    before, lost = _last_errors(network, sizes, values)
+    last = network.roundings[-1].absolute_of(network.layers[-1])
+    error = last.matrix.forward(before) + lost
+    return np.where(np.isfinite(error), error, np.inf)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.core.arrays import FloatArray
-from tasks.core.bounds.relaxations import Bounds, activation_box
+from tasks.core.bounds.relaxations import Bounds, activation_box, curved_reach
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 
@@ -61,7 +61,7 @@ class Magnitudes:
 
     A step through W multiplies |coefficients| with |W| |h| + |b|, h the activations it reads; one
     through a ReLU with |z|: slopes are at most 1, an intercept is at most |z|, and the chord's own
-    four roundings are relative to |z|.
+    four roundings are relative to |z|. Through a curved unit it is what its lines may reach.
     """
 
     def __init__(self, network: ReluNetwork, ball: Box) -> None:
@@ -72,9 +72,13 @@ class Magnitudes:
 
     def append(self, bounds: Bounds) -> None:
         """The bounds on the next hidden layer."""
-        linear, magnitude = self.network.linear[len(self.relu)], bounds.magnitude
+        activation, magnitude = self.network.activations[len(self.relu)], bounds.magnitude
+        values = np.where(activation.linear, magnitude, np.maximum(bounds.upper, 0))
+        if activation.is_curved:
+            magnitude = np.maximum(magnitude, curved_reach(bounds, activation))
+            box = activation_box(bounds, activation)
+            values = np.maximum(np.abs(box.lower), np.abs(box.upper))
         self.relu.append(magnitude)
-        values = np.where(linear, magnitude, np.maximum(bounds.upper, 0))
         self.affine.append(self._reach(len(self.relu), values))
 
     @np.errstate(over="ignore", invalid="ignore")
@@ -122,15 +126,17 @@ def evaluation_error(
     """How far rounding can move `rows @ network(x)` for any x of a box: rows (m, outputs), (b, m).
 
     Errors of one layer pass through the next as |W| times themselves; ReLU does not enlarge them.
-    Not finite where a value may reach `HUGE`.
+    Not finite where a value may reach `HUGE`, nor for a curved network, whose units may.
     """
+    if network.is_curved:
+        return np.full((len(ball), len(rows)), np.inf)
     depth = len(network.layers) - 1
     scales = rounding_scales(network, hidden, ball)
     error = np.zeros((len(ball), network.num_inputs))
     for layer, scale in zip(network.layers, scales.affine, strict=True):
         error = layer.absolute.matrix.forward(error) + scale
     last = hidden[-1] if depth else Bounds(ball.lower, ball.upper)
-    box = activation_box(last, network.linear[-1]) if depth else ball
+    box = activation_box(last, network.activations[-1]) if depth else ball
     values = np.maximum(np.abs(box.lower), np.abs(box.upper))
     layer = network.layers[-1]
     outputs = layer.absolute(values)

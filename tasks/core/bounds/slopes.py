@@ -104,7 +104,7 @@ def _forward(
     steps = [_step(network.layers[0], Bounds(along, along), (none, none, none, none))]
     for depth, (bounds, linear) in enumerate(zip(hidden, network.linear, strict=True)):
         before = _affine(network.layers[depth], steps[-1])
-        is_open = bounds.unstable(linear)
+        is_open = bounds.unstable(network.activations[depth])
         entry = ((bounds.lower >= 0) | linear).astype(np.float64)
         low = np.where(is_open, np.minimum(before.lower, 0), 0)
         high = np.where(is_open, np.maximum(before.upper, 0), 0)

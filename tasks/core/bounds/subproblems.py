@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.relaxations import Bounds
+from tasks.core.networks.activation import Activation
 
 SignArray = NDArray[np.int8]
 
@@ -20,7 +21,8 @@ class Subproblems:
     Attributes:
         rows, offsets: (batch, m, outputs) and (batch, m): unsafe is `rows @ y + offsets <= 0`.
         signs: (batch, units of all hidden layers): 1 where z >= 0 is assumed, -1 where z <= 0, 0
-            where the unit is not split; a batch of 1 serves all.
+            where the unit is not split; a batch of 1 serves all. Of units that may be split
+            anywhere (see `split_points`) the assumption is of z - p instead of z.
         bounds: of all hidden layers' units, (batch, units), where the splits hold; likewise.
     """
 
@@ -28,6 +30,15 @@ class Subproblems:
     offsets: FloatArray
     signs: SignArray
     bounds: Bounds
+
+    def split_points(self, activation: Activation) -> FloatArray:
+        """Where units are split, (batch, units): ReLUs at 0.
+
+        Curved units and factors at the bound of the side where they are, which holds whatever was
+        split: so each has one constraint, that of its last split.
+        """
+        ends = np.where(self.signs > 0, self.bounds.lower, self.bounds.upper)
+        return np.where((activation.curved | activation.factors) & (self.signs != 0), ends, 0.0)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -42,7 +42,7 @@ def tightened_hidden(
     tightened = list(hidden[:1])
     for depth in range(1, len(hidden)):
         lower, upper = hidden[depth].lower.copy(), hidden[depth].upper.copy()
-        chosen = hidden[depth].unstable(network.linear[depth])[0]
+        chosen = hidden[depth].unstable(network.activations[depth])[0]
         for part in _parts(network, box, tightened, chosen, with_planes):
             if time.monotonic() > deadline:
                 break

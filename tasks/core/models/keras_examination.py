@@ -8,27 +8,33 @@ from typing import Any
 from tasks.core.models.examination import Examination, Layer
 from tasks.core.models.keras_archive import Archive, Config, kind, read_archive
 from tasks.core.networks.endings import Ending
+from tasks.core.readers.keras_activations import NAMES
 
 RECTIFIERS = {"ReLU", "LeakyReLU"}
+BENDING = {"ELU", "PReLU", "Softmax"}
+FUNCTIONS = {*NAMES, "swish", "hard_swish"}
 IMAGES = {
     "Conv2D",
     "DepthwiseConv2D",
+    "Conv2DTranspose",
+    "UpSampling2D",
     "AveragePooling2D",
     "MaxPooling2D",
     "GlobalAveragePooling2D",
 }
-ACTIVATED = {"Dense", "Conv2D", "DepthwiseConv2D", "Activation"}
+ACTIVATED = {"Dense", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Activation"}
 NORMALISING = {"Normalization", "Rescaling"}
 MOVING = {"Flatten", "Reshape", "Permute", "Dropout", "SpatialDropout1D", "SpatialDropout2D"}
 READ = {
     *RECTIFIERS,
+    *BENDING,
     *IMAGES,
     *ACTIVATED,
     *NORMALISING,
     *MOVING,
     "Add",
     "BatchNormalization",
-    "Softmax",
+    "Multiply",
 }
 ENDINGS: dict[str, Ending] = {
     "Softmax": "softmax",
@@ -131,11 +137,15 @@ def _obstacle(entry: Config, *, is_last: bool, ending: Ending) -> str:
         f"a ReLU with threshold = {config.get('threshold')} cannot be verified: leave it out": (
             kind(entry) == "ReLU" and bool(config.get("threshold"))
         ),
-        "a softmax can be verified at the end alone: leave it out": (
-            kind(entry) == "Softmax" and not closes
+        "an output padding or a dilation cannot be verified: leave it out": (
+            kind(entry) == "Conv2DTranspose"
+            and (bool(config.get("output_padding")) or set(config["dilation_rate"]) != {1})
+        ),
+        f"interpolation {config.get('interpolation')} cannot be verified: use nearest": (
+            kind(entry) == "UpSampling2D" and config.get("interpolation") != "nearest"
         ),
         f"activation {activation} cannot be verified: use relu, and train again": (
-            activation not in {"linear", "relu", *RECTIFIERS} and not closes
+            activation not in {"linear", *FUNCTIONS, *RECTIFIERS, *BENDING} and not closes
         ),
     }
     return next((words for words, holds in obstacles.items() if holds), "")

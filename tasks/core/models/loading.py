@@ -54,16 +54,17 @@ class LoadedModel:
         return self.runtime.input_shape
 
 
-def load(path: Path) -> LoadedModel:
+def load(path: Path, *, whole: bool = False) -> LoadedModel:
     """The model of an ONNX, `.nnet` or Keras file, its runtime opened and held against its network.
 
+    With `whole` its outputs are the file's own, a closing softmax or sigmoid among what is proved.
     Raises `CertiflowError` naming the file when it cannot be read, holds what cannot be verified,
     or when its runtime refuses it or computes something else than was read. The last few models
     are kept, with what their runtimes have traced: a file whose content is the same is not read
     again.
     """
     check_kind(path)
-    return _read(path.absolute(), sha256_of(path.read_bytes()))
+    return _read(path.absolute(), sha256_of(path.read_bytes()), whole)
 
 
 def check_kind(path: Path) -> None:
@@ -79,12 +80,12 @@ def check_kind(path: Path) -> None:
 
 def load_artifact(artifact: ArtifactRef) -> LoadedModel:
     """`load` of a file that must be what was referred to."""
-    return _read(artifact.verified_path().absolute(), artifact.sha256)
+    return _read(artifact.verified_path().absolute(), artifact.sha256, False)
 
 
 @lru_cache(maxsize=MODELS_KEPT)
-def _read(path: Path, sha256: str) -> LoadedModel:
-    model = _LOADERS[path.suffix.lower()](path)
+def _read(path: Path, sha256: str, whole: bool) -> LoadedModel:
+    model = _LOADERS[path.suffix.lower()](path, whole)
     try:
         check_agreement(model.network, model.runtime, seeded_points(model.network.num_inputs))
     except CertiflowError as error:
@@ -95,22 +96,22 @@ def _read(path: Path, sha256: str) -> LoadedModel:
     return model
 
 
-def _load_onnx(path: Path) -> LoadedModel:
+def _load_onnx(path: Path, whole: bool) -> LoadedModel:
     from tasks.core.models.runtimes import OnnxRuntime
     from tasks.core.readers.onnx_network import read_onnx
 
-    read = read_onnx(path)
-    return LoadedModel(read.network, OnnxRuntime(path), read.ending)
+    read = read_onnx(path, whole=whole)
+    return LoadedModel(read.network, OnnxRuntime(path, whole), read.ending)
 
 
-def _load_nnet(path: Path) -> LoadedModel:
+def _load_nnet(path: Path, whole: bool) -> LoadedModel:
     from tasks.core.readers.nnet_network import read_nnet
 
     network = read_nnet(path).network
     return LoadedModel(network, NumpyRuntime(network))
 
 
-def _load_keras(path: Path) -> LoadedModel:
+def _load_keras(path: Path, whole: bool) -> LoadedModel:
     import keras
 
     from tasks.core.models.runtimes import Classifier
@@ -123,13 +124,15 @@ def _load_keras(path: Path) -> LoadedModel:
         reason = first_line(error)
         raise CertiflowError(f"{path}: Keras cannot load this model: {reason}") from error
     try:
-        network = relu_network(model)
+        network = relu_network(model, whole=whole)
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
+    if whole:
+        return LoadedModel(network, Classifier(model))
     return LoadedModel(network, Classifier(deciding(model)), logits_of(model)[1])
 
 
-_LOADERS: dict[str, Callable[[Path], LoadedModel]] = {
+_LOADERS: dict[str, Callable[[Path, bool], LoadedModel]] = {
     ".onnx": _load_onnx,
     ".nnet": _load_nnet,
     ".keras": _load_keras,

@@ -17,7 +17,9 @@ from tasks.core.readers.onnx_operators import is_read
 
 SCALING = {"Scaler", "Sub", "Add", "Mul", "Div", "BatchNormalization"}
 HARMLESS = {"Cast", "Constant", "Identity", "Transpose", "Reshape", "Flatten", "Unsqueeze"}
-OTHERWISE = "cannot be verified: build the model of linear layers, convolutions and ReLU"
+OTHERWISE = (
+    "cannot be verified: build the model of linear layers, convolutions, ReLU or smooth functions"
+)
 
 
 def examine_onnx(path: Path) -> Examination:

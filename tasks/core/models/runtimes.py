@@ -17,7 +17,7 @@ from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.endings import LEAST, THRESHOLD
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.readers.onnx_endings import OpenGraph, opened
+from tasks.core.readers.onnx_endings import OpenGraph, opened, unopened
 from tasks.core.readers.onnx_network import input_shape, only_input, read_graph
 
 if TYPE_CHECKING:
@@ -36,10 +36,11 @@ class OnnxRuntime:
     """
 
     path: Path
+    whole: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process, on whichever machine, makes a session of its own of the same model."""
-        return {"path": self.path, "_graph": self._graph}
+        return {"path": self.path, "whole": self.whole, "_graph": self._graph}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -50,8 +51,8 @@ class OnnxRuntime:
     def logits(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs, shape (n, outputs), of points of shape (n, …).
 
-        Before a softmax; of a sigmoid p (0, z), z the logit of p, moved across 0 where z and the
-        decision p > 1/2 differ in sign or z is 0.
+        The model's own outputs if `whole`. Else before a softmax; of a sigmoid p (0, z), z the
+        logit of p, moved across 0 where z and the decision p > 1/2 differ in sign or z is 0.
         """
         name = self._session.get_inputs()[0].name
         batches = np.asarray(points, dtype=np.float32).reshape(len(points), *self._full_shape)
@@ -65,7 +66,8 @@ class OnnxRuntime:
 
     @cached_property
     def _graph(self) -> OpenGraph:
-        return opened(read_graph(self.path))
+        graph = read_graph(self.path)
+        return unopened(graph) if self.whole else opened(graph)
 
     @cached_property
     def _full_shape(self) -> tuple[int, ...]:

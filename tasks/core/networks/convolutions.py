@@ -42,6 +42,52 @@ def convolved(tensor: Tensor, kernel: FloatArray, window: Window, groups: int) -
     return tensor.mapped(matrix, (1, filters, *window.counts(sizes)))
 
 
+def transposed_convolved(
+    tensor: Tensor, kernel: FloatArray, window: Window, added: Shape, groups: int
+) -> Tensor:
+    """The transposed convolution by a kernel (channels, filters / groups, *extents), bias excluded.
+
+    The matrix of the convolution that reads the result, transposed. `window` has the padding that
+    is cut off, `added` what the result is longer by on its last sides.
+    """
+    _, channels, *spatial = tensor.shape
+    group_filters = kernel.shape[1]
+    if kernel.shape[0] != channels or channels % groups:
+        raise CertiflowError(
+            f"a kernel of shape {kernel.shape} in {groups} groups does not fit {channels} channels"
+        )
+    sizes = tuple(
+        stride * (size - 1) + more + dilation * (extent - 1) + 1 - before - after
+        for size, stride, more, dilation, extent, before, after in zip(
+            spatial,
+            window.strides,
+            added,
+            window.dilations,
+            window.extents,
+            window.before,
+            window.after,
+            strict=True,
+        )
+    )
+    if min(sizes) < 1:
+        raise CertiflowError(f"pads of {window.before} and {window.after} leave nothing of {sizes}")
+    under = window.indices(sizes)[: prod(spatial)]  # where each element of the input adds to
+    check_size(kernel.size * len(under))
+    first_filter = np.arange(channels) // (channels // groups) * group_filters
+    filters = first_filter[:, None] + np.arange(group_filters)
+    columns = np.arange(channels)[:, None, None, None] * len(under) + np.arange(len(under))[:, None]
+    rows = filters[:, :, None, None] * prod(sizes) + under
+    weights = kernel.reshape(channels, group_filters, 1, -1)
+    shape = np.broadcast_shapes(rows.shape, columns.shape)
+    used = np.broadcast_to(under >= 0, shape)
+    data, row, column = (np.broadcast_to(part, shape)[used] for part in (weights, rows, columns))
+    size = groups * group_filters
+    matrix = sparse.csr_array(
+        (data, (row, column)), shape=(size * prod(sizes), len(tensor.constant))
+    )
+    return tensor.mapped(matrix, (1, size, *sizes))
+
+
 def average_pooled(tensor: Tensor, window: Window, count_padding: bool) -> Tensor:
     """Means over the windows of (1, channels, *sizes); padding counts as zeros or not at all."""
     under, shape = channel_windows(tensor, window)

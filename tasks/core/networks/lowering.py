@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -12,8 +12,10 @@ from scipy import sparse
 
 from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.block_matrix import stored
 from tasks.core.networks.convolutions import channel_windows
+from tasks.core.networks.curves import CURVES, Kind
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.networks.tensor import Tensor, along
 from tasks.core.networks.windows import Shape, Window
@@ -21,6 +23,29 @@ from tasks.core.networks.windows import Shape, Window
 BEYOND_FLOAT32 = 2**24  # roundings, with which nothing is known
 MOST_UNITS = 250_000  # inputs and hidden ones: far more than bounds can be had of in any time
 ROOT_ROUNDINGS = 16  # of one divided by a square root, with the fewest instructions
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Units of a hidden layer: their values, and one activation for all.
+
+    `partners` are those of products, places in the layer.
+    """
+
+    tensor: Tensor
+    kind: Kind = Kind.RELU
+    linear: bool = False
+    partners: IntArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Bent:
+    """`gain * f(inner) + shift`, f the curve of a kind."""
+
+    kind: Kind
+    inner: Tensor
+    gain: float
+    shift: float
 
 
 class Lowering:
@@ -36,8 +61,9 @@ class Lowering:
         each, none = sparse.eye_array(size, format="csr"), np.zeros(size)
         self.input = Tensor(each, none, shape, 0, each, none)
         self._widths = [size]
-        self._units: list[list[tuple[Tensor, bool]]] = []
+        self._units: list[list[_Block]] = []
         self._lifted: dict[Tensor, Tensor] = {}
+        self._factors: dict[tuple[Tensor, int], Tensor] = {}
         self._least_roundings = 0
 
     def distrust_constants(self) -> None:
@@ -109,7 +135,50 @@ class Lowering:
 
     def relu(self, tensor: Tensor) -> Tensor:
         """`max(x, 0)`, as units of the next hidden layer."""
-        return self._through(tensor, np.arange(len(tensor.constant)), linear=False)
+        return self._through(_Block(tensor))
+
+    def curved(self, kind: Kind, tensor: Tensor) -> Tensor:
+        """A curve of every element, as units of the next hidden layer; see `curves`."""
+        return self._through(_Block(tensor, kind))
+
+    def origin(self, tensor: Tensor) -> Bent | None:
+        """What a tensor is, where each element is made alike of a unit of one curve; else None."""
+        if tensor.depth == 0:
+            return None
+        entries, blocks = tensor.matrix, self._units[tensor.depth - 1]
+        is_single = entries.nnz == len(tensor.constant) > 0 and (np.diff(entries.indptr) == 1).all()
+        if not is_single or np.ptp(entries.data) or np.ptp(tensor.constant):
+            return None
+        starts = np.cumsum([0, *(len(block.tensor.constant) for block in blocks)])
+        place = int(np.searchsorted(starts, entries.indices[0], side="right")) - 1
+        places = entries.indices - starts[place]
+        block = blocks[place]
+        if (
+            block.kind not in CURVES
+            or places.min() < 0
+            or entries.indices.max() >= starts[place + 1]
+        ):
+            return None
+        inner = block.tensor.taken(places.reshape(tensor.shape).astype(np.int64))
+        return Bent(block.kind, inner, float(entries.data[0]), float(tensor.constant[0]))
+
+    def product(self, first: Tensor, second: Tensor, places: IntArray | None = None) -> Tensor:
+        """Elementwise `first * second`, broadcast to one shape; of one tensor its square.
+
+        As units of the next hidden layer: those of `second` pass, those of `first` multiply. With
+        `places` these are the elements of `second` that those of `first` are multiplied with.
+        """
+        if first is second and places is None:
+            return self.curved(Kind.SQUARE, first)
+        one, other = self._aligned([first, second])
+        places = second.positions if places is None else places
+        shape = np.broadcast_shapes(first.shape, places.shape)
+        key = second, one.depth
+        if key not in self._factors:
+            self._factors[key] = self._through(_Block(other, linear=True))
+        units = self._factors[key].matrix.indices[places]
+        partners = np.broadcast_to(units, shape).ravel().astype(np.int64)
+        return self._through(_Block(one.spread(shape), Kind.PRODUCT, partners=partners))
 
     def clipped(self, tensor: Tensor, lower: float, upper: float) -> Tensor:
         """`x + relu(lower - x) - relu(x - upper)`, which is x clipped to [lower, upper].
@@ -147,21 +216,18 @@ class Lowering:
 
     def network(self, output: Tensor) -> ReluNetwork:
         """The network whose outputs are this tensor's elements; consecutive affine maps are one."""
-        blocks = [*self._units[: output.depth], [(output, True)]]
+        layers_of_blocks = [*self._units[: output.depth], [_Block(output)]]
         layers = [
-            _layer([tensor for tensor, _ in block], width)
-            for block, width in zip(blocks, self._widths, strict=False)
+            _layer([block.tensor for block in blocks], width)
+            for blocks, width in zip(layers_of_blocks, self._widths, strict=False)
         ]
         return ReluNetwork(
             tuple(layer for layer, _ in layers),
-            tuple(
-                np.concatenate([np.full(len(tensor.constant), linear) for tensor, linear in block])
-                for block in blocks[:-1]
-            ),
-            tuple(
+            roundings=tuple(
                 replace(roundings, count=max(roundings.count, self._least_roundings))
                 for _, roundings in layers
             ),
+            activations=tuple(map(_activation, layers_of_blocks[:-1])),
         )
 
     def _aligned(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -186,19 +252,24 @@ class Lowering:
             return replace(tensor, depth=depth)
         while tensor.depth < depth:
             if tensor not in self._lifted:
-                self._lifted[tensor] = self._through(tensor, varying, linear=True)
+                self._lifted[tensor] = self._through(_Block(tensor, linear=True), varying)
             tensor = self._lifted[tensor]
         return tensor
 
-    def _through(self, tensor: Tensor, rows: IntArray, *, linear: bool) -> Tensor:
-        """The tensor with `rows` made units of the next hidden layer; the others are constant."""
+    def _through(self, block: _Block, rows: IntArray | None = None) -> Tensor:
+        """The tensor with `rows`, by default all, made units of the next hidden layer.
+
+        The others are constant.
+        """
+        tensor = block.tensor
         depth = tensor.depth + 1
+        rows = np.arange(len(tensor.constant)) if rows is None else rows
         _check_units(sum(self._widths) + len(rows))
         if depth == len(self._widths):
             self._widths.append(0)
             self._units.append([])
         every = len(rows) == len(tensor.constant)
-        self._units[depth - 1].append((tensor if every else tensor.taken(rows), linear))
+        self._units[depth - 1].append(block if every else replace(block, tensor=tensor.taken(rows)))
         units = self._widths[depth] + np.arange(len(rows))
         self._widths[depth] += len(rows)
         constant, offset = tensor.constant.copy(), tensor.offset.copy()
@@ -231,6 +302,20 @@ class Lowering:
                 f"slopes of shape {factors.shape} do not broadcast to the shape {tensor.shape}"
             )
         return self.add(below, positive)
+
+
+def _activation(blocks: Sequence[_Block]) -> Activation:
+    """Of a layer of blocks."""
+    sizes = [len(block.tensor.constant) for block in blocks]
+    none = np.int64(-1)
+    partners = [none if block.partners is None else block.partners for block in blocks]
+    return Activation(
+        np.repeat([block.linear for block in blocks], sizes),
+        np.repeat([np.int8(block.kind) for block in blocks], sizes),
+        np.concatenate(
+            [np.broadcast_to(each, size) for each, size in zip(partners, sizes, strict=True)]
+        ),
+    )
 
 
 def _check_units(count: int) -> None:

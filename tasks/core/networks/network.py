@@ -15,6 +15,7 @@ from scipy import sparse
 
 from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.block_matrix import stored
 from tasks.core.networks.cones import Cone, cones
 from tasks.core.networks.matrices import DenseMatrix, Matrix
@@ -22,15 +23,22 @@ from tasks.core.networks.matrices import DenseMatrix, Matrix
 
 @dataclass(frozen=True, eq=False, init=False)
 class Affine:
-    """`x -> W x + bias` with W of shape (outputs, inputs), float64."""
+    """`x -> W x + bias` with W of shape (outputs, inputs), float64.
+
+    `sizes`, at least |bias|: for rounding to count, where the bias is a sum itself.
+    """
 
     matrix: Matrix
     bias: FloatArray
+    sizes: FloatArray
 
-    def __init__(self, weight: FloatArray | Matrix, bias: FloatArray) -> None:
+    def __init__(
+        self, weight: FloatArray | Matrix, bias: FloatArray, sizes: FloatArray | None = None
+    ) -> None:
         matrix = DenseMatrix(weight) if isinstance(weight, np.ndarray) else weight
         object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "sizes", np.abs(bias) if sizes is None else sizes)
 
     @property
     def weight(self) -> FloatArray:
@@ -40,23 +48,35 @@ class Affine:
     @cached_property
     def magnitude(self) -> float:
         """The greatest absolute weight or bias."""
-        parts = (*self.matrix.arrays(), self.bias)  # places in blocks are small numbers
+        parts = (*self.matrix.arrays(), self.bias, self.sizes)  # places in blocks are small numbers
         return max(float(np.abs(part).max(initial=0)) for part in parts)
 
     @cached_property
     def absolute(self) -> Affine:
-        """`x -> |W| x + |bias|`."""
-        return Affine(self.matrix.absolute(), np.abs(self.bias))
+        """`x -> |W| x + sizes`, which is |bias| unless that is a sum."""
+        return Affine(self.matrix.absolute(), self.sizes)
 
     def restricted(self, rows: BoolArray, columns: BoolArray) -> Affine:
         """The marked outputs and inputs alone."""
         if rows.all() and columns.all():
             return self
-        return Affine(self.matrix.restricted(rows, columns), self.bias[rows])
+        return Affine(self.matrix.restricted(rows, columns), self.bias[rows], self.sizes[rows])
+
+    def fixed(self, free: BoolArray, values: FloatArray) -> Affine:
+        """Of the free inputs alone, the others at `values`, (inputs,).
+
+        What is rounded in the new bias is in its `sizes`: gamma of as few terms as are left, times
+        them, is gamma of all terms times their magnitudes.
+        """
+        every = np.ones(len(self.bias), dtype=bool)
+        rest = Affine(self.matrix.restricted(every, ~free), self.bias, self.sizes)
+        more = (len(free) + 8) / (int(free.sum()) + 8)
+        sizes = more * rest.absolute(np.abs(values[~free])[None])[0] * (1 + 2.0**-20)
+        return Affine(self.matrix.restricted(every, free), rest(values[~free][None])[0], sizes)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to other processes is without what was computed from it."""
-        return {"matrix": self.matrix, "bias": self.bias}
+        return {"matrix": self.matrix, "bias": self.bias, "sizes": self.sizes}
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Rows of `x`, shape (batch, inputs), through the map."""
@@ -92,28 +112,40 @@ class Roundings:
         return layer.absolute if self.absolute is None else self.absolute
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class ReluNetwork:
-    """Affine maps with a ReLU between each two, none after the last, over flattened inputs.
+    """Affine maps with an activation between each two, none after the last, over flattened inputs.
 
-    `linear[k]`, shape (units,), marks the units of hidden layer k that pass unchanged instead of
-    through the ReLU, as residual connections and max pooling need; by default there are none.
-    `roundings[k]` tells how the model in float32 computes layer k; by default in one step.
+    `activations[k]` says what hidden layer k does: ReLUs, of which `linear[k]` may mark units that
+    pass unchanged instead, as residual connections and max pooling need; or, in a curved network,
+    other functions and products. What only knows ReLUs reads `linear`, which a curved network
+    refuses. `roundings[k]` tells how the model in float32 computes layer k; by default in one step.
     Raises `CertiflowError` when shapes do not chain or a weight is not finite.
     """
 
     layers: tuple[Affine, ...]
-    linear: tuple[BoolArray, ...] = ()
-    roundings: tuple[Roundings, ...] = ()
+    activations: tuple[Activation, ...]
+    roundings: tuple[Roundings, ...]
 
-    def __post_init__(self) -> None:
-        if not self.roundings:
-            object.__setattr__(self, "roundings", tuple(map(Roundings.of, self.layers)))
+    def __init__(
+        self,
+        layers: tuple[Affine, ...],
+        linear: tuple[BoolArray, ...] = (),
+        roundings: tuple[Roundings, ...] = (),
+        activations: tuple[Activation, ...] = (),
+    ) -> None:
+        """By default all units are ReLUs but those that `linear` marks."""
+        if not activations:
+            masks = linear or tuple(np.zeros(len(a.bias), dtype=bool) for a in layers[:-1])
+            activations = tuple(map(Activation.of_relus, masks))
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "activations", activations)
+        object.__setattr__(self, "roundings", roundings or tuple(map(Roundings.of, layers)))
+        self._check()
+
+    def _check(self) -> None:
         assert len(self.roundings) == len(self.layers)
-        if not self.linear:
-            none = tuple(np.zeros(len(layer.bias), dtype=bool) for layer in self.layers[:-1])
-            object.__setattr__(self, "linear", none)
-        assert [len(mask) for mask in self.linear] == [len(a.bias) for a in self.layers[:-1]]
+        assert [len(each) for each in self.activations] == [len(a.bias) for a in self.layers[:-1]]
         for number, layer in enumerate(self.layers, start=1):
             if not all(np.isfinite(part).all() for part in (*layer.matrix.arrays(), layer.bias)):
                 raise CertiflowError(
@@ -130,6 +162,25 @@ class ReluNetwork:
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to other processes is without what was computed from it."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @cached_property
+    def is_curved(self) -> bool:
+        """Whether any unit is neither a ReLU nor linear."""
+        return any(each.is_curved for each in self.activations)
+
+    @cached_property
+    def linear(self) -> tuple[BoolArray, ...]:
+        """For each hidden layer the units, (units,), that pass; the others are ReLUs.
+
+        Raises `CertiflowError` when that is not so.
+        """
+        if self.is_curved:
+            names = ", ".join(sorted({name for each in self.activations for name in each.names}))
+            raise CertiflowError(
+                f"the network has units of {names}: this can be asked of networks of ReLUs alone; "
+                "verify, radius and evaluate read the others"
+            )
+        return tuple(each.linear for each in self.activations)
 
     @property
     def num_inputs(self) -> int:
@@ -148,11 +199,8 @@ class ReluNetwork:
         x = np.asarray(inputs, dtype=np.float64)
         x = x.reshape(len(x), self.num_inputs)
         outputs = [self.layers[0](x)]
-        for layer, linear in zip(self.layers[1:], self._passing, strict=True):
-            activations = np.maximum(outputs[-1], 0)
-            if linear is not None:
-                activations = np.where(linear, outputs[-1], activations)
-            outputs.append(layer(activations))
+        for layer, activation in zip(self.layers[1:], self.activations, strict=True):
+            outputs.append(layer(activation(outputs[-1])))
         return outputs
 
     def gradient(self, preactivations: Sequence[FloatArray], direction: FloatArray) -> FloatArray:
@@ -161,22 +209,19 @@ class ReluNetwork:
         Where the inputs are is what `preactivations` gave there.
         """
         gradient = self.layers[-1].matrix.backward(direction)
-        for layer, linear, preactivation in zip(
-            self.layers[-2::-1], self._passing[::-1], preactivations[-2::-1], strict=True
+        for layer, activation, values in zip(
+            self.layers[-2::-1], self.activations[::-1], preactivations[-2::-1], strict=True
         ):
-            slope = preactivation > 0
-            if linear is not None:
-                slope |= linear
-            gradient = layer.matrix.backward(gradient * slope)
+            gradient = layer.matrix.backward(activation.backward(values, gradient))
         return gradient
 
-    @cached_property
-    def _passing(self) -> tuple[BoolArray | None, ...]:
-        """`linear`, with None for a layer of ReLUs alone: it is evaluated by the thousand."""
-        return tuple(mask if mask.any() else None for mask in self.linear)
-
     def cones(self, depth: int) -> list[Cone] | None:
-        """Of the units of affine layer `depth`; None where they read too much of those before."""
+        """Of the units of affine layer `depth`; None where they read too much of those before.
+
+        Of a curved network there are none.
+        """
+        if self.is_curved:
+            return None
         if depth not in self._cones:
             layers = self.layers[: depth + 1]
             matrices, biases = [each.matrix for each in layers], [each.bias for each in layers]
@@ -196,12 +241,17 @@ class ReluNetwork:
     def up_to(self, depth: int) -> ReluNetwork:
         """The network whose outputs are those of affine layer `depth`, counted from 0."""
         end = depth + 1
-        return ReluNetwork(self.layers[:end], self.linear[:depth], self.roundings[:end])
+        return ReluNetwork(
+            self.layers[:end],
+            roundings=self.roundings[:end],
+            activations=self.activations[:depth],
+        )
 
     def restricted(self, kept: Sequence[BoolArray]) -> ReluNetwork:
         """Without the hidden units that `kept`, a mask (units,) for each hidden layer, leaves out.
 
-        The same function wherever the units left out are zero after their activation.
+        The same function wherever the units left out are zero after their activation. A product
+        keeps its partner.
         """
         inputs = (np.ones(self.num_inputs, dtype=bool), *kept)
         outputs = (*kept, np.ones(self.num_outputs, dtype=bool))
@@ -209,15 +259,25 @@ class ReluNetwork:
             layer.restricted(rows, columns)
             for layer, rows, columns in zip(self.layers, outputs, inputs, strict=True)
         )
-        linear = tuple(mask[rows] for mask, rows in zip(self.linear, kept, strict=True))
+        activations = tuple(
+            each.restricted(units) for each, units in zip(self.activations, kept, strict=True)
+        )
         roundings = tuple(
             each if each.absolute is None else replace(each, absolute=each.absolute.restricted(*at))
             for each, *at in zip(self.roundings, outputs, inputs, strict=True)
         )
-        part = ReluNetwork(layers, linear, roundings)
+        part = ReluNetwork(layers, roundings=roundings, activations=activations)
         first = next((k for k, mask in enumerate(kept) if not mask.all()), len(self.layers))
         part._cones.update({depth: each for depth, each in self._cones.items() if depth < first})
         return part
+
+    def fixed(self, free: BoolArray, values: FloatArray) -> ReluNetwork:
+        """The network of the free inputs alone, the others at `values`, (inputs,).
+
+        For bounds in float64 alone: nothing is said of the model in float32.
+        """
+        layers = (self.layers[0].fixed(free, values), *self.layers[1:])
+        return ReluNetwork(layers, activations=self.activations)
 
     def with_inputs(self) -> ReluNetwork:
         """The network that gives its inputs after its outputs, for constraints on both."""
@@ -233,13 +293,14 @@ class ReluNetwork:
         joins = [first, *[sparse.block_diag] * (len(self.layers) - 1)]
         layers = tuple(map(_joined, joins, self.layers, repeat(identity)))
         absolute = map(Roundings.absolute_of, self.roundings, self.layers)
+        passing = Activation.of_relus(np.ones(count, dtype=bool))
         return ReluNetwork(
             layers,
-            tuple(np.append(mask, np.ones(count, dtype=bool)) for mask in self.linear),
-            tuple(
+            roundings=tuple(
                 replace(each, absolute=_joined(join, layer, identity))
                 for each, join, layer in zip(self.roundings, joins, absolute, strict=True)
             ),
+            activations=tuple(Activation.joined([each, passing]) for each in self.activations),
         )
 
     @cached_property
@@ -255,8 +316,10 @@ class ReluNetwork:
             digest.update(repr((layer.matrix.shape, shapes)).encode())
             for part in parts:
                 digest.update(np.ascontiguousarray(part).tobytes())
-        for mask in self.linear:
-            digest.update(mask.tobytes())
+        for each in self.activations:
+            digest.update(each.linear.tobytes())
+            if each.is_curved:
+                digest.update(b"curved" + each.codes.tobytes() + each.partners.tobytes())
         for roundings in self.roundings:
             digest.update(repr((roundings.count, roundings.gain)).encode())
             if roundings.absolute is not None:

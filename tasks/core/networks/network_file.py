@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tasks.core.errors import CertiflowError
 from tasks.core.files import written_atomically
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.block_matrix import BlockMatrix
 from tasks.core.networks.blocks import Blocks
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
@@ -28,7 +29,10 @@ def write_network(network: ReluNetwork, path: Path) -> None:
         arrays[f"{place}/roundings"] = np.array([roundings.count, roundings.gain])
         if roundings.absolute is not None:
             arrays |= _affine_arrays(f"{place}/absolute", roundings.absolute)
-    arrays |= {f"{place}/linear": mask for place, mask in enumerate(network.linear)}
+    for place, each in enumerate(network.activations):
+        arrays[f"{place}/linear"] = each.linear
+        if each.is_curved:
+            arrays |= {f"{place}/codes": each.codes, f"{place}/partners": each.partners}
     with written_atomically(path) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
@@ -58,8 +62,15 @@ def _network(arrays: Arrays) -> ReluNetwork:
         has_own = f"{place}/absolute/bias" in arrays
         absolute = _affine(arrays, f"{place}/absolute") if has_own else None
         roundings.append(Roundings(int(roundings_count), gain, absolute))
-    linear = tuple(arrays[f"{place}/linear"] for place in range(count - 1))
-    return ReluNetwork(layers, linear, tuple(roundings))
+    activations = tuple(_activation(arrays, f"{place}") for place in range(count - 1))
+    return ReluNetwork(layers, roundings=tuple(roundings), activations=activations)
+
+
+def _activation(arrays: Arrays, name: str) -> Activation:
+    linear = arrays[f"{name}/linear"]
+    if f"{name}/codes" not in arrays:
+        return Activation.of_relus(linear)
+    return Activation(linear, arrays[f"{name}/codes"], arrays[f"{name}/partners"])
 
 
 def _affine_arrays(name: str, layer: Affine) -> dict[str, NDArray[Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from tasks.core.arrays import IntArray
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.block_matrix import stored
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 
@@ -24,11 +25,11 @@ def paired(network: ReluNetwork, columns: IntArray) -> ReluNetwork:
     ]
     return ReluNetwork(
         tuple(layers),
-        tuple(np.tile(mask, 2) for mask in network.linear),
-        tuple(
+        roundings=tuple(
             replace(roundings, absolute=each)
             for roundings, each in zip(network.roundings, doubled, strict=True)
         ),
+        activations=tuple(Activation.joined([each, each]) for each in network.activations),
     )
 
 

@@ -7,6 +7,7 @@ from math import frexp
 import numpy as np
 
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 
 BESIDE = np.array([[0.0, 0.0], [1.0, -1.0], [-1.0, 1.0]])  # (output, reference) to the classes
@@ -48,6 +49,9 @@ def within(network: ReluNetwork, tolerance: float) -> ReluNetwork:
     roundings = Roundings(count=3, gain=(2 + float(single)) * max(1.0, scale))
     return ReluNetwork(
         (*beside.layers, Affine(scale * BESIDE, offset)),
-        (*beside.linear, np.ones(2, dtype=bool)),  # output and reference, which it compares
-        (*beside.roundings, roundings),
+        roundings=(*beside.roundings, roundings),
+        activations=(
+            *beside.activations,
+            Activation.of_relus(np.ones(2, dtype=bool)),  # output and reference, which it compares
+        ),
     )

@@ -8,6 +8,7 @@ from tasks.core.arrays import BoolArray, FloatArray
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.pairs.near_pairs import NearPairs
 
@@ -77,7 +78,7 @@ class _Builder:
         """Two layers for one; no constant reaches `change`, since biases cancel."""
         value, change = layer.after(self.value), layer.matrix.forward(self.change.T).T
         passing = np.flatnonzero(linear | (bounds.lower >= 0))
-        switching = np.flatnonzero(bounds.unstable(linear))
+        switching = np.flatnonzero(bounds.unstable(Activation.of_relus(linear)))
         weights = value.weight
         p, n = weights[switching], value.bias[switching]
         self._add(

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 COPY = "_logits"  # behind the name of a layer that is copied without its activation
 
 SUPPORTED = (
-    "Dense, Conv2D, DepthwiseConv2D, BatchNormalization, Normalization, Rescaling, "
-    "AveragePooling2D, MaxPooling2D, GlobalAveragePooling2D, Add, ReLU, LeakyReLU, Flatten, "
-    "Reshape, Permute, Dropout, linear or ReLU activations, and a softmax or a single sigmoid at "
-    "the end"
+    "Dense, Conv2D, DepthwiseConv2D, Conv2DTranspose, BatchNormalization, Normalization, "
+    "Rescaling, AveragePooling2D, MaxPooling2D, GlobalAveragePooling2D, UpSampling2D, Add, "
+    "Multiply, ReLU, LeakyReLU, PReLU, ELU, Softmax, Flatten, Reshape, Permute, Dropout, and the "
+    "activations linear, relu, relu6, leaky_relu, elu, selu, celu, gelu, silu, hard_silu, "
+    "softplus, exponential, sigmoid, hard_sigmoid, tanh, hard_tanh and softmax"
 )
 
 T = TypeVar("T")

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.networks.convolutions import average_pooled, averaged, convolved
+from tasks.core.networks.convolutions import (
+    average_pooled,
+    averaged,
+    convolved,
+    transposed_convolved,
+)
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape, Window
@@ -27,6 +32,33 @@ def convolution(layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
     image = _channels_first(tensor)
     window = window_of(layer, image.shape[2:])
     return _channels_last(convolved(image, kernel.astype(np.float64), window, groups))
+
+
+def is_plain_transposed(layer: keras.layers.Conv2DTranspose) -> bool:
+    """Whether its padding is what `padding` says, and nothing is dilated."""
+    return is_channels_last(layer) and not layer.output_padding and layer.dilation_rate == (1, 1)
+
+
+def transposed_convolution(layer: keras.layers.Conv2DTranspose, tensor: Tensor) -> Tensor:
+    """Without its bias.
+
+    "same" gives images `strides` times as great; "valid" leaves what the last windows reach beyond.
+    """
+    kernel = np.asarray(layer.kernel).transpose(3, 2, 0, 1).astype(np.float64)
+    over = [k - stride for k, stride in zip(layer.kernel_size, layer.strides, strict=True)]
+    cut = [max(more, 0) if layer.padding == "same" else 0 for more in over]
+    before = tuple(more // 2 for more in cut)
+    after = tuple(more - first for more, first in zip(cut, before, strict=True))
+    window = Window(layer.kernel_size, layer.strides, (1, 1), before, after)
+    added = tuple(max(-more, 0) for more in over)
+    image = _channels_first(tensor)
+    return _channels_last(transposed_convolved(image, kernel, window, added, 1))
+
+
+def upsampled(layer: keras.layers.UpSampling2D, tensor: Tensor) -> Tensor:
+    """Every pixel repeated."""
+    height, width = layer.size
+    return tensor.taken(np.repeat(np.repeat(tensor.positions, height, axis=1), width, axis=2))
 
 
 def kernel_of(layer: keras.layers.Layer) -> tuple[NDArray[Any], int]:

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
+from tasks.core.networks import composed
 from tasks.core.networks.endings import decided
 from tasks.core.networks.lowering import ROOT_ROUNDINGS, Lowering
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape
+from tasks.core.readers.keras_activations import activated, of_layer
 from tasks.core.readers.keras_endings import ends_of
-from tasks.core.readers.keras_graph import Walk, check_layer, unsupported
+from tasks.core.readers.keras_graph import Walk, check_layer, only_input, unsupported
 from tasks.core.readers.keras_images import (
     average_pool,
     convolution,
     global_average_pool,
     is_channels_last,
+    is_plain_transposed,
     max_pool,
+    transposed_convolution,
+    upsampled,
 )
 
 if TYPE_CHECKING:
     import keras
 
 
-def relu_network(model: keras.Model) -> ReluNetwork:
+def relu_network(model: keras.Model, *, whole: bool = False) -> ReluNetwork:
     """The same function as a Sequential or functional `model` in float64, over flattened inputs.
 
-    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`.
+    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`. With
+    `whole` the outputs are the model's own, whatever it ends with.
 
     The weights are the model's float32 weights; where batch normalisation or consecutive affine
     layers become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
-    naming the layer when one cannot be expressed with affine maps and ReLUs.
+    naming the layer when one cannot be expressed with affine maps, ReLUs, curves and products.
     """
+    if whole:
+        walk = _Lowered(model, only_input(model))
+        return walk.lowering.network(walk.value(model.outputs[0]))
     source, logits, ending = ends_of(model)
     walk = _Lowered(model, source)
     result = walk.value(logits)
@@ -61,6 +70,9 @@ class _Lowered(Walk[Tensor]):
                 )
             case keras.layers.DepthwiseConv2D() | keras.layers.Conv2D() if is_channels_last(layer):
                 result = self._activated(layer, self._biased(layer, convolution(layer, first)))
+            case keras.layers.Conv2DTranspose() if is_plain_transposed(layer):
+                product = transposed_convolution(layer, first)
+                result = self._activated(layer, self._biased(layer, product))
             case keras.layers.BatchNormalization():
                 result = self._batch_normalised(layer, first)
             case keras.layers.Normalization():
@@ -70,6 +82,8 @@ class _Lowered(Walk[Tensor]):
                 result = self.lowering.add(scaled, self.lowering.constant(_single(layer.offset)))
             case keras.layers.Add() if len({len(tensor.shape) for tensor in inputs}) == 1:
                 result = reduce(self.lowering.add, inputs)
+            case keras.layers.Multiply() if len({len(tensor.shape) for tensor in inputs}) == 1:
+                result = reduce(partial(composed.product, self.lowering), inputs)
             case keras.layers.Activation():
                 result = self._activated(layer, first)
             case keras.layers.ReLU() | keras.layers.LeakyReLU():
@@ -77,23 +91,28 @@ class _Lowered(Walk[Tensor]):
             case keras.layers.MaxPooling2D() if is_channels_last(layer):
                 result = max_pool(layer, first, self.lowering)
             case _:
-                result = _moved_or_averaged(layer, first, shape)
+                bent = of_layer(self.lowering, layer, first)
+                result = _moved_or_averaged(layer, first, shape) if bent is None else bent
         return result
 
     def _activated(self, layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
         """By the function itself: another one may bear its name."""
         import keras
 
+        found = activated(self.lowering, layer.activation, tensor)
+        if found is not None:
+            return found
         match layer.activation:
-            case keras.activations.linear:
-                return tensor
-            case keras.activations.relu:
-                return self.lowering.relu(tensor)
             case keras.layers.ReLU() | keras.layers.LeakyReLU() as activation:
                 check_layer(activation)
                 return self._rectified(activation, tensor)
-            case unknown:
-                raise unsupported(getattr(unknown, "__name__", type(unknown).__name__))
+            case keras.layers.Layer() as activation:
+                check_layer(activation)
+                found = of_layer(self.lowering, activation, tensor)
+                if found is not None:
+                    return found
+        unknown = layer.activation
+        raise unsupported(getattr(unknown, "__name__", type(unknown).__name__))
 
     def _rectified(self, layer: keras.layers.Layer, tensor: Tensor) -> Tensor:
         """A ReLU or LeakyReLU; its numbers are float32 in the model."""
@@ -155,6 +174,10 @@ def _moved_or_averaged(layer: keras.layers.Layer, tensor: Tensor, shape: Shape) 
             return tensor.taken(tensor.positions.reshape(1, *shape[1:]))
         case keras.layers.Permute():
             return tensor.taken(tensor.positions.transpose(0, *layer.dims))
+        case keras.layers.UpSampling2D() if (
+            is_channels_last(layer) and layer.interpolation == "nearest"
+        ):
+            return upsampled(layer, tensor)
         case keras.layers.AveragePooling2D() if is_channels_last(layer):
             return average_pool(layer, tensor)
         case keras.layers.GlobalAveragePooling2D() if is_channels_last(layer):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
+from tasks.core.networks import composed
 from tasks.core.networks.tensor import Tensor
 from tasks.core.networks.windows import Shape
 from tasks.core.readers.onnx_node import Node
@@ -56,12 +57,16 @@ def neg(node: Node) -> Tensor:
 
 
 def mul(node: Node) -> Tensor:
+    if not (_is_constant(node, 0) or _is_constant(node, 1)):
+        return composed.product(node.lowering, node.tensor(0), node.tensor(1))
     if isinstance(node.inputs[0], Tensor):
         return node.tensor(0).scaled(node.weights(1))
     return node.tensor(1).scaled(node.weights(0))
 
 
 def div(node: Node) -> Tensor:
+    if not _is_constant(node, 1):
+        return composed.quotient(node.lowering, node.tensor(0), node.tensor(1))
     divisor = node.weights(1)
     if not divisor.all():
         raise CertiflowError("a division by zero cannot be verified")
@@ -86,6 +91,8 @@ def scaler(node: Node) -> Tensor:
 
 def matmul(node: Node) -> Tensor:
     """As NumPy's: a vector is a row on the left and a column on the right, for as long."""
+    if not (_is_constant(node, 0) or _is_constant(node, 1)):
+        return _of_tensors(node)
     if isinstance(node.inputs[0], Tensor):
         tensor, weights = node.tensor(0), node.weights(1)
         shape = _product_shape(tensor.shape, weights.shape)
@@ -97,6 +104,18 @@ def matmul(node: Node) -> Tensor:
             tensor = tensor.taken(tensor.positions[:, None])
         weights = _matrix(weights if weights.ndim > 1 else weights[None])
         result = _transposed(_transposed(tensor).times(weights.T))
+    return result.taken(result.positions.reshape(shape))
+
+
+def _of_tensors(node: Node) -> Tensor:
+    """Of two that depend on the input, every product of which is a unit."""
+    first, second = node.tensor(0), node.tensor(1)
+    shape = _product_shape(first.shape, second.shape)
+    if len(first.shape) == 1:
+        first = first.taken(first.positions[None])
+    if len(second.shape) == 1:
+        second = second.taken(second.positions[:, None])
+    result = composed.matrix_product(node.lowering, first, second)
     return result.taken(result.positions.reshape(shape))
 
 

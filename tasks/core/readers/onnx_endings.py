@@ -71,6 +71,20 @@ def opened(model: onnx.ModelProto) -> OpenGraph:
     return OpenGraph(_cut(model, name), "logits")
 
 
+def unopened(model: onnx.ModelProto) -> OpenGraph:
+    """The graph as it is, with its one output.
+
+    Raises:
+        CertiflowError: it has more.
+    """
+    if len(model.graph.output) != 1:
+        raise CertiflowError(
+            f"expected one output, the graph has {len(model.graph.output)}: export the model with "
+            "the one that the property is of"
+        )
+    return OpenGraph(model, "logits")
+
+
 def _is_label(entry: onnx.ValueInfoProto) -> bool:
     return entry.type.HasField("tensor_type") and entry.type.tensor_type.elem_type not in FLOATS
 

@@ -6,7 +6,12 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.convolutions import average_pooled, averaged, convolved
+from tasks.core.networks.convolutions import (
+    average_pooled,
+    averaged,
+    convolved,
+    transposed_convolved,
+)
 from tasks.core.networks.tensor import Tensor, along
 from tasks.core.networks.windows import Shape, Window
 from tasks.core.readers.onnx_node import Node
@@ -21,6 +26,63 @@ def conv(node: Node) -> Tensor:
         return product
     bias = along(node.vector(2, len(kernel)), 1, len(product.shape))
     return node.lowering.add(product, node.lowering.constant(bias))
+
+
+def conv_transpose(node: Node) -> Tensor:
+    tensor, kernel = node.image(0), node.weights(1)
+    extents = kernel.shape[2:]
+    rank, groups = len(extents), node.attribute("group", 1)
+    node.require(kernel_shape=list(extents))
+    strides = node.numbers("strides", (1,) * rank, least=1)
+    dilations = node.numbers("dilations", (1,) * rank, least=1)
+    added = node.numbers("output_padding", (0,) * rank, least=0)
+    pads = node.numbers("pads", (0, 0) * rank, least=0)
+    if node.attribute("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}:
+        raise CertiflowError("auto_pad cannot be verified here; export the model with pads")
+    if node.attribute("output_shape", None) is not None:
+        raise CertiflowError("output_shape cannot be verified; export the model with pads")
+    if any(more >= stride for more, stride in zip(added, strides, strict=True)):
+        raise CertiflowError(f"output_padding = {added} is not below strides = {strides}")
+    window = Window(extents, strides, dilations, pads[:rank], pads[rank:])
+    product = transposed_convolved(tensor, kernel, window, added, groups)
+    if node.is_left_out(2):
+        return product
+    bias = along(node.vector(2, product.shape[1]), 1, len(product.shape))
+    return node.lowering.add(product, node.lowering.constant(bias))
+
+
+def resize(node: Node) -> Tensor:
+    """To the nearest elements, which moves them; Upsample is its older form."""
+    node.require(
+        mode=b"nearest",
+        antialias=0,
+        exclude_outside=0,
+        keep_aspect_ratio_policy=b"stretch",
+    )
+    way = node.attribute("coordinate_transformation_mode", b"half_pixel")
+    if way not in {b"asymmetric", b"half_pixel", b"pytorch_half_pixel"}:
+        raise CertiflowError(
+            f"coordinate_transformation_mode = {way.decode()} cannot be verified; expected "
+            "asymmetric, half_pixel or pytorch_half_pixel"
+        )
+    for moving in ("nearest_mode", "cubic_coeff_a", "extrapolation_value", "axes"):
+        node.attribute(moving, None)
+    tensor = node.tensor(0)
+    if node.opset <= 10:
+        scales = node.array(1) if node.opset > 8 else node.attribute("scales", None)
+        places = tensor.positions
+        for axis, scale in enumerate(np.asarray(scales, dtype=np.float64).tolist()):
+            if scale != round(scale) or scale < 1:
+                raise CertiflowError(f"scales = {scales} cannot be verified; expected whole ones")
+            places = np.repeat(places, int(scale), axis=axis)
+        return tensor.taken(places)
+    (moved,) = node.evaluated([tensor.positions.astype(np.float64), *node.constants(1)])
+    if any(after % before for after, before in zip(moved.shape, tensor.shape, strict=True)):
+        raise CertiflowError(
+            f"from the shape {tensor.shape} to {moved.shape}: runtimes round otherwise; expected "
+            "whole multiples"
+        )
+    return tensor.taken(np.rint(moved).astype(np.int64))
 
 
 def batch_normalization(node: Node) -> Tensor:

@@ -14,7 +14,7 @@ from tasks.core.networks.endings import Ending, decided
 from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.tensor import Tensor
-from tasks.core.readers.onnx_endings import opened
+from tasks.core.readers.onnx_endings import opened, unopened
 from tasks.core.readers.onnx_node import Node, Value
 from tasks.core.readers.onnx_operators import outputs
 
@@ -47,19 +47,20 @@ class OnnxNetwork:
         return self.network.num_outputs
 
 
-def read_onnx(path: Path) -> OnnxNetwork:
+def read_onnx(path: Path, *, whole: bool = False) -> OnnxNetwork:
     """The same function as the file's graph in float64, with a dynamic batch fixed to 1.
 
-    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`.
+    Of a closing softmax the logits, of a single sigmoid the logits (0, z); see `endings`. With
+    `whole` the outputs are the file's own, whatever it ends with.
 
     The weights are the file's float32 weights; where batch normalisation or consecutive affine
     nodes become one map, the float64 numbers nearest to their products. Raises `CertiflowError`
-    naming the file and the node, initializer or input that cannot be expressed with affine maps and
-    ReLUs.
+    naming the file and the node, initializer or input that cannot be expressed with affine maps,
+    ReLUs, curves and products.
     """
     model = read_graph(path)
     try:
-        return _network(model)
+        return _network(model, whole=whole)
     except CertiflowError as error:
         raise CertiflowError(f"{path}: {error}") from error
     except _MALFORMED as error:
@@ -86,8 +87,8 @@ def read_graph(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _network(model: onnx.ModelProto) -> OnnxNetwork:
-    end = opened(model)
+def _network(model: onnx.ModelProto, *, whole: bool) -> OnnxNetwork:
+    end = unopened(model) if whole else opened(model)
     graph, ending = end.logits, end.ending
     source = only_input(graph)
     lowering = Lowering(input_shape(source))

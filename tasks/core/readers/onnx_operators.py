@@ -9,6 +9,7 @@ import onnx
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.curves import Kind
 from tasks.core.networks.tensor import Tensor
 from tasks.core.readers.onnx_arithmetic import (
     add,
@@ -27,13 +28,28 @@ from tasks.core.readers.onnx_arithmetic import (
     sub,
     total,
 )
+from tasks.core.readers.onnx_curves import (
+    absolute,
+    celu,
+    curve,
+    elu,
+    gelu,
+    hard_sigmoid,
+    log_softmax,
+    power,
+    selu,
+    softmax,
+    where,
+)
 from tasks.core.readers.onnx_images import (
     average_pool,
     batch_normalization,
     conv,
+    conv_transpose,
     global_average_pool,
     max_pool,
     reduce,
+    resize,
 )
 from tasks.core.readers.onnx_node import MACHINE_LEARNING, Array, Node, Value
 from tasks.core.readers.onnx_sizes import check_result
@@ -48,8 +64,9 @@ def is_read(node: onnx.NodeProto) -> bool:
 def outputs(node: Node) -> list[Value]:
     """The node's outputs, at least those that do not depend on training.
 
-    Raises `CertiflowError` for an operator or attribute that cannot be expressed with affine maps
-    and ReLUs, and for every attribute that had no part in the outputs and is not harmless.
+    Raises `CertiflowError` for an operator or attribute that cannot be expressed with affine maps,
+    ReLUs, curves and products, and for every attribute that had no part in the outputs and is not
+    harmless.
     """
     kind = node.proto.op_type
     _refuse_others(node, kind)
@@ -66,10 +83,6 @@ def outputs(node: Node) -> list[Value]:
 
 
 def _refuse_others(node: Node, kind: str) -> None:
-    if kind in {"Softmax", "LogSoftmax"}:
-        raise CertiflowError(
-            "cannot be verified: properties are proved of logits; export the model up to them"
-        )
     if not is_read(node.proto):
         raise CertiflowError(f"cannot be verified; supported are {', '.join(OPERATORS)}")
     if kind not in OPERATORS and node.depends_on_input:
@@ -157,22 +170,35 @@ def _cast(node: Node) -> Tensor:
 
 Operator = Callable[[Node], Value | list[Value]]
 OPERATORS: dict[str, Operator] = {
+    "Abs": absolute,
     "Add": add,
     "AveragePool": average_pool,
     "BatchNormalization": batch_normalization,
     "Cast": _cast,
+    "Celu": celu,
     "Clip": clip,
     "Concat": _concat,
     "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "Cos": curve(Kind.COS),
+    "DepthToSpace": _moved,
     "Div": div,
     "Dropout": _dropout,
+    "Elu": elu,
+    "Erf": curve(Kind.ERF),
+    "Exp": curve(Kind.EXP),
     "Expand": _moved,
     "Flatten": _moved,
     "Gather": _moved,
+    "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": global_average_pool,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": curve(Kind.HARD_SWISH),
     "Identity": _identity,
     "LeakyRelu": leaky_relu,
+    "Log": curve(Kind.LOG),
+    "LogSoftmax": log_softmax,
     "MatMul": matmul,
     "Max": maximum,
     "MaxPool": max_pool,
@@ -181,29 +207,52 @@ OPERATORS: dict[str, Operator] = {
     "Neg": neg,
     "PRelu": prelu,
     "Pad": _pad,
+    "Pow": power,
+    "Reciprocal": curve(Kind.RECIPROCAL),
     "ReduceMean": reduce,
     "ReduceSum": reduce,
     "Relu": relu,
     "Reshape": _moved,
+    "Resize": resize,
     "Scaler": scaler,
+    "Selu": selu,
     "Shape": _shape,
+    "Sigmoid": curve(Kind.SIGMOID),
+    "Sign": curve(Kind.SIGN),
+    "Sin": curve(Kind.SIN),
     "Slice": _moved,
+    "Softmax": softmax,
+    "Softplus": curve(Kind.SOFTPLUS),
+    "SpaceToDepth": _moved,
     "Split": _split,
+    "Sqrt": curve(Kind.SQRT),
     "Squeeze": _moved,
     "Sub": sub,
     "Sum": total,
+    "Tanh": curve(Kind.TANH),
+    "Tile": _moved,
     "Transpose": _moved,
     "Unsqueeze": _moved,
+    "Upsample": resize,
+    "Where": where,
 }
 OF_MACHINE_LEARNING = {"Scaler"}
 # By ONNX's reference, on constants alone: exporters compute shapes, masks and weights with them.
 UNEVEN = {
+    "Cos",
+    "Erf",
+    "Exp",
+    "Log",
     "MatMul",
     "Pow",
     "ReduceSum",
+    "Sigmoid",
+    "Sin",
     "Sum",
+    "Tanh",
 }  # float32 constants that each runtime rounds in its own way
-FOLDED = {
+FOLDED = UNEVEN | {
+    "Abs",
     "Add",
     "Cast",
     "Concat",
@@ -211,26 +260,28 @@ FOLDED = {
     "ConstantOfShape",
     "Div",
     "Equal",
+    "Greater",
     "Expand",
     "Flatten",
     "Floor",
     "Gather",
     "Identity",
-    "MatMul",
+    "Less",
     "Max",
     "Min",
     "Mul",
     "Neg",
-    "Pow",
+    "Not",
     "Range",
-    "ReduceSum",
+    "Reciprocal",
     "Reshape",
     "Shape",
+    "Sign",
     "Slice",
     "Sqrt",
     "Squeeze",
     "Sub",
-    "Sum",
+    "Tile",
     "Transpose",
     "Unsqueeze",
     "Where",

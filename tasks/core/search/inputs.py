@@ -26,12 +26,12 @@ from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
-from tasks.core.search.outcome import BestFirst, Search, worst_first
+from tasks.core.search.batched_boxes import BatchedBoxes
+from tasks.core.search.outcome import BestFirst, PhaseArray, Search, worst_first
 from tasks.core.search.record import Record
 
 BATCH = 256
-
-PhaseArray = NDArray[np.int8]
+MOST_PADDED = 2**26  # weights in the kernel's arrays: half a gigabyte
 
 
 class InputSearch(BestFirst):
@@ -53,7 +53,11 @@ class InputSearch(BestFirst):
     ) -> None:
         super().__init__(network, box, regions, goal)
         self.record = record
-        self.padded = _Padded(network, box, regions, hidden)
+        self.padded: _Padded | BatchedBoxes
+        if network.is_curved or _padded_size(network) > MOST_PADDED:
+            self.padded = BatchedBoxes(network, box, regions, hidden)
+        else:
+            self.padded = _Padded(network, box, regions, hidden)
         self.domain = domain
         self.whole = np.zeros(network.num_inputs, dtype=bool)
         if domain is not None:
@@ -145,6 +149,11 @@ class InputSearch(BestFirst):
             self.goal.least_seen = min(self.goal.least_seen, float(excess[deepest]))
             if reaches(self.network, region, points[deepest]):
                 self.candidate = points[deepest]
+
+
+def _padded_size(network: ReluNetwork) -> int:
+    widths = [network.num_inputs, *(len(layer.bias) for layer in network.layers)]
+    return len(network.layers) * max(widths) ** 2
 
 
 class _Padded:

@@ -25,6 +25,7 @@ from tasks.core.verdicts import DecidedBy, Engine, Verdict
 
 FIRST_RESTARTS, MORE_RESTARTS = 1, 9  # before and after the optimised bounds
 BRANCHING_SHARE = 0.95  # of the time; the rest is Marabou's
+RELUS_ALONE = "Marabou knows ReLUs alone"
 MARABOU_OVERSHOOT = 2.0  # by which its own time limit is often overrun
 
 
@@ -78,12 +79,14 @@ def _down_the_ladder(
     box: BoxStages, engine: Engine, with_marabou: bool, prove_again: bool
 ) -> Answer:
     """Until all regions of a box are excluded, one is reached, or nothing is left to try."""
-    with_marabou = with_marabou and box.domain is None  # it knows nothing of valid inputs
+    # Marabou knows nothing of valid inputs, nor of functions other than the ReLU.
+    with_marabou = with_marabou and box.domain is None and not box.is_curved
     share = BRANCHING_SHARE if with_marabou else 1.0
+    crown: Stage = (DecidedBy.CROWN, lambda: box.plain_bounds("crown"))
+    attack: Stage = (DecidedBy.ATTACK, lambda: box.attack(FIRST_RESTARTS, from_center=True))
     stages: list[Stage] = [
         (DecidedBy.INTERVAL, lambda: box.plain_bounds("interval")),
-        (DecidedBy.CROWN, lambda: box.plain_bounds("crown")),
-        (DecidedBy.ATTACK, lambda: box.attack(FIRST_RESTARTS, from_center=True)),
+        *([attack, crown] if box.bounds.is_large else [crown, attack]),
         (DecidedBy.CROWN, box.alpha_crown),
         (DecidedBy.ATTACK, lambda: box.attack(MORE_RESTARTS, from_center=False)),
     ]
@@ -97,11 +100,16 @@ def _down_the_ladder(
     if is_open and engine == "ladder" and with_marabou and time.monotonic() < box.deadline:
         again: list[Stage] = [(DecidedBy.BRANCH_AND_BOUND, box.branch_and_bound)]
         return box.marabou(1 / MARABOU_OVERSHOOT, again if prove_again else [])
+    if is_open and engine == "ladder" and box.is_curved:
+        return replace(answer, reason=f"{answer.reason}; {RELUS_ALONE}")
     return answer
 
 
 def _marabou_first(box: BoxStages, prove_again: bool) -> Answer:
     """Marabou's question rests on CROWN's bounds, with which the proof then begins."""
+    if box.is_curved:
+        nothing = np.empty((0, box.bounds.network.num_inputs))
+        return Answer(Verdict.UNKNOWN, DecidedBy.MARABOU, nothing, reason=RELUS_ALONE)
     again: list[Stage] = [
         (DecidedBy.CROWN, lambda: box.plain_bounds("crown")),
         (DecidedBy.CROWN, box.alpha_crown),

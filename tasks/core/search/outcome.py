@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.networks.network import ReluNetwork
@@ -17,6 +18,8 @@ from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
 
 SPARE = 64  # subproblems for the goal, beside a tenth of what the proof took
+
+PhaseArray = NDArray[np.int8]  # of a network's units: 1 active, -1 inactive, 0 unknown
 
 Entry = TypeVar("Entry", bound=tuple[Any, ...])
 

@@ -1,5 +1,9 @@
 """Branch and bound on the phases of unstable ReLUs, with beta-CROWN bounds.
 
+Curved units, and the factors of products, are split by value, in the middle of their bounds: each
+half has lines of its own, and the constraint z >= p or z <= p its multiplier (Shi et al. 2024,
+"Neural Network Verification with Branch-and-Bound for General Nonlinearities").
+
 Complete but for time and rounding: a split adds z >= 0 or z <= 0 to a subproblem, which makes that
 unit linear, and its constraint enters the bound through a multiplier (Wang et al. 2021,
 "Beta-CROWN"). The subproblem with the least bound goes first. Units are chosen by filtered strong
@@ -177,7 +181,9 @@ class PhaseSearch(BestFirst):
                 continue
             problems = self._problems([node.region], node.signs[None], node.bounds)
             region, signs = self.regions[node.region], node.signs
-            point, choices = programmed(self.problem, region, signs, node.bounds, node.choices)
+            point, choices = None, node.choices
+            if not self.network.is_curved:
+                point, choices = programmed(self.problem, region, signs, node.bounds, choices)
             choices = choices if self.record is None else self.record.settled(choices)
             lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
             if not lower > 0:
@@ -198,7 +204,10 @@ class PhaseSearch(BestFirst):
         """The unit to split, for each node; -1 where none is left."""
         if self.problem.num_units == 0:
             return np.full(len(nodes), -1)
-        units = self._candidate_units(np.stack([node.scores for node in nodes]))
+        scores = np.stack([node.scores for node in nodes])
+        if self.network.is_curved:
+            return self._costliest_units(scores, nodes)
+        units = self._candidate_units(scores)
         count = units.shape[1]
         repeated = np.repeat(np.arange(len(nodes)), count)
         regions = [nodes[row].region for row in repeated.tolist()]
@@ -209,9 +218,9 @@ class PhaseSearch(BestFirst):
         for sign in (1, -1):
             signs = parent_signs[repeated]
             signs[np.arange(len(signs)), units.ravel()] = sign
-            problems = self._problems(regions, signs, _clipped(bounds, signs))
+            problems = self._problems(regions, signs, self._split(bounds, units.ravel(), sign))
             sides.append(self.problem.estimated(problems, choices).reshape(units.shape))
-        unstable = bounds.unstable(self.problem.linear)
+        unstable = self.problem.splittable(bounds)
         possible = unstable[np.arange(len(repeated)), units.ravel()].reshape(units.shape)
         gain = np.minimum(*sides) + 0.1 * np.maximum(*sides)
         gain = np.where(
@@ -220,6 +229,26 @@ class PhaseSearch(BestFirst):
         chosen = gain.argmax(axis=1)
         rows = np.arange(len(nodes))
         return np.where(possible.any(axis=1), units[rows, chosen], -1)
+
+    def _costliest_units(
+        self, scores: NDArray[np.float32], nodes: Sequence[_Node]
+    ) -> NDArray[np.intp]:
+        """Without a pass for each: tables of all curved units would cost more than that tells."""
+        splittable = self.problem.splittable(_joined_bounds([node.bounds for node in nodes]))
+        left = np.where(splittable, scores, -np.inf)
+        return np.where(splittable.any(axis=1), left.argmax(axis=1), -1)
+
+    def _split(self, bounds: Bounds, units: NDArray[np.intp], sign: int) -> Bounds:
+        """Each row's bounds where its unit is split: a ReLU at 0, others in the middle."""
+        rows = np.arange(len(units))
+        lower, upper = bounds.lower.copy(), bounds.upper.copy()
+        low, high = lower[rows, units], upper[rows, units]
+        point = np.where(self.problem.movable[units], low + (high - low) / 2, 0.0)
+        if sign > 0:
+            lower[rows, units] = np.maximum(low, point)
+        else:
+            upper[rows, units] = np.minimum(high, point)
+        return Bounds(lower, upper)
 
     def _candidate_units(self, scores: NDArray[np.float32]) -> NDArray[np.intp]:
         """In every layer the units whose relaxation costs most, (nodes, candidates)."""
@@ -239,7 +268,10 @@ class PhaseSearch(BestFirst):
         twice = np.repeat(rows, 2)
         signs = np.stack([node.signs for node in nodes])[twice]
         signs[2 * rows, units], signs[2 * rows + 1, units] = 1, -1
-        bounds = _clipped(_joined_bounds([node.bounds for node in nodes])[twice], signs)
+        before = _joined_bounds([node.bounds for node in nodes])
+        halves = [self._split(before, units, sign) for sign in (1, -1)]
+        order = np.stack([rows, len(nodes) + rows], axis=1).ravel()
+        bounds = _joined_bounds(halves)[order]
         regions = [nodes[row].region for row in twice.tolist()]
         problems = self._problems(regions, signs, bounds)
         start = joined([node.choices for node in nodes])[twice]
@@ -276,12 +308,6 @@ def optimised_root(
     search = PhaseSearch(network, box, regions, tightened, goal)
     search.bound_roots(deadline)
     return search
-
-
-def _clipped(bounds: Bounds, signs: SignArray) -> Bounds:
-    """The bounds where the splits hold."""
-    lower = np.where(signs > 0, np.maximum(bounds.lower, 0), bounds.lower)
-    return Bounds(lower, np.where(signs < 0, np.minimum(bounds.upper, 0), bounds.upper))
 
 
 def _joined_bounds(parts: Sequence[Bounds]) -> Bounds:

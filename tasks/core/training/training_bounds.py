@@ -200,7 +200,7 @@ class BoundedNetwork:
 
 
 def relu_lines(box: BoxTensors) -> tuple[Any, Any, Any]:
-    """Lower slope, upper slope and upper intercept, as `ReluRelaxation.of` gives them."""
+    """Lower slope, upper slope and upper intercept, as `Relaxation.of` gives them."""
     import tensorflow as tf
 
     lower, upper = box.lower, box.upper

@@ -97,12 +97,16 @@ class PropertySolver:
         self.read_seconds = time.monotonic() - started
 
     def _read(self, job: PropertyJob) -> tuple[LoadedModel, Property]:
-        model, prop = job.model, job.property
+        model = job.model
         name = model.path if isinstance(model, InputFile) else "the model"
-        model = self.load(model) if isinstance(model, InputFile) else model
-        if isinstance(prop, InputFile):
-            with prop.opened(job.content) as path:
-                prop = read_property(path, model.network.num_inputs, model.network.num_outputs)
+        file = model if isinstance(model, InputFile) else None
+        model = self.load(file) if file is not None else job.model
+        assert isinstance(model, LoadedModel)
+        if file is not None and model.ending != "logits" and not model.has_softmax:
+            model = self.load(file, whole=True)  # what a property asks of is the file's output
+        prop = self._property(job, model)
+        if file is not None and not prop.compares_outputs(model.network.num_outputs):
+            model = self.load(file, whole=True) if model.has_softmax else model
         if model.ending != "logits" and not (
             model.has_softmax and prop.compares_outputs(model.network.num_outputs)
         ):
@@ -118,9 +122,17 @@ class PropertySolver:
             raise CertiflowError(f"{name}: {error}") from error
         return model, prop
 
-    def _load(self, file: InputFile) -> LoadedModel:
+    @staticmethod
+    def _property(job: PropertyJob, model: LoadedModel) -> Property:
+        prop, network = job.property, model.network
+        if isinstance(prop, Property):
+            return prop
+        with prop.opened(job.content) as path:
+            return read_property(path, network.num_inputs, network.num_outputs)
+
+    def _load(self, file: InputFile, *, whole: bool = False) -> LoadedModel:
         with file.opened(self.contents.get(file.sha256)) as path:
-            return loading.load(path)
+            return loading.load(path, whole=whole)
 
     def __call__(self, job: PropertyJob) -> InstanceResult:
         if isinstance(self.asked, CertiflowError):

@@ -11,13 +11,18 @@ from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
-from tasks.core.bounds.subproblems import Subproblems
+from tasks.core.bounds.subproblems import SignArray, Subproblems
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
-from tasks.core.search.phases import _clipped
 from tests.networks import KINDS, Kind, random_network_of, sampled_points
 from tests.oracle import least_excess
+
+
+def where_split(bounds: Bounds, signs: SignArray) -> Bounds:
+    """The bounds where the splits hold."""
+    lower = np.where(signs > 0, np.maximum(bounds.lower, 0), bounds.lower)
+    return Bounds(lower, np.where(signs < 0, np.minimum(bounds.upper, 0), bounds.upper))
 
 
 def random_region(generator: np.random.Generator, network: ReluNetwork) -> UnsafeRegion:
@@ -37,6 +42,7 @@ def random_choices(generator: np.random.Generator, problem: DualProblem, rows: i
         np.append(generator.uniform(-0.5, 2, size=rows - 1), 1.0)[None].astype(np.float32),
         generator.normal(0.5, 0.5, size=(1, first)).astype(np.float32),
         generator.normal(0, 0.5, size=(1, problem.network.num_inputs)).astype(np.float32),
+        np.zeros((1, 0), dtype=np.float32),
     )
 
 
@@ -61,7 +67,7 @@ def test_certified_is_sound_for_any_choices_and_splits(kind: Kind) -> None:
             split = generator.permutation(problem.num_units)[:count]
             signs[0, split] = np.where(hidden[0, split] >= 0, 1, -1)
             problems = Subproblems(
-                region.rows[None], region.offsets[None], signs, _clipped(problem.bounds, signs)
+                region.rows[None], region.offsets[None], signs, where_split(problem.bounds, signs)
             )
             holds = (signs * hidden >= 0).all(axis=1)
             satisfied += int(holds.sum())
@@ -99,7 +105,7 @@ def test_planes_are_rounded_outwards() -> None:
         problems = Subproblems(np.ones((1, 1, 1)), np.zeros((1, 1)), signs, problem.bounds)
         lower = problem.certified(problems, problem.initial_choices(problems))[0]
         assert Fraction(float(lower)) <= min(least, 0)
-        tight += bool(hidden[0].unstable(network.linear[0])) and lower >= float(least) - 1e-6
+        tight += bool(hidden[0].unstable(network.activations[0])) and lower >= float(least) - 1e-6
     assert tight > 80
 
 

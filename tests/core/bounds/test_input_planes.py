@@ -10,7 +10,8 @@ import pytest
 
 from tasks.core.bounds.input_planes import InputPlanes, Spans
 from tasks.core.bounds.linear import interval_step
-from tasks.core.bounds.relaxations import ReluRelaxation
+from tasks.core.bounds.relaxations import Relaxation
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
@@ -59,11 +60,11 @@ def test_a_plane_is_above_the_relu_and_touches_it(seed: int) -> None:
 def test_equal_slopes_give_the_chord() -> None:
     layer, ball = random_layer(np.random.default_rng(3))
     bounds = interval_step(ReluNetwork((layer,)), 0, [], ball)
-    chord = ReluRelaxation.of(bounds, np.zeros(5, dtype=bool))
+    chord = Relaxation.of(bounds, Activation.of_relus(np.zeros(5, dtype=bool)))
     found = planes_of(layer, ball, np.float64).weighted(
         -np.ones((1, 5)), chord.upper_slope, np.zeros((1, 6))
     )
-    unstable = bounds.unstable(np.zeros(5, dtype=bool))[0]
+    unstable = bounds.unstable(Activation.of_relus(np.zeros(5, dtype=bool)))[0]
     assert unstable.sum() >= 2
     slope, intercept = chord.upper_slope[0], chord.upper_intercept[0]
     expected = slope * layer.bias + intercept  # of units that are on or off as well

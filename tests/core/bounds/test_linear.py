@@ -16,8 +16,9 @@ from tasks.core.bounds.linear import (
     margin_lower_bounds,
     preactivation_bounds,
 )
-from tasks.core.bounds.relaxations import Bounds, ReluRelaxation
+from tasks.core.bounds.relaxations import Bounds, Relaxation
 from tasks.core.bounds.rounding import Magnitudes, rounding_scales
+from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import margin_rows
@@ -61,7 +62,7 @@ def test_hand_computed_margin() -> None:
 )
 def test_relaxation_lines_enclose_relu(lower: float, upper: float) -> None:
     bounds = Bounds(np.array([[lower]]), np.array([[upper]]))
-    relaxation = ReluRelaxation.of(bounds, np.array([False]))
+    relaxation = Relaxation.of(bounds, Activation.of_relus(np.array([False])))
     z = np.linspace(lower, upper, 101)
     relu = np.maximum(z, 0)
     chord = relaxation.upper_slope[0] * z + relaxation.upper_intercept[0]
@@ -76,7 +77,7 @@ def test_a_bound_that_is_nan_proves_nothing(lower: float, upper: float) -> None:
     """A unit of which nothing is known must not be taken for one that is always off."""
     network, ball = hand_computed(), box([0.0, 0.0], [1.0, 0.5])
     hidden = [Bounds(np.array([[lower, -0.5]]), np.array([[upper, 1.0]]))]
-    relaxation = ReluRelaxation.of(hidden[0], network.linear[0])
+    relaxation = Relaxation.of(hidden[0], network.activations[0])
     assert np.isnan(relaxation.upper_slope[0, 0])
     with np.errstate(invalid="ignore"):
         assert not (margin_lower_bounds(network, ball, [0], hidden) > 0).any()

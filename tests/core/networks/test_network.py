@@ -108,11 +108,11 @@ def test_same_function_as_keras(name: str, blocks: bool, request: pytest.Fixture
 @pytest.mark.parametrize(
     ("layer", "named"),
     [
-        (layers.Dense(4, activation="gelu"), "gelu"),
+        (layers.Dense(4, activation="mish"), "mish"),
         (layers.Conv2D(2, (2, 1), data_format="channels_first"), "Conv2D"),
         (layers.Conv2D(2, 2, dtype="mixed_bfloat16"), "Conv2D in bfloat16"),
         (layers.LayerNormalization(), "LayerNormalization"),
-        (layers.Softmax(), "Softmax"),
+        (layers.GaussianNoise(0.1), "GaussianNoise"),
     ],
 )
 def test_unsupported_layer_is_named(layer: layers.Layer, named: str) -> None:

@@ -107,12 +107,18 @@ def test_logits_too_near_for_a_float32_softmax_are_no_deployed_proof() -> None:
     assert point_error(network, point.astype(np.float64)).min() > second - first
 
 
-def test_a_closing_layer_that_is_used_twice_is_rectified_nowhere() -> None:
-    """Within the model its softmax is an activation, which cannot be verified."""
+def test_a_closing_layer_that_is_used_twice_is_a_softmax_within() -> None:
+    """Only the last call's softmax is taken off."""
+    keras.utils.set_random_seed(0)
     shared = layers.Dense(3, "softmax", name="shared")
     source = keras.Input((3,))
-    with pytest.raises(CertiflowError, match=r"'shared' \(softmax\) cannot be verified"):
-        relu_network(keras.Model(source, shared(shared(source))))
+    model = keras.Model(source, shared(shared(source)))
+    points = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    network = relu_network(model)
+    assert network.is_curved
+    logits = network(points)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, np.asarray(model(points)), atol=1e-5)
 
 
 @pytest.mark.parametrize(

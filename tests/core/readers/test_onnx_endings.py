@@ -251,8 +251,12 @@ def test_what_is_no_complement_is_no_probability(constant: float, tmp_path: Path
     ]
     constants |= weights(1) | {"c": np.array(constant, dtype=np.float32)}
     path = saved(tmp_path, [SCALER, *HIDDEN, *closing, *nodes], constants)
-    with pytest.raises(CertiflowError, match=r"\(Sigmoid\): cannot be verified"):
-        read_onnx(path)
+    model = load(path)  # which gives these two numbers, and no logits
+    assert model.ending == "logits"
+    assert model.network.is_curved
+    points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    np.testing.assert_allclose(model.network(points), model.runtime.logits(points), atol=1e-5)
+    assert np.abs(model.network(points).sum(axis=1) - constant).max() < 1e-6
 
 
 def test_scores_that_are_scaled_are_no_logits(tmp_path: Path) -> None:

@@ -293,3 +293,85 @@ def test_a_relu_at_the_end_is_followed_by_the_identity(tmp_path: Path) -> None:
 def test_residual_connections_pass_through_as_linear_units(tmp_path: Path) -> None:
     network = read_onnx(GRAPHS["residual"](tmp_path)).network
     assert [int(mask.sum()) for mask in network.linear] == [168, 336, 168]
+
+
+POSITIVE: dict[str, list[onnx.NodeProto]] = {
+    "root": [make_node("Abs", ["x"], ["a"]), make_node("Sqrt", ["a"], ["y"])],
+    "logarithm": [make_node("Exp", ["x"], ["a"]), make_node("Log", ["a"], ["y"])],
+    "square": [make_node("Mul", ["x", "x"], ["y"])],
+    "gated": [make_node("Sigmoid", ["x"], ["s"]), make_node("Mul", ["s", "x"], ["y"])],
+    "gated, scaled": [
+        make_node("Mul", ["x", "c"], ["m"]),
+        make_node("Sigmoid", ["m"], ["s"]),
+        make_node("Mul", ["x", "s"], ["y"]),
+    ],
+    "gated by another": [
+        make_node("Relu", ["x"], ["t"]),
+        make_node("Sigmoid", ["t"], ["s"]),
+        make_node("Mul", ["x", "s"], ["y"]),
+    ],
+    "gelu of its parts": [
+        make_node("Div", ["x", "c"], ["d"]),
+        make_node("Erf", ["d"], ["e"]),
+        make_node("Add", ["e", "one"], ["f"]),
+        make_node("Mul", ["x", "f"], ["g"]),
+        make_node("Mul", ["g", "half"], ["y"]),
+    ],
+    "quotient": [make_node("Exp", ["x"], ["e"]), make_node("Div", ["x", "e"], ["y"])],
+    "product, broadcast": [
+        make_node("ReduceSum", ["x", "axes"], ["s"], keepdims=1),
+        make_node("Mul", ["s", "x"], ["m"]),
+        make_node("Mul", ["x", "m"], ["y"]),
+    ],
+    "attention": [
+        make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        make_node("MatMul", ["x", "t"], ["m"]),
+        make_node("Softmax", ["m"], ["s"], axis=2),
+        make_node("MatMul", ["s", "x"], ["y"]),
+    ],
+    "layer normalisation": [
+        make_node("ReduceMean", ["x"], ["m"], axes=[2]),
+        make_node("Sub", ["x", "m"], ["d"]),
+        make_node("Pow", ["d", "two"], ["p"]),
+        make_node("ReduceMean", ["p"], ["v"], axes=[2]),
+        make_node("Add", ["v", "half"], ["w"]),
+        make_node("Sqrt", ["w"], ["r"]),
+        make_node("Div", ["d", "r"], ["y"]),
+    ],
+    "known choice": [
+        make_node("Neg", ["x"], ["n"]),
+        make_node("Where", ["yes", "x", "n"], ["y"]),
+    ],
+}
+NUMBERS = {
+    "c": np.array(1.5, dtype=np.float32),
+    "one": np.array(1, dtype=np.float32),
+    "half": np.array(0.5, dtype=np.float32),
+    "two": np.array(2, dtype=np.float32),
+    "axes": integers(2),
+    "yes": np.array([[True, False, True], [False, True, True]]),
+}
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_curves_and_products_are_what_onnxruntime_computes(name: str, tmp_path: Path) -> None:
+    nodes = POSITIVE[name]
+    used = {each for node in nodes for each in node.input}
+    constants = {each: array for each, array in NUMBERS.items() if each in used}
+    path = saved_onnx(tmp_path, nodes, constants, shape=(1, 2, 3))
+    network, runtime = read_onnx(path, whole=True).network, OnnxRuntime(path, whole=True)
+    points = normal(30, 2, 3, seed=4)
+    np.testing.assert_allclose(network(points), runtime.logits(points), rtol=2e-5, atol=1e-5)
+    gated = name in {"gated", "gated, scaled", "gelu of its parts"}
+    products = sum(len(each.products) for each in network.activations)
+    assert not (gated and products)  # a curve of its own, not a product
+
+
+def test_outputs_are_the_files_own_where_that_is_asked(tmp_path: Path) -> None:
+    nodes = [make_node("Gemm", ["x", "a"], ["z"]), make_node("Sigmoid", ["z"], ["y"])]
+    path = saved_onnx(tmp_path, nodes, {"a": normal(4, 1)})
+    points = normal(20, 4, seed=1)
+    assert read_onnx(path).network.num_outputs == 2
+    network, runtime = read_onnx(path, whole=True).network, OnnxRuntime(path, whole=True)
+    assert network(points).shape == (20, 1)
+    np.testing.assert_allclose(network(points), runtime.logits(points), atol=1e-6)

@@ -75,7 +75,7 @@ def test_tightened_hidden_bounds_hold_and_are_narrower(seed: int) -> None:
         assert (after.upper <= before.upper).all()
         widths.append((after.upper - after.lower).sum() / (before.upper - before.lower).sum())
     assert widths[0] == 1
-    unstable = hidden[0].unstable(network.linear[0]).any()
+    unstable = hidden[0].unstable(network.activations[0]).any()
     assert len(widths) == 1 or not unstable or min(widths[1:]) < 1
 
 

@@ -9,6 +9,7 @@ import pytest
 from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.bounds import linear, relaxations
 from tasks.core.errors import CertiflowError
+from tasks.core.networks.activation import Activation
 from tasks.core.properties.box import Box
 from tasks.core.readers.keras_network import relu_network
 from tasks.core.training.training_bounds import BoundedNetwork, BoxTensors, relu_lines
@@ -146,8 +147,9 @@ def test_never_above_the_exact_least_margin(kind: str) -> None:
     ("lower", "upper"), [(-1.0, 2.0), (-2.0, 1.0), (-1.0, 1.0), (0.0, 1.0), (-1.0, 0.0), (0.0, 0.0)]
 )
 def test_same_lines_around_relu_as_the_engine(lower: float, upper: float) -> None:
-    engine = relaxations.ReluRelaxation.of(
-        relaxations.Bounds(np.array([[lower]]), np.array([[upper]])), np.array([False])
+    engine = relaxations.Relaxation.of(
+        relaxations.Bounds(np.array([[lower]]), np.array([[upper]])),
+        Activation.of_relus(np.array([False])),
     )
     ours = relu_lines(BoxTensors(np.array([[lower]], np.float32), np.array([[upper]], np.float32)))
     theirs = (engine.lower_slope, engine.upper_slope, engine.upper_intercept)

@@ -275,7 +275,8 @@ def test_probabilities_are_compared_by_their_logits(tmp_path: Path) -> None:
     asked = {
         "sat": ("(<= Y_0 Y_1)", ((0.0, 1.0), (0.0, 1.0))),
         "unsat": ("(<= Y_0 Y_1)", ((0.6, 1.0), (0.0, 0.5))),
-        "error": ("(>= Y_0 0.9)", ((0.0, 1.0), (0.0, 1.0))),
+        "unsat, of probabilities": ("(>= Y_0 0.9)", ((0.0, 1.0), (0.0, 1.0))),
+        "sat, of probabilities": ("(>= Y_0 0.7)", ((0.0, 1.0), (0.0, 1.0))),
     }
     found = verify(
         [
@@ -283,14 +284,14 @@ def test_probabilities_are_compared_by_their_logits(tmp_path: Path) -> None:
             for name, (formula, box) in asked.items()
         ]
     )
-    assert [result.verdict for result in found] == list(asked)
+    assert [result.verdict for result in found] == [name.split(",")[0] for name in asked]
     assert found[0].counterexample is not None
     x, y = (np.array(found[0].counterexample[name], dtype=np.float32) for name in "XY")
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(y, session.run(None, {"x": x[None]})[0][0], rtol=1e-6)
     assert y[0] <= y[1]
     assert found[1].deployed
-    assert found[2].reason.startswith(f"{model}: ends with a softmax, and the property asks more")
+    assert not found[2].deployed  # how a float32 softmax rounds is nowhere promised
 
 
 def test_probabilities_nearer_than_rounding_are_no_counterexample(tmp_path: Path) -> None:
