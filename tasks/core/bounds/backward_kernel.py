@@ -21,16 +21,14 @@ class Tables(NamedTuple):
     """A hidden layer over each owner of rows, (owners, units) each, or (1, units) for all.
 
     Attributes:
-        lower_slope, lower_height, upper_slope, upper_intercept: the lines around the activation.
+        lower_slope, upper_slope, upper_intercept: the lines around the activation.
         scale: rounding around the activation.
         center, radius: of what comes out of it; the radius includes `scale`.
         bias, affine_scale: of the affine layer before, and its rounding.
         terms: of split constraints; (1, 0) where there are none.
-        offset: what they add to the constant, (owners, 1).
     """
 
     lower_slope: FloatArray
-    lower_height: FloatArray
     upper_slope: FloatArray
     upper_intercept: FloatArray
     scale: FloatArray
@@ -39,7 +37,6 @@ class Tables(NamedTuple):
     bias: FloatArray
     affine_scale: FloatArray
     terms: FloatArray
-    offset: FloatArray
 
 
 @compiled
@@ -60,7 +57,6 @@ def through_activation(
     for row in range(coefficients.shape[0]):
         owner = owners[row]
         lower_slope = tables.lower_slope[owner % tables.lower_slope.shape[0]]
-        height = tables.lower_height[owner % tables.lower_height.shape[0]]
         upper_slope = tables.upper_slope[owner % tables.upper_slope.shape[0]]
         intercept = tables.upper_intercept[owner % tables.upper_intercept.shape[0]]
         scale = tables.scale[owner % tables.scale.shape[0]]
@@ -76,7 +72,7 @@ def through_activation(
             size = abs(value)
             positive, negative = 0.5 * (size + value), 0.5 * (value - size)
             least += value * center[unit] - size * radius[unit]
-            lines += positive * height[unit] + negative * intercept[unit]
+            lines += negative * intercept[unit]
             lost += size * scale[unit]
             after = positive * lower_slope[unit] + negative * upper_slope[unit]
             if has_terms:
@@ -86,8 +82,7 @@ def through_activation(
             shift += after * bias[unit]
             lost += abs(after) * affine_scale[unit]
         best[row] = max(best[row], least + constant[row])
-        offset = tables.offset[owner % tables.offset.shape[0], 0]
-        constant[row] += lines + shift - lost + offset
+        constant[row] += lines + shift - lost
 
 
 @compiled

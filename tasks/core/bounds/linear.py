@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
-from tasks.core.bounds.backward import Surroundings, through_affine
+from tasks.core.bounds.backward import Surroundings, curved_lower_bounds, through_affine
 from tasks.core.bounds.relaxations import Bounds, Relaxation, activation_box
 from tasks.core.bounds.rounding import (
     HUGE,
@@ -34,18 +34,26 @@ CHUNK_ENTRIES = 2**19  # of coefficients at once: 4 MB, which caches hold
 
 
 def preactivation_bounds(
-    network: ReluNetwork, ball: Box, method: Method, deadline: float = np.inf
+    network: ReluNetwork,
+    ball: Box,
+    method: Method,
+    deadline: float = np.inf,
+    known: Sequence[Bounds] = (),
+    widest: int | None = None,
 ) -> list[Bounds]:
-    """Sound bounds on the inputs of every ReLU layer, over each box of the batch.
+    """Sound bounds on the inputs of every hidden layer, over each box of the batch.
 
     `interval` propagates boxes (Gowal et al. 2018); `crown` intersects that with backward linear
     bounds layer by layer, so it is never looser. What `crown` has not come to at `deadline`, in
-    seconds of `time.monotonic`, keeps its interval bounds.
+    seconds of `time.monotonic`, keeps its interval bounds. `known`, of all layers, is never left;
+    layers of more than `widest` units keep that, too.
     """
     before = _Before(network, ball)
     for depth in range(len(network.layers) - 1):
         bounds = interval_step(network, depth, before.hidden, ball)
-        if method == "crown" and depth > 0:  # for the first layer the interval is already exact
+        bounds = bounds.intersected(known[depth]) if known else bounds
+        is_narrow = widest is None or len(network.layers[depth].bias) <= widest
+        if method == "crown" and depth > 0 and is_narrow:  # the first layer's interval is exact
             is_open = bounds.unstable(network.activations[depth])
             bounds = bounds.intersected(before.unit_bounds(is_open, deadline))
         before.append(bounds)
@@ -139,6 +147,8 @@ class _Before:
         """See `linear_lower_bounds`: of rows over the layer's outputs."""
         network, depth, num_rows = self.network, len(self.hidden), rows.shape[-2]
         rows = np.broadcast_to(rows, (len(self.ball), *rows.shape[-2:]))
+        if network.is_curved:
+            return self._curved(rows)
         scales, result = self.magnitudes.scales(), np.empty((len(self.ball), num_rows))
         around = self.surroundings(scales)
         matrices = [layer.matrix for layer in network.layers]
@@ -153,11 +163,44 @@ class _Before:
             result[some] = bounds.reshape(-1, num_rows)
         return result
 
+    def _curved(self, rows: FloatArray) -> FloatArray:
+        """Rows (batch, m, units) of a curved network, some boxes at a time."""
+        network, result = self.network, np.empty(rows.shape[:2])
+        size = max(1, CHUNK_ENTRIES // (rows.shape[1] * _widest(network, len(self.hidden))))
+        for start in range(0, len(self.ball), size):
+            some = slice(start, start + size)
+            result[some] = curved_lower_bounds(
+                network,
+                rows[some],
+                [bounds[some] for bounds in self.hidden],
+                [relaxation[some] for relaxation in self.relaxations],
+                self.ball[some],
+                self.magnitudes.scales(some),
+            )
+        return result
+
+    def _curved_unit_bounds(self, chosen: BoolArray, deadline: float) -> Bounds:
+        """Of units chosen in some box, in all boxes."""
+        lower, upper = np.full(chosen.shape, -np.inf), np.full(chosen.shape, np.inf)
+        units = np.flatnonzero(chosen.any(axis=0))
+        size = max(1, CHUNK_ENTRIES // (2 * _widest(self.network, len(self.hidden))))
+        for start in range(0, len(units), size):
+            if time.monotonic() > deadline:
+                break
+            some = units[start : start + size]
+            rows, places = np.zeros((2 * len(some), chosen.shape[1])), np.arange(len(some))
+            rows[places, some], rows[len(some) + places, some] = 1, -1
+            both = self.lower_bounds(rows)
+            lower[:, some], upper[:, some] = both[:, : len(some)], -both[:, len(some) :]
+        return Bounds(lower, upper)
+
     def unit_bounds(self, chosen: BoolArray, deadline: float) -> Bounds:
         """Of the layer's units that are `chosen`, (batch, units); infinite for others.
 
         What is not come to at `deadline` is infinite as well.
         """
+        if self.network.is_curved:
+            return self._curved_unit_bounds(chosen, deadline)
         bounds = Bounds(np.full(chosen.shape, -np.inf), np.full(chosen.shape, np.inf))
         scales = self.magnitudes.scales()
         around = self.surroundings(scales)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from scipy import sparse
@@ -18,8 +17,6 @@ from scipy import sparse
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.networks.block_matrix import alike_rows, stored
 from tasks.core.networks.matrices import DenseMatrix, Matrix
-
-Shift = tuple[FloatArray, FloatArray]
 
 MOST_READ = 0.5  # of the values of all layers before; cones of more are no faster
 
@@ -32,14 +29,14 @@ class Cone:
         units: their numbers, (places, f).
         reads: for each layer the inputs that matter, (places, s) each.
         matrices: for each layer the weights between what matters of its outputs and its inputs.
-        shifts: of what matters of each layer's outputs the bias, and its `sizes`.
+        biases: of what matters of each layer's outputs.
         linear: for each layer before theirs, which of these pass unchanged.
     """
 
     units: IntArray
     reads: list[IntArray]
     matrices: list[Matrix]
-    shifts: list[Shift]
+    biases: list[FloatArray]
     linear: list[BoolArray]
 
     @property
@@ -49,7 +46,7 @@ class Cone:
 
 
 def cones(
-    matrices: Sequence[Matrix], shifts: Sequence[Shift], linear: Sequence[BoolArray]
+    matrices: Sequence[Matrix], biases: Sequence[FloatArray], linear: Sequence[BoolArray]
 ) -> list[Cone] | None:
     """Of the last of some layers; None where its units read too much for that to be worth it.
 
@@ -69,11 +66,9 @@ def cones(
         if sum(map(len, reads)) > most:
             return None
         reads, blocks = reads[::-1], blocks[::-1]
-        mine = [
-            (bias[read], size[read]) for (bias, size), read in zip(shifts, reads[1:], strict=True)
-        ]
+        shifts = [bias[read] for bias, read in zip(biases, reads[1:], strict=True)]
         passing = [mask[read] for mask, read in zip(linear, reads[1:-1], strict=True)]
-        place = _Place(reads, blocks, mine, passing)
+        place = _Place(reads, blocks, shifts, passing)
         alike.setdefault(place.content, []).append(place)
     return [_cone(places) for places in alike.values()]
 
@@ -84,7 +79,7 @@ class _Place:
 
     reads: list[IntArray]
     blocks: list[sparse.csr_array]
-    shifts: list[Shift]
+    biases: list[FloatArray]
     linear: list[BoolArray]
 
     @property
@@ -96,7 +91,7 @@ class _Place:
             digest.update(repr((block.shape, block.nnz)).encode())
             for array in (block.indptr, block.indices, block.data):
                 digest.update(array.tobytes())
-        for array in (*chain.from_iterable(self.shifts), *self.linear):
+        for array in (*self.biases, *self.linear):
             digest.update(array.tobytes())
         return digest.digest()
 
@@ -104,4 +99,4 @@ class _Place:
 def _cone(places: Sequence[_Place]) -> Cone:
     *reads, units = (np.stack(each) for each in zip(*(p.reads for p in places), strict=True))
     one = places[0]
-    return Cone(units, reads, [stored(block) for block in one.blocks], one.shifts, one.linear)
+    return Cone(units, reads, [stored(block) for block in one.blocks], one.biases, one.linear)

@@ -216,19 +216,23 @@ class ReluNetwork:
         return gradient
 
     def cones(self, depth: int) -> list[Cone] | None:
-        """Of the units of affine layer `depth`; None where they read too much of those before."""
+        """Of the units of affine layer `depth`; None where they read too much of those before.
+
+        Of a curved network there are none.
+        """
+        if self.is_curved:
+            return None
         if depth not in self._cones:
             layers = self.layers[: depth + 1]
-            shifts = [(each.bias, each.sizes) for each in layers]
-            parts = [each.matrix for each in layers], shifts
-            self._cones[depth] = None if self.is_curved else cones(*parts, self.linear[:depth])
+            matrices, biases = [each.matrix for each in layers], [each.bias for each in layers]
+            self._cones[depth] = cones(matrices, biases, self.linear[:depth])
         return self._cones[depth]
 
     @classmethod
     def of_cone(cls, cone: Cone) -> ReluNetwork:
         """From what matters of the inputs at one of the places to its units."""
-        parts = zip(cone.matrices, cone.shifts, strict=True)
-        return cls(tuple(Affine(matrix, *shift) for matrix, shift in parts), tuple(cone.linear))
+        layers = map(Affine, cone.matrices, cone.biases)
+        return cls(tuple(layers), tuple(cone.linear))
 
     @cached_property
     def _cones(self) -> dict[int, list[Cone] | None]:
