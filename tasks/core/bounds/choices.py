@@ -25,7 +25,8 @@ class Choices:
 
     Attributes:
         slopes: lower slopes, (batch, units of all hidden layers).
-        multipliers: of the splits' constraints, at least 0, the same shape.
+        multipliers: of the splits' constraints, at least 0, the same shape; of units split by value
+            negative ones belong to the constraint of the other side.
         weights: of a region's rows, (batch, rows), not negative, their sum 1.
         uppers: shares of upper slopes of curved units, the shape of `slopes`, or (batch, 0) where
             no unit is curved; their `slopes` are shares as well (see `curve_choices`).
@@ -67,7 +68,9 @@ class Ascent:
     of the ReLU, which is what `gradient` holds for them.
     """
 
-    def __init__(self, choices: Choices) -> None:
+    def __init__(self, choices: Choices, movable: NDArray[np.bool_]) -> None:
+        """`movable`, (units,), are split by value: their multipliers may change the side."""
+        self.least = np.where(movable, np.float32(-np.inf), np.float32(0))
         self.first = Choices(*(np.zeros_like(part) for part in choices.parts()))
         self.second = Choices(*(np.zeros_like(part) for part in choices.parts()))
         self.count = 0
@@ -89,7 +92,9 @@ class Ascent:
         plane_rate = np.float32(PLANE_RATE * rate)
         return Choices(
             np.clip(choices.slopes + self._adam_move("slopes", rate), 0, 1),
-            np.maximum(choices.multipliers + scale * self._adam_move("multipliers", rate), 0),
+            np.maximum(
+                choices.multipliers + scale * self._adam_move("multipliers", rate), self.least
+            ),
             weights / weights.sum(axis=1, keepdims=True),
             choices.levels + plane_rate * self.first.levels,
             choices.tilts + plane_rate * self.first.tilts,

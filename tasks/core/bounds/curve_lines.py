@@ -79,29 +79,41 @@ def _bowl(
     curve: Curve, start: FloatArray, end: FloatArray, slope: FloatArray, side: int
 ) -> FloatArray:
     """At most what `side * (f(x) - slope x)` is where it is convex, on [start, end]."""
+    middle = start + (end - start) / 2
+    low, high = middle.copy(), middle.copy()
+    away = curve.slope(middle) != slope  # a tangent in the middle touches there
+    if away.any():
+        low[away], high[away] = _narrowed(curve, start[away], end[away], slope[away], side)
+    own, last = curve.slope(low), curve.slope(high)
+    sizes = np.maximum(np.abs(own), np.abs(last))
+    unsure = np.maximum(curve.slope_error(own), curve.slope_error(last))
+    unsure = unsure + 4 * UNIT_ROUNDOFF * (sizes + np.abs(slope))
+    far = BREAK_ERROR * np.maximum(np.abs(start), np.abs(end)) * (sizes + np.abs(slope))
+    bounds = []
+    for at, steep in ((low, own), (high, last)):
+        height, error = _height(curve, at, slope, side)
+        lost = (np.abs(steep - slope) + unsure) * (high - low) + unsure * (end - start)
+        bounds.append(height - error - far - lost * (1 + 16 * UNIT_ROUNDOFF))
+    return np.fmax(*bounds)
+
+
+def _narrowed(
+    curve: Curve, start: FloatArray, end: FloatArray, slope: FloatArray, side: int
+) -> tuple[FloatArray, FloatArray]:
+    """Points between which `side * (f'(x) - slope)` changes its sign, or twice the end it is at."""
     low, high = start, end
     falls, rises = (side * (curve.slope(each) - slope) for each in (low, high))
     low, high = np.where(rises <= 0, high, low), np.where((falls >= 0) & (rises > 0), low, high)
     for step in range(NARROWINGS):
-        secant = np.nan_to_num(falls / (falls - rises), nan=0.5)
-        share = 0.5 if step % 2 == 0 else np.clip(secant, 1e-4, 1 - 1e-4)
+        secant = falls / (falls - rises)
+        share = 0.5 if step % 2 == 0 else np.fmin(np.fmax(secant, 1e-4), 1 - 1e-4)
         middle = low + share * (high - low)
         at = side * (curve.slope(middle) - slope)
         above = at > 0
         # Halving the other end's, as the Illinois method does, keeps either from staying for ever.
         falls, rises = np.where(above, falls / 2, at), np.where(above, at, rises / 2)
         low, high = np.where(above, low, middle), np.where(above, middle, high)
-    own, last = curve.slope(low), curve.slope(high)
-    sizes = np.maximum(np.abs(own), np.abs(last))
-    unsure = np.maximum(curve.slope_error(own), curve.slope_error(last))
-    unsure = unsure + 4 * UNIT_ROUNDOFF * (sizes + np.abs(slope))
-    away = BREAK_ERROR * np.maximum(np.abs(start), np.abs(end)) * (sizes + np.abs(slope))
-    bounds = []
-    for at, steep in ((low, own), (high, last)):
-        height, error = _height(curve, at, slope, side)
-        lost = (np.abs(steep - slope) + unsure) * (high - low) + unsure * (end - start)
-        bounds.append(height - error - away - lost * (1 + 16 * UNIT_ROUNDOFF))
-    return np.fmax(*bounds)
+    return low, high
 
 
 def _beside_jump(lower: FloatArray, upper: FloatArray, slope: FloatArray, side: int) -> FloatArray:

@@ -138,7 +138,11 @@ class DualProblem:
         if self.activation.is_curved:
             curves = chosen_slopes(bounds, self.activation, choices.slopes, choices.uppers)
             relaxation = relaxation.with_curves(bounds, self.activation, curves)
-        multipliers = np.maximum(choices.multipliers.astype(np.float64), 0)
+        multipliers = choices.multipliers.astype(np.float64)
+        if self.activation.is_curved:
+            multipliers = np.where(self.movable, multipliers, np.maximum(multipliers, 0))
+        else:
+            multipliers = np.maximum(multipliers, 0)
         terms: FloatArray = multipliers * problems.signs
         weights = np.maximum(choices.weights.astype(np.float64), 0)
         weights /= weights.sum(axis=1, keepdims=True)
@@ -161,7 +165,7 @@ class DualProblem:
         """What the terms of splits add for where curved units are split, (batch, units)."""
         if not self.activation.is_curved:
             return None
-        offsets: FloatArray = terms * problems.split_points(self.activation)
+        offsets: FloatArray = terms * problems.split_points(self.activation, terms)
         return [offsets[:, at] for at in self.layers]
 
     def _plane_terms(self, unstable: BoolArray, choices: Choices) -> PlaneTerms | None:
@@ -219,7 +223,7 @@ class DualProblem:
         At `deadline`, in seconds of `time.monotonic`, they have.
         """
         data, current = self.passes.data(problems, start)
-        best, ascent = current, Ascent(current)
+        best, ascent = current, Ascent(current, self.movable)
         best_lower = np.full(len(problems), -np.inf, dtype=np.float32)
         for step in range(num_steps + 1):
             found = self.passes.gradient(data, current)

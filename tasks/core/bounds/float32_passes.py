@@ -45,7 +45,8 @@ class Backward:
 class PassData:
     """A batch of subproblems and the upper lines of its relaxations.
 
-    `open_relus` marks those whose lines are free; `curves` are None where no unit is curved.
+    `open_relus` marks those whose lines are free; `curves` are None where no unit is curved. Of
+    units that are split by value, `sides` are the bounds.
     """
 
     rows: Float32Array
@@ -55,8 +56,13 @@ class PassData:
     open_relus: NDArray[np.bool_]
     upper_slopes: Float32Array
     intercepts: Float32Array
-    points: Float32Array
+    sides: tuple[Float32Array, Float32Array]
     curves: CurveTables | None
+
+    def points(self, choices: Choices) -> Float32Array:
+        """The p of each unit's constraint; see `Subproblems.split_points`."""
+        terms = self.signs * choices.multipliers
+        return np.where(np.where(terms == 0, self.signs, terms) > 0, *self.sides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +119,10 @@ class Passes:
         is_free = unstable | activation.curved
         slopes = np.where(is_free, choices.slopes, relaxation.lower_slope).astype(np.float32)
         is_curved = activation.is_curved
-        points = problems.split_points(activation) if is_curved else np.zeros((1, 1))
+        sides = [np.zeros((1, 1))] * 2
+        if is_curved:
+            ones = np.ones_like(slopes)
+            sides = [problems.split_points(activation, side * ones) for side in (1, -1)]
         data = PassData(
             problems.rows.astype(np.float32),
             problems.offsets.astype(np.float32),
@@ -122,7 +131,7 @@ class Passes:
             unstable,
             relaxation.upper_slope.astype(np.float32),
             np.where(activation.curved, 0, relaxation.upper_intercept).astype(np.float32),
-            points.astype(np.float32),
+            (sides[0].astype(np.float32), sides[1].astype(np.float32)),
             CurveTables(bounds, activation) if is_curved else None,
         )
         return data, replace(choices, slopes=slopes)
@@ -140,7 +149,7 @@ class Passes:
             upper = np.minimum(found.coefficients, 0) * rises[1]
         gradient = Choices(
             lower,
-            -data.signs * (values - data.points),
+            -data.signs * (values - data.points(choices)),
             (data.rows @ outputs[:, :, None])[..., 0] + data.offsets,
             found.planes.sides if found.planes else choices.levels,
             found.sides if found.planes else choices.tilts,
@@ -162,7 +171,7 @@ class Passes:
             lower = np.where(curved, lines[0].slopes, lower)
             upper = np.where(curved, lines[1].slopes, upper)
             intercepts = np.where(curved, lines[1].heights, intercepts)
-            constant = constant + (split_terms * data.points).sum(axis=1)
+            constant = constant + (split_terms * data.points(choices)).sum(axis=1)
         for index in range(len(self.layers), 0, -1):
             at = self.layers[index - 1]
             constant = constant + current @ self.biases[index]

@@ -34,18 +34,26 @@ CHUNK_ENTRIES = 2**19  # of coefficients at once: 4 MB, which caches hold
 
 
 def preactivation_bounds(
-    network: ReluNetwork, ball: Box, method: Method, deadline: float = np.inf
+    network: ReluNetwork,
+    ball: Box,
+    method: Method,
+    deadline: float = np.inf,
+    known: Sequence[Bounds] = (),
+    widest: int | None = None,
 ) -> list[Bounds]:
-    """Sound bounds on the inputs of every ReLU layer, over each box of the batch.
+    """Sound bounds on the inputs of every hidden layer, over each box of the batch.
 
     `interval` propagates boxes (Gowal et al. 2018); `crown` intersects that with backward linear
     bounds layer by layer, so it is never looser. What `crown` has not come to at `deadline`, in
-    seconds of `time.monotonic`, keeps its interval bounds.
+    seconds of `time.monotonic`, keeps its interval bounds. `known`, of all layers, is never left;
+    layers of more than `widest` units keep that, too.
     """
     before = _Before(network, ball)
     for depth in range(len(network.layers) - 1):
         bounds = interval_step(network, depth, before.hidden, ball)
-        if method == "crown" and depth > 0:  # for the first layer the interval is already exact
+        bounds = bounds.intersected(known[depth]) if known else bounds
+        is_narrow = widest is None or len(network.layers[depth].bias) <= widest
+        if method == "crown" and depth > 0 and is_narrow:  # the first layer's interval is exact
             is_open = bounds.unstable(network.activations[depth])
             bounds = bounds.intersected(before.unit_bounds(is_open, deadline))
         before.append(bounds)

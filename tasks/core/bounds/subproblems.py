@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,13 @@ class Subproblems:
     signs: SignArray
     bounds: Bounds
 
-    def split_points(self, activation: Activation) -> FloatArray:
-        """Where units are split, (batch, units): ReLUs at 0.
+    def split_points(self, activation: Activation, terms: NDArray[Any]) -> FloatArray:
+        """The p of the constraint that a multiplier times its sign, `terms`, belongs to.
 
-        Curved units and factors at the bound of the side where they are, which holds whatever was
-        split: so each has one constraint, that of its last split.
+        Of ReLUs 0. Units that are split by value lie between two bounds once they are split: a
+        positive term is that of z >= lower, a negative one that of z <= upper.
         """
-        ends = np.where(self.signs > 0, self.bounds.lower, self.bounds.upper)
+        ends = np.where(terms > 0, self.bounds.lower, self.bounds.upper)
         return np.where((activation.curved | activation.factors) & (self.signs != 0), ends, 0.0)
 
     def __len__(self) -> int:

@@ -19,8 +19,8 @@ from tasks.core.certificates.input_trees import input_tree
 from tasks.core.certificates.writing import BoxProof, TreeNode
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import UnsafeRegion
-from tasks.core.search.box_bounds import BoxBounds
-from tasks.core.search.box_stages import FEW_INPUTS, SLOPE_STEPS
+from tasks.core.search.box_bounds import FEW_INPUTS, BoxBounds
+from tasks.core.search.box_stages import SLOPE_STEPS
 from tasks.core.search.record import Record
 
 METHODS: tuple[tuple[Method, int], ...] = (("interval", INTERVALS), ("crown", CROWN))

@@ -216,12 +216,18 @@ class ReluNetwork:
         return gradient
 
     def cones(self, depth: int) -> list[Cone] | None:
-        """Of the units of affine layer `depth`; None where they read too much of those before."""
+        """Of the units of affine layer `depth`; None where they read too much of those before.
+
+        Of a curved network there are none.
+        """
+        if self.is_curved:
+            return None
         if depth not in self._cones:
             layers = self.layers[: depth + 1]
             shifts = [(each.bias, each.sizes) for each in layers]
-            parts = [each.matrix for each in layers], shifts
-            self._cones[depth] = None if self.is_curved else cones(*parts, self.linear[:depth])
+            self._cones[depth] = cones(
+                [each.matrix for each in layers], shifts, self.linear[:depth]
+            )
         return self._cones[depth]
 
     @classmethod

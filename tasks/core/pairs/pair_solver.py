@@ -54,7 +54,8 @@ class PairSolver:
 
     def __call__(self, job: PairJob) -> Answer:
         deadline = time.monotonic() + self.goal.timeout_seconds
-        if job.requirement.demand == "same" or self.goal.engine == "marabou":
+        by_pairs = job.requirement.demand == "same" or self.network.is_curved  # has no phases
+        if by_pairs or self.goal.engine == "marabou":
             return self._of_two_copies(job, deadline)
         answer = self._by_slopes(job)
         if answer.verdict is not Verdict.UNKNOWN:

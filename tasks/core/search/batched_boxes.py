@@ -1,7 +1,8 @@
 """Bounds of batches of boxes by CROWN, for input splitting where the kernel does not serve.
 
 The kernel (`bounds.box_kernel`) knows ReLUs, and networks that fit in padded arrays; this one
-computes every box's hidden bounds anew, in batches.
+computes every box's hidden bounds anew, in batches: by affine forms of the few inputs that are
+split, of narrow layers by CROWN as well.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.core.arrays import BoolArray, FloatArray
-from tasks.core.bounds.linear import Method, linear_lower_bounds, preactivation_bounds
-from tasks.core.bounds.relaxations import Bounds, Relaxation
+from tasks.core.bounds.forward import forward_bounds
+from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
+from tasks.core.bounds.relaxations import Bounds, Relaxation, middle_lines
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.bounds.box_kernel import Found
 
 SUM_ROUNDING = 2.0**-52  # of a bound and an offset
-CROWN_UNITS = 4096  # in all; in larger networks hidden bounds are intervals
+CROWN_UNITS = 128  # of a layer; with more, the bounds of affine forms are all there are
 
 
 class BatchedBoxes:
@@ -46,8 +48,6 @@ class BatchedBoxes:
         self.rows = np.concatenate([region.rows for region in regions])
         self.offsets = np.concatenate([region.offsets for region in regions])
         self.starts = np.cumsum([0, *(len(region.rows) for region in regions)])
-        units = sum(len(layer.bias) for layer in network.layers[:-1])
-        self.method: Method = "crown" if units <= CROWN_UNITS else "interval"
 
     def bounds(
         self, boxes: Box, phases: PhaseArray, alive: BoolArray, goal: float, *, clips: bool
@@ -56,14 +56,11 @@ class BatchedBoxes:
         from tasks.core.bounds.box_kernel import Found
 
         whole, boxes = boxes, Box(boxes.lower[:, self.free], boxes.upper[:, self.free])
-        hidden = [
-            found.intersected(Bounds(*(np.broadcast_to(e, found.lower.shape) for e in ends)))
-            for found, ends in zip(
-                preactivation_bounds(self.network, boxes, self.method),
-                [(each.lower, each.upper) for each in self.hidden],
-                strict=True,
-            )
+        known = [
+            found.intersected(each)
+            for found, each in zip(forward_bounds(self.network, boxes), self.hidden, strict=True)
         ]
+        hidden = preactivation_bounds(self.network, boxes, "crown", known=known, widest=CROWN_UNITS)
         depth = len(self.network.layers) - 1
         rows = linear_lower_bounds(self.network, depth, self.rows, hidden, boxes) + self.offsets
         rows = rows - np.abs(rows) * SUM_ROUNDING
@@ -96,11 +93,18 @@ class BatchedBoxes:
         for layer, activation, bounds in zip(
             self.network.layers[-2::-1], self.network.activations[::-1], hidden[::-1], strict=True
         ):
-            lines = Relaxation.of(bounds, activation)
-            below = coefficients > 0
-            moved = coefficients * np.where(below, lines.lower_slope, lines.upper_slope)
-            if lines.lower_partner is not None and lines.upper_partner is not None:
-                added = coefficients * np.where(below, lines.lower_partner, lines.upper_partner)
-                moved = moved + activation.at_partners(added[:, activation.products])
+            lines = Relaxation.of_relus(bounds, activation)
+            lower, upper = lines.lower_slope, lines.upper_slope
+            if activation.is_curved:
+                curves = middle_lines(bounds, activation)
+                lower = np.where(activation.curved, curves.lower, lower)
+                upper = np.where(activation.curved, curves.upper, upper)
+            products = activation.products
+            if len(products):  # by both planes alike: the other factor's middle
+                (lx, ux), (ly, uy) = bounds.of_factors(activation)
+                lower[:, products] = upper[:, products] = (ly + uy) / 2
+            moved = coefficients * np.where(coefficients > 0, lower, upper)
+            if len(products):
+                moved = moved + activation.at_partners(coefficients[:, products] * (lx + ux) / 2)
             coefficients = layer.matrix.backward(np.nan_to_num(moved))
         return coefficients

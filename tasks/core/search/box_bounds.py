@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.float32_error import row_error
+from tasks.core.bounds.forward import forward_bounds
 from tasks.core.bounds.linear import (
     Method,
     interval_lower_bounds,
@@ -17,8 +18,12 @@ from tasks.core.bounds.linear import (
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.answer import Known
+
+LARGE = 4096  # hidden units
+FEW_INPUTS = 12  # up to which inputs are split instead of phases
 
 
 class BoxBounds:
@@ -70,9 +75,29 @@ class BoxBounds:
         """Bounds the hidden layers, unless CROWN did already, and drops the units found dead."""
         if self.has_crown:
             return
-        self.set_hidden(preactivation_bounds(self.network, self.box, method, deadline))
+        known = list[Bounds]()
+        if method == "crown" and self.num_split <= FEW_INPUTS and self._takes_forms:
+            known = self.of_few_inputs()
+        self.set_hidden(preactivation_bounds(self.network, self.box, method, deadline, known))
         self._drop_dead_units()
         self.has_crown = method == "crown"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether hidden bounds of CROWN take much longer than an attack, or a pass of points."""
+        return sum(map(len, self.units)) > LARGE
+
+    @property
+    def _takes_forms(self) -> bool:
+        """Where they pay; of other networks a certificate is bounded as its checker does."""
+        return self.is_large or self.network.is_curved
+
+    def of_few_inputs(self) -> list[Bounds]:
+        """Affine forms of the inputs that the box does not fix: soon, for any number of units."""
+        free = self.box.upper[0] > self.box.lower[0]
+        free[:1] |= not free.any()
+        network = self.network.fixed(free, self.box.lower[0])
+        return forward_bounds(network, Box(self.box.lower[:, free], self.box.upper[:, free]))
 
     def bound_regions(self, method: Method) -> None:
         """Bounds every row of the regions left, by the hidden bounds there are."""

@@ -19,14 +19,13 @@ from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search import marabou
 from tasks.core.search.answer import Answer, Known
-from tasks.core.search.box_bounds import BoxBounds
+from tasks.core.search.box_bounds import FEW_INPUTS, BoxBounds
 from tasks.core.verdicts import NEAR_BOUNDARY, OUTSIDE_DOMAIN, WITNESSED_ONLY, DecidedBy, Verdict
 
 if TYPE_CHECKING:
     from tasks.core.search.inputs import InputSearch
     from tasks.core.search.phases import PhaseSearch
 
-FEW_INPUTS = 12  # up to which inputs are split instead of phases
 MORE_INPUTS = 128  # up to which they are split in turn with phases, if rows of a region clip them
 MOST_PRODUCTS = 2**20  # for bounds on all units of a box then: about a millisecond
 FIRST_TURN = 0.5  # seconds of each search; they double
@@ -111,10 +110,12 @@ class BoxStages:
         from tasks.core.search.phases import optimised_root
 
         bounds = self.bounds
-        if bounds.num_split <= FEW_INPUTS:
+        if bounds.num_split <= FEW_INPUTS and not bounds.is_large:
             return None  # splitting an input is worth more, and is as fast
         with self._timed("alpha_crown"):
-            for num_steps in (0, SLOPE_STEPS):
+            # of many units over few inputs, bounded tightly already, all time would go there
+            few = bounds.num_split <= FEW_INPUTS
+            for num_steps in (0,) if few else (0, SLOPE_STEPS):
                 left = bounds.left
                 self.phases = search = optimised_root(
                     bounds.network,

@@ -16,7 +16,6 @@ from dataclasses import replace
 import numpy as np
 
 from tasks.core.bounds.linear import preactivation_bounds
-from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
@@ -26,6 +25,7 @@ from tasks.core.verdicts import DecidedBy, Engine, Verdict
 
 FIRST_RESTARTS, MORE_RESTARTS = 1, 9  # before and after the optimised bounds
 BRANCHING_SHARE = 0.95  # of the time; the rest is Marabou's
+RELUS_ALONE = "Marabou knows ReLUs alone"
 MARABOU_OVERSHOOT = 2.0  # by which its own time limit is often overrun
 
 
@@ -82,10 +82,11 @@ def _down_the_ladder(
     # Marabou knows nothing of valid inputs, nor of functions other than the ReLU.
     with_marabou = with_marabou and box.domain is None and not box.is_curved
     share = BRANCHING_SHARE if with_marabou else 1.0
+    crown: Stage = (DecidedBy.CROWN, lambda: box.plain_bounds("crown"))
+    attack: Stage = (DecidedBy.ATTACK, lambda: box.attack(FIRST_RESTARTS, from_center=True))
     stages: list[Stage] = [
         (DecidedBy.INTERVAL, lambda: box.plain_bounds("interval")),
-        (DecidedBy.CROWN, lambda: box.plain_bounds("crown")),
-        (DecidedBy.ATTACK, lambda: box.attack(FIRST_RESTARTS, from_center=True)),
+        *([attack, crown] if box.bounds.is_large else [crown, attack]),
         (DecidedBy.CROWN, box.alpha_crown),
         (DecidedBy.ATTACK, lambda: box.attack(MORE_RESTARTS, from_center=False)),
     ]
@@ -99,16 +100,16 @@ def _down_the_ladder(
     if is_open and engine == "ladder" and with_marabou and time.monotonic() < box.deadline:
         again: list[Stage] = [(DecidedBy.BRANCH_AND_BOUND, box.branch_and_bound)]
         return box.marabou(1 / MARABOU_OVERSHOOT, again if prove_again else [])
+    if is_open and engine == "ladder" and box.is_curved:
+        return replace(answer, reason=f"{answer.reason}; {RELUS_ALONE}")
     return answer
 
 
 def _marabou_first(box: BoxStages, prove_again: bool) -> Answer:
     """Marabou's question rests on CROWN's bounds, with which the proof then begins."""
     if box.is_curved:
-        raise CertiflowError(
-            "the engine 'marabou' knows ReLUs alone, and the network has other activations: choose "
-            "the engine 'ladder'"
-        )
+        nothing = np.empty((0, box.bounds.network.num_inputs))
+        return Answer(Verdict.UNKNOWN, DecidedBy.MARABOU, nothing, reason=RELUS_ALONE)
     again: list[Stage] = [
         (DecidedBy.CROWN, lambda: box.plain_bounds("crown")),
         (DecidedBy.CROWN, box.alpha_crown),
