@@ -77,7 +77,9 @@ class BoxBounds:
             return
         known = list[Bounds]()
         if method == "crown" and self.num_split <= FEW_INPUTS and self._takes_forms:
-            known = self.of_few_inputs()
+            self.set_hidden(self.of_few_inputs())
+            self._drop_dead_units(between_blocks=True)  # so many that blocks become smaller
+            known = self.hidden
         self.set_hidden(preactivation_bounds(self.network, self.box, method, deadline, known))
         self._drop_dead_units()
         self.has_crown = method == "crown"
@@ -140,11 +142,11 @@ class BoxBounds:
         error = float(self.float32_errors().max())
         return error if np.isfinite(error) else 0.0
 
-    def _drop_dead_units(self) -> None:
+    def _drop_dead_units(self, *, between_blocks: bool = False) -> None:
         """Goes on with the network without the ReLUs that are zero in the whole box.
 
         There it is the same function, and after certified training much smaller. Those between
-        blocks stay: without some of their rows these are no smaller, and no longer alike.
+        blocks stay by default: without some of their rows these are no smaller, nor alike.
         """
         layers = self.network.layers
         in_blocks = [not isinstance(layer.matrix, DenseMatrix) for layer in layers]
@@ -152,7 +154,7 @@ class BoxBounds:
             ~(bounds.upper[0] <= 0)
             | each.linear
             | each.curved
-            | (in_blocks[depth] or in_blocks[depth + 1])
+            | (not between_blocks and (in_blocks[depth] or in_blocks[depth + 1]))
             for depth, (bounds, each) in enumerate(
                 zip(self.hidden, self.network.activations, strict=True)
             )
