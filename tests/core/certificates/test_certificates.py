@@ -169,6 +169,7 @@ def test_settled_choices_are_those_that_are_written() -> None:
         generator.uniform(size=(2, 3)).astype(np.float32),
         generator.normal(size=(2, 3)).astype(np.float32),
         generator.normal(size=(2, 4)).astype(np.float32),
+        np.zeros((2, 0), dtype=np.float32),
     )
     once = settled(choices)
     for one, two in zip(once.parts(), settled(once).parts(), strict=True):
