@@ -60,7 +60,7 @@ def _count_or_all(samples: Any) -> Any:
     return samples
 
 
-Samples = Annotated[int | Literal["all"], BeforeValidator(_count_or_all)]
+Samples = Annotated[Annotated[int, Field(ge=1)] | Literal["all"], BeforeValidator(_count_or_all)]
 
 
 # Settings that say where and how fast, not what.

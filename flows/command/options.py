@@ -24,7 +24,9 @@ EngineName = Annotated[
 ]
 
 
-def _count_or_all(word: str) -> int | Literal["all"]:
+def _count_or_all(given: str | int) -> int | Literal["all"]:
+    """Of what was typed, or of the default."""
+    word = str(given)
     if word == "all":
         return "all"
     if not word.isdecimal() or int(word) < 1:

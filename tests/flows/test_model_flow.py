@@ -71,9 +71,8 @@ def test_local_robustness_of_a_file_is_logged(project: Path, environment: dict[s
     assert said["seconds"] == pytest.approx(table["witness_seconds"].sum())
     assert said["seconds"] > 0
     assert run.data.params["verification.witness_seconds"] == "5.0"
-    assert f"{proofs}/{proofs}" in next(
-        line for line in result.stderr.splitlines() if line.startswith("witness")
-    )
+    lines = [line for line in result.stderr.splitlines() if line.startswith("witness")]
+    assert f"{proofs}/{proofs}" in lines[-1]
     assert f"Marabou on {proofs} of the proofs: {said['confirmed']:.0f} confirmed" in result.stdout
 
 

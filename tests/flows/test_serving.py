@@ -189,7 +189,11 @@ def test_deployment_is_offered_with_its_schedule_and_form(first: Served) -> None
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     schema = found["parameter_openapi_schema"]
-    assert schema["definitions"]["VerificationSettings"]["properties"]["samples"]["minimum"] == 1
+    samples = schema["definitions"]["VerificationSettings"]["properties"]["samples"]["anyOf"]
+    assert [(each.get("minimum"), each.get("const")) for each in samples] == [
+        (1, None),
+        (None, "all"),
+    ]
     settings = httpx.get(f"http://127.0.0.1:{first.port}/ui-settings").json()
     assert settings["api_url"] == first.api
 
