@@ -49,9 +49,9 @@ def models_read() -> list[Path]:
 def summary(project: Path, models_read: list[Path]) -> Summary:
     read = loading._LOADERS[".keras"]
 
-    def counted(path: Path) -> loading.LoadedModel:
+    def counted(path: Path, whole: bool) -> loading.LoadedModel:
         models_read.append(path)
-        return read(path)
+        return read(path, whole)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loading._LOADERS, ".keras", counted)
