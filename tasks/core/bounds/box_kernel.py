@@ -1,6 +1,6 @@
 """Backward linear bounds of one small box after another, compiled: the kernel of input splitting.
 
-The same relaxation and rounding as `linear.backward_bounds`, the bound of DeepPoly (Singh et al.
+The same relaxation and rounding as `backward.backward_bounds`, the bound of DeepPoly (Singh et al.
 2019, "An Abstract Domain for Certifying Neural Networks", section 4), for networks with few inputs,
 where very many boxes differ in little: a unit whose phase is known in a box keeps it in every part
 of the box, so only the others are bounded again. What a linear bound shows to be outside of every

@@ -161,7 +161,8 @@ def reach(curve: Curve, lower: FloatArray, upper: FloatArray) -> FloatArray:
     """At least |f(x)|, and |slope x| + |height| of any line chosen, in parts of [lower, upper]."""
     low, high = value_bounds(curve, lower, upper)
     size = np.maximum(np.abs(lower), np.abs(upper))
-    values = np.maximum(np.abs(low), np.abs(high))
+    ends = [abs(end) for end in (curve.lowest, curve.highest) if np.isfinite(end)]
+    values = np.maximum(np.maximum(np.abs(low), np.abs(high)), max(ends, default=0.0))
     found = (values + 3 * greatest_slope(curve, lower, upper) * size) * (1 + 2.0**-20)
     return np.where(np.isnan(found), np.inf, found)
 

@@ -158,7 +158,7 @@ class Passes:
         return Pass(found, gradient)
 
     def backward(self, data: PassData, choices: Choices) -> Backward:
-        """As `linear.backward_bounds`, with the choices and planes, and no rounding errors."""
+        """As `backward.backward_bounds`, with the choices and planes, and no rounding errors."""
         current = (choices.weights[:, None, :] @ data.rows)[:, 0]
         constant = (choices.weights * data.offsets).sum(axis=1)
         split_terms = data.signs * choices.multipliers

@@ -88,7 +88,10 @@ def _gated(lowering: Lowering, tensor: Tensor, gate: Tensor) -> Tensor | None:
 
 
 def ratio(first: Tensor, second: Tensor) -> float | None:
-    """c where `first` is c times `second`, both of the same units; else None."""
+    """c where `first` is c times `second`, not 0, both of the same units; else None.
+
+    Up to what rounding does to products of weights, as where affine nodes become one map.
+    """
     if first is second:
         return 1.0
     if first.depth != second.depth or first.shape != second.shape:
@@ -97,11 +100,12 @@ def ratio(first: Tensor, second: Tensor) -> float | None:
     same = one.nnz == other.nnz and one.nnz > 0
     if not same or (one.indices != other.indices).any() or (one.indptr != other.indptr).any():
         return None
-    factor = float(one.data[0] / other.data[0])
-    close = np.allclose(one.data, factor * other.data, rtol=2.0**-50, atol=0)
-    if not close or not np.allclose(first.constant, factor * second.constant, rtol=2.0**-50):
+    if not (one.data.all() and other.data.all()):
         return None
-    return factor
+    factor = float(one.data[0] / other.data[0])
+    pairs = ((one.data, other.data), (first.constant, second.constant))
+    close = all(np.allclose(a, factor * b, rtol=2.0**-50, atol=0) for a, b in pairs)
+    return factor if close and np.isfinite(factor) else None
 
 
 def power(lowering: Lowering, tensor: Tensor, exponent: float) -> Tensor:

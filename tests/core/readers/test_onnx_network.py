@@ -367,6 +367,21 @@ def test_curves_and_products_are_what_onnxruntime_computes(name: str, tmp_path: 
     assert not (gated and products)  # a curve of its own, not a product
 
 
+@pytest.mark.parametrize(("shift", "products"), [(0.0, 0), (1e-9, 6)])
+def test_a_gate_that_is_another_function_is_no_curve(
+    shift: float, products: int, tmp_path: Path
+) -> None:
+    """x sigmoid(x + c) is silu(x) for no c but 0, however small."""
+    nodes = [
+        make_node("Add", ["x", "shift"], ["a"]),
+        make_node("Sigmoid", ["a"], ["s"]),
+        make_node("Mul", ["x", "s"], ["y"]),
+    ]
+    constants = {"shift": np.array(shift, dtype=np.float32)}
+    network = read_onnx(saved_onnx(tmp_path, nodes, constants, shape=(1, 2, 3)), whole=True).network
+    assert sum(len(each.products) for each in network.activations) == products
+
+
 def test_outputs_are_the_files_own_where_that_is_asked(tmp_path: Path) -> None:
     nodes = [make_node("Gemm", ["x", "a"], ["z"]), make_node("Sigmoid", ["z"], ["y"])]
     path = saved_onnx(tmp_path, nodes, {"a": normal(4, 1)})
