@@ -6,7 +6,7 @@ as a ReLU's lower slope is. In float32 a line's height is read off a table of th
 Danskin's theorem the derivative of `slope * z + height` by the slope is z less the point where the
 line touches. A product's share is that of McCormick's second plane.
 
-The arrays of a batch of subproblems are (batch, units of all hidden layers) unless said otherwise.
+Arrays are (batch, units of all hidden layers) unless said otherwise.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def middle_shares(bounds: Bounds, activation: Activation) -> tuple[FloatArray, F
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """What a choice of shares gives curved units, 0 of the others.
+    """What a choice of shares gives curved units, (units, batch); 0 of the others.
 
     Attributes:
         slopes, heights, partners: of the lines.
@@ -75,14 +75,15 @@ class Lines:
 
 
 class CurveTables:
-    """Curved units over the bounds of a batch of subproblems, in float32."""
+    """Curved units over the bounds of a batch of subproblems, in float32; arrays (units, batch)."""
 
     @np.errstate(all="ignore")
     def __init__(self, bounds: Bounds, activation: Activation) -> None:
+        """`bounds` are (batch, units)."""
         self.activation, self.bounds = activation, bounds
         self.tables = []
         for curve, units in activation.curves():
-            low, high = bounds.lower[:, units], bounds.upper[:, units]
+            low, high = bounds.lower[:, units].T, bounds.upper[:, units].T
             points, values = table(curve, low.ravel(), high.ravel())
             ranges = [
                 [
@@ -100,15 +101,15 @@ class CurveTables:
         found = Lines(*(np.zeros_like(shares) for _ in range(5)))
         for units, points, values, ranges in self.tables:
             start, end = ranges[SIDES.index(side)]
-            slopes = start + shares[:, units] * (end - start)
+            slopes = start + shares[units] * (end - start)
             residuals = side * (values - slopes[..., None] * points)
             places = residuals.argmin(axis=-1)[..., None]
             least = np.take_along_axis(residuals, places, -1)[..., 0]
             shape = residuals.shape
             touched = np.take_along_axis(np.broadcast_to(points, shape), places, -1)[..., 0]
-            found.slopes[:, units], found.heights[:, units] = slopes, side * least
-            found.touching[:, units] = touched
-            found.gaps[:, units] = residuals.max(axis=-1) - least
+            found.slopes[units], found.heights[units] = slopes, side * least
+            found.touching[units] = touched
+            found.gaps[units] = residuals.max(axis=-1) - least
         self._add_planes(found, shares, side)
         return found
 
@@ -118,17 +119,17 @@ class CurveTables:
             return
         lx, ux, ly, uy = self._rectangles()
         first, last = (ly, uy) if side > 0 else (uy, ly)
-        share = shares[:, products]
-        found.slopes[:, products] = first + share * (last - first)
-        found.partners[:, products] = lx + share * (ux - lx)
-        found.heights[:, products] = -(lx * first) * (1 - share) - share * ux * last
-        found.gaps[:, products] = (ux - lx) * (uy - ly) / 4
+        share = shares[products]
+        found.slopes[products] = first + share * (last - first)
+        found.partners[products] = lx + share * (ux - lx)
+        found.heights[products] = -(lx * first) * (1 - share) - share * ux * last
+        found.gaps[products] = (ux - lx) * (uy - ly) / 4
 
     def _rectangles(self) -> list[Float32Array]:
         """lx, ux, ly and uy of the products."""
         products = self.activation.products
         return [
-            end[:, units].astype(np.float32)
+            end[:, units].T.astype(np.float32)
             for units in (products, self.activation.partners[products])
             for end in (self.bounds.lower, self.bounds.upper)
         ]
@@ -139,11 +140,11 @@ class CurveTables:
         result = np.zeros_like(values)
         for units, _, _, ranges in self.tables:
             start, end = ranges[SIDES.index(side)]
-            result[:, units] = (values[:, units] - lines.touching[:, units]) * (end - start)
+            result[units] = (values[units] - lines.touching[units]) * (end - start)
         products = self.activation.products
         if len(products):
             lx, ux, ly, uy = self._rectangles()
             first, last = (ly, uy) if side > 0 else (uy, ly)
-            x, y = values[:, products], values[:, self.activation.partners[products]]
-            result[:, products] = (last - first) * x + (ux - lx) * y - ux * last + lx * first
+            x, y = values[products], values[self.activation.partners[products]]
+            result[products] = (last - first) * x + (ux - lx) * y - ux * last + lx * first
         return np.nan_to_num(result)

@@ -18,9 +18,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from tasks.core.arrays import BoolArray, Float32Array, FloatArray
+from tasks.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from tasks.core.bounds.backward import PlaneTerms, backward_bounds
-from tasks.core.bounds.choices import Ascent, Choices, chosen
+from tasks.core.bounds.choices import Ascent, Choices, joined, keep
 from tasks.core.bounds.curve_choices import chosen_slopes, middle_shares
 from tasks.core.bounds.float32_passes import Passes
 from tasks.core.bounds.input_planes import InputPlanes, Spans
@@ -34,17 +34,20 @@ from tasks.core.properties.box import Box
 MAX_ENTRIES = 2**22  # units of a batch of subproblems: 16 MB in float32, and a dozen such live
 NARROW = 2.0**-30  # of a unit's values, that is not worth a split
 CURVE_ENTRIES = 32  # of a curved unit, which has a table
+AT_ONCE = 128  # subproblems in a pass, whose numbers caches hold
+WORTH_LEAVING = 0.75  # of them open, below which the others are left out of further steps
 
 
 @dataclass(frozen=True, eq=False)
 class Optimised:
-    """Sound lower bounds (batch,) on the greatest row; the choices; and where each bound is least.
+    """Choices for lower bounds on the greatest row, and what they give in float32: no proof.
 
-    `points`, (batch, inputs), minimise the relaxations: candidates for counterexamples. `scores`,
-    (batch, units), say how much each unsplit unit's relaxation costs there.
+    `estimates`, (batch,), are the bounds; `points`, (batch, inputs), minimise the relaxations:
+    candidates for counterexamples. `scores`, (batch, units), say how much each unsplit unit's
+    relaxation costs there.
     """
 
-    lower: FloatArray
+    estimates: Float32Array
     choices: Choices
     points: Float32Array
     scores: Float32Array
@@ -66,13 +69,6 @@ class DualProblem:
         with_planes: bool = True,
     ) -> None:
         self.network, self.box, self.hidden = network, box, list(hidden)
-        self.planes: InputPlanes | None = None
-        rough: InputPlanes | None = None
-        first = network.layers[0]
-        spans = Spans.of(first.matrix)
-        if hidden and with_planes and spans.pay:
-            self.planes = InputPlanes(first, spans, box, np.float64)
-            rough = InputPlanes(first, spans, box, np.float32)
         widths = [len(layer.bias) for layer in network.layers[:-1]]
         ends = np.cumsum([0, *widths])
         self.layers = [slice(int(a), int(b)) for a, b in pairwise(ends)]
@@ -86,8 +82,24 @@ class DualProblem:
             np.concatenate([empty, *(b.lower for b in hidden)], axis=1),
             np.concatenate([empty, *(b.upper for b in hidden)], axis=1),
         )
-        self.passes = Passes(network, box, self.layers, self.activation, rough)
+        dead = (self.bounds.upper <= 0).all(axis=0) & ~self.activation.linear & ~self.movable
+        live = [~dead[at] for at in self.layers]
+        self.planes, rough = self._planes(live) if hidden and with_planes else (None, None)
+        self.planed = np.zeros(self.num_units, dtype=bool)  # whose upper lines are planes
+        if self.planes is not None:
+            self.planed[self.layers[0]] = live[0]
+        self.passes = Passes(network, box, live, rough)
         self.scales: RoundingScales = rounding_scales(network, hidden, box)
+
+    def _planes(self, live: Sequence[BoolArray]) -> tuple[InputPlanes | None, InputPlanes | None]:
+        """Of the first layer's live units, in float64 and float32; none where they do not pay."""
+        every = np.ones(self.network.num_inputs, dtype=bool)
+        layer = self.network.layers[0].restricted(live[0], every)
+        spans = Spans.of(layer.matrix)
+        if not spans.pay:
+            return None, None
+        double, single = (InputPlanes(layer, spans, self.box, t) for t in (np.float64, np.float32))
+        return double, single
 
     @cached_property
     def movable(self) -> BoolArray:
@@ -98,8 +110,13 @@ class DualProblem:
         """Units whose split makes a relaxation tighter, (batch, units)."""
         width = bounds.upper - bounds.lower
         is_wide = width > NARROW * (1 + bounds.magnitude)
-        relus = self.passes.open_relus(bounds)
+        relus = self._open_relus(bounds)
         return relus | (self.movable & is_wide) if self.activation.is_curved else relus
+
+    def _open_relus(self, bounds: Bounds) -> BoolArray:
+        """The ReLUs that may change phase, (batch, units)."""
+        unstable = bounds.unstable(self.activation)
+        return unstable & ~self.activation.curved if self.activation.is_curved else unstable
 
     def initial_choices(self, problems: Subproblems) -> Choices:
         """CROWN's slopes, no multipliers, equal weights."""
@@ -130,10 +147,13 @@ class DualProblem:
         bounds = problems.bounds
         relaxation = Relaxation.of_relus(bounds, self.activation)
         slopes = np.clip(choices.slopes.astype(np.float64), 0, 1)
-        unstable = self.passes.open_relus(bounds)
-        relaxation = self.passes.without_chords(
-            replace(relaxation, lower_slope=np.where(unstable, slopes, relaxation.lower_slope)),
-            unstable,
+        unstable = self._open_relus(bounds)
+        has_plane = unstable & self.planed
+        relaxation = replace(
+            relaxation,
+            lower_slope=np.where(unstable, slopes, relaxation.lower_slope),
+            upper_slope=np.where(has_plane, 0, relaxation.upper_slope),
+            upper_intercept=np.where(has_plane, 0, relaxation.upper_intercept),
         )
         if self.activation.is_curved:
             curves = chosen_slopes(bounds, self.activation, choices.slopes, choices.uppers)
@@ -157,7 +177,7 @@ class DualProblem:
             self.scales,
             [terms[:, at] for at in self.layers],
             self._split_offsets(problems, terms),
-            self._plane_terms(unstable, choices),
+            self._plane_terms(has_plane, choices),
         )
         return self._outwards(lower + offsets, weights, problems)
 
@@ -168,7 +188,7 @@ class DualProblem:
         offsets: FloatArray = terms * problems.split_points(self.activation, terms)
         return [offsets[:, at] for at in self.layers]
 
-    def _plane_terms(self, unstable: BoolArray, choices: Choices) -> PlaneTerms | None:
+    def _plane_terms(self, has_plane: BoolArray, choices: Choices) -> PlaneTerms | None:
         """What the planes add to a backward pass in float64, rounded outwards.
 
         The top of a plane and the sums over inputs and units are of terms whose magnitudes add up
@@ -177,14 +197,17 @@ class DualProblem:
         planes = self.planes
         if planes is None:
             return None
+        first = self.layers[0]
+        live = np.flatnonzero(self.planed[first])
+        levels, tilts = choices.levels[:, live].T, choices.tilts.T
 
         def terms(negative: FloatArray) -> tuple[FloatArray, FloatArray]:
-            used = np.where(unstable[:, self.layers[0]], negative, 0)
+            used = np.where(has_plane[:, first], negative, 0)
             found = planes.weighted(
-                used, choices.levels.astype(np.float64), choices.tilts.astype(np.float64)
+                used[:, live].T, levels.astype(np.float64), tilts.astype(np.float64)
             )
             error = (-used * self.scales.affine[0]).sum(axis=1)
-            return found.rows, found.constants - 8 * error
+            return found.rows.T, found.constants - 8 * error
 
         return terms
 
@@ -205,7 +228,23 @@ class DualProblem:
 
     def estimated(self, problems: Subproblems, choices: Choices) -> Float32Array:
         """The bounds that `choices` give in float32, (batch,): to compare, not to prove."""
-        return self.passes.backward(*self.passes.data(problems, choices)).lower
+        parts = [
+            self.passes.backward(*self.passes.data(problems[at], choices[at], at)).lower
+            for at in _parts(len(problems), AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def estimated_splits(
+        self, problems: Subproblems, choices: Choices, units: IntArray
+    ) -> Float32Array:
+        """The same where each of some ReLUs, (batch, n), is split: (2, batch, n), z >= 0 first."""
+        places = np.zeros(self.num_units, dtype=np.int64)
+        places[self.passes.live] = np.arange(len(self.passes.live))
+        found = [np.zeros((2, 0, units.shape[1]), dtype=np.float32)]
+        for at in _parts(len(problems), max(1, AT_ONCE // units.shape[1])):
+            data, live = self.passes.data(problems[at], choices[at], at)
+            found.append(self.passes.split_bounds(data, live, places[units[at]]))
+        return np.concatenate(found, axis=1)
 
     # OpenBLAS can raise the flag on finite numbers (numpy issue 24067), and NaN proves nothing.
     @np.errstate(over="ignore", invalid="ignore")
@@ -218,23 +257,57 @@ class DualProblem:
         stop_above: float = 0.0,
         deadline: float = np.inf,
     ) -> Optimised:
-        """Gradient ascent from `start` until every bound is above `stop_above` or steps run out.
+        """Gradient ascent from `start`, of each bound until it is above `stop_above`.
 
-        At `deadline`, in seconds of `time.monotonic`, they have.
+        Or until steps run out; at `deadline`, in seconds of `time.monotonic`, they have. Bounds
+        that are above it are left where they are: their `points` and `scores` may be those of any
+        choices.
         """
-        data, current = self.passes.data(problems, start)
-        best, ascent = current, Ascent(current, self.movable)
+        found = [
+            self._ascended(problems[at], start[at], at, num_steps, stop_above, deadline)
+            for at in _parts(len(problems), AT_ONCE)
+        ]
+        return Optimised(
+            np.concatenate([part.estimates for part in found]),
+            joined([part.choices for part in found]),
+            np.concatenate([part.points for part in found]),
+            np.concatenate([part.scores for part in found]),
+        )
+
+    def _ascended(
+        self,
+        problems: Subproblems,
+        start: Choices,
+        boxes: slice,
+        num_steps: int,
+        stop_above: float,
+        deadline: float,
+    ) -> Optimised:
+        passes, columns = self.passes, np.arange(len(problems))
+        data, current = passes.data(problems, start, boxes)
+        least = np.where(self.movable[passes.live][data.split], -np.inf, 0).astype(np.float32)
+        split, ascent = data.split, Ascent(current, least[:, None])
+        best = Choices(*(part.copy() for part in current.parts()))
         best_lower = np.full(len(problems), -np.inf, dtype=np.float32)
+        points = np.zeros((self.network.num_inputs, len(problems)), dtype=np.float32)
         for step in range(num_steps + 1):
-            found = self.passes.gradient(data, current)
-            better = found.backward.lower > best_lower
-            best_lower = np.where(better, found.backward.lower, best_lower)
-            best = chosen(better, current, best)
-            if step == num_steps or (best_lower > stop_above).all():
+            found = passes.gradient(data, ascent.choices)
+            better = found.backward.lower > best_lower[columns]
+            best_lower[columns[better]] = found.backward.lower[better]
+            keep(best, ascent.choices, columns, better)
+            points[:, columns] = found.backward.points
+            left = np.flatnonzero(~(best_lower[columns] > stop_above))
+            if step == num_steps or len(left) == 0 or time.monotonic() > deadline:
                 break
-            if time.monotonic() > deadline:
-                break
-            scale = np.abs(found.backward.coefficients).max(axis=1, keepdims=True, initial=0)
-            current = ascent.step(current, found.gradient, scale)
-        scores = self.passes.scores(data, found.backward, current, ascent.mean_sides)
-        return Optimised(self.certified(problems, best), best, found.backward.points, scores)
+            ascent.step(found.gradient, np.abs(found.backward.coefficients).max(axis=0, initial=0))
+            if len(left) < WORTH_LEAVING * len(columns) and not self.activation.is_curved:
+                columns, data = columns[left], data.at(left)
+                ascent.keep(left)
+        scores = np.zeros((len(problems), self.num_units), dtype=np.float32)
+        some = passes.scores(data, found.backward, ascent.choices, ascent.mean_sides)
+        scores[columns[:, None], passes.live] = some.T
+        return Optimised(best_lower, passes.whole(best, split, start), points.T, scores)
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

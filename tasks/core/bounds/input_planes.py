@@ -21,6 +21,8 @@ keeps m + n numbers instead of m n.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,15 +41,17 @@ compiled = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 # Of a layer, within its units' spans: beyond, passes cost more than they gain.
 MOST_WEIGHTS_PASSED = 2**20
 LONGEST_GAP = 8  # a new span costs as much as so many weights
+LONG = 32  # weights of a span on the average, from which its loop is worth vector instructions
 
 
 @dataclass(frozen=True, eq=False)
 class Planes:
     """The planes in use, weighted and summed for each subproblem.
 
-    `rows`, (batch, inputs), and `constants`, (batch,): the sum of `coefficient * plane` over the
-    units is `rows @ x + constants`. `tops`, (batch, units): each plane's value at the box's
-    centre; `sides`: 1 where the maximum that gives it lies at relu(z) = z, -1 at 0.
+    `rows`, (inputs, batch), and `constants`, (batch,): the sum of `coefficient * plane` over the
+    units is `rows.T @ x + constants`. `tops`, (units, batch): each plane's value at the box's
+    centre; `sides`: 1 where the maximum that gives it lies at relu(z) = z, -1 at 0, and 0 where
+    the plane is not used.
     """
 
     rows: NDArray[Any]
@@ -96,17 +100,33 @@ class Spans:
         """Whether the layer is small enough for planes."""
         return len(self.weights) <= MOST_WEIGHTS_PASSED
 
+    @property
+    def are_long(self) -> bool:
+        """Whether loops run along a unit's inputs; else along the batch."""
+        return len(self.weights) >= LONG * len(self.inputs)
+
 
 class InputPlanes:
-    """The planes of an affine layer over a box, or one for each subproblem, in `dtype`."""
+    """The planes of an affine layer's units over a box, or one for each subproblem, in `dtype`."""
 
     def __init__(self, layer: Affine, spans: Spans, box: Box, dtype: type[np.floating]) -> None:
+        """`spans` are those of the layer's matrix."""
         center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
         self.weights = spans.weights.astype(dtype, copy=False)
         self.spans = (spans.starts, spans.inputs, spans.ends)
-        self.center, self.radius = center.astype(dtype), radius.astype(dtype)
+        self.are_long = spans.are_long
+        self.center, self.radius = center.T.astype(dtype), radius.T.astype(dtype)
         peaks = layer(center) + layer.absolute.matrix.forward(radius)
-        self.peaks = peaks.astype(dtype)
+        self.peaks = peaks.T.astype(dtype)
+
+    def at(self, columns: IntArray | slice) -> InputPlanes:
+        """Of some subproblems, where each has its own box."""
+        if self.center.shape[1] == 1:
+            return self
+        some = copy(self)
+        some.center, some.radius = self.center[:, columns], self.radius[:, columns]
+        some.peaks = self.peaks[:, columns]
+        return some
 
     def weighted(
         self,
@@ -114,37 +134,51 @@ class InputPlanes:
         levels: NDArray[Any],
         tilts: NDArray[Any],
     ) -> Planes:
-        """The planes times `coefficients`, (batch, units), none positive; 0 leaves a unit out."""
-        rows = np.zeros(tilts.shape, dtype=self.weights.dtype)
-        tops, sides = (np.zeros(coefficients.shape, dtype=rows.dtype) for _ in range(2))
-        _weigh(
-            self.weights,
-            *self.spans,
-            self.radius,
-            self.peaks,
-            coefficients,
-            levels,
-            tilts,
-            rows,
-            tops,
-            sides,
-        )
-        constants = (coefficients * tops).sum(axis=1) - (rows * self.center).sum(axis=1)
+        """The planes times `coefficients`, (units, batch), none positive; 0 leaves a unit out.
+
+        `levels` are (units, batch), `tilts` (inputs, batch).
+        """
+        results = [
+            np.zeros(shape, dtype=self.weights.dtype)
+            for shape in (tilts.shape, coefficients.shape, coefficients.shape)
+        ]
+        given = [self.radius, self.peaks, coefficients, levels, tilts]
+        if self.are_long:
+            flipped = [np.zeros(each.T.shape, dtype=each.dtype) for each in results]
+            _weigh_along_inputs(self.weights, *self.spans, *_flipped(given), *flipped)
+            results = [each.T for each in flipped]
+        else:
+            _weigh_along_batch(self.weights, *self.spans, *self._for_batch(given), *results)
+        rows, tops, sides = results
+        constants = (coefficients * tops).sum(axis=0) - (rows * self.center).sum(axis=0)
         return Planes(rows, constants, tops, sides)
 
     def values(
         self,
         planes: Planes,
-        used: NDArray[np.bool_],
         levels: NDArray[Any],
         tilts: NDArray[Any],
         points: NDArray[Any],
     ) -> NDArray[Any]:
-        """Each used plane at its subproblem's point (batch, inputs): (batch, units), else 0."""
-        result = planes.tops.copy()
+        """Each used plane at its subproblem's point (inputs, batch): (units, batch), else 0."""
         offsets = points - self.center
-        _evaluate(self.weights, *self.spans, used, levels, tilts, offsets, result)
+        given = [planes.sides, levels, tilts, offsets]
+        if self.are_long:
+            result = np.ascontiguousarray(planes.tops.T)
+            _evaluate_along_inputs(self.weights, *self.spans, *_flipped(given), result)
+            return result.T
+        result = planes.tops.copy()
+        _evaluate_along_batch(self.weights, *self.spans, *self._for_batch(given), result)
         return result
+
+    def _for_batch(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Contiguous, and with a column for each subproblem."""
+        count = max(each.shape[1] for each in arrays)
+        return [np.ascontiguousarray(np.broadcast_to(each, (len(each), count))) for each in arrays]
+
+
+def _flipped(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    return [np.ascontiguousarray(each.T) for each in arrays]
 
 
 @compiled
@@ -157,7 +191,7 @@ def _slope(weight, level, tilt):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _weigh(  # type: ignore[no-untyped-def]
+def _weigh_along_inputs(  # type: ignore[no-untyped-def]
     weights, starts, inputs, ends, radius, peaks, coefficients, levels, tilts, rows, tops, sides
 ):
     for problem in range(len(coefficients)):
@@ -182,10 +216,37 @@ def _weigh(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _evaluate(weights, starts, inputs, ends, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
+def _weigh_along_batch(  # type: ignore[no-untyped-def]
+    weights, starts, inputs, ends, radius, peaks, coefficients, levels, tilts, rows, tops, sides
+):
+    reach = np.zeros_like(peaks[0])
+    for unit in range(len(ends) - 1):
+        coefficient, level = coefficients[unit], levels[unit]
+        if not _any(coefficient):
+            continue
+        reach[:] = 0
+        for span in range(ends[unit], ends[unit + 1]):
+            for place in range(starts[span], starts[span + 1]):
+                read = inputs[span] + place - starts[span]
+                weight, size, tilt, row = weights[place], radius[read], tilts[read], rows[read]
+                for problem in range(len(reach)):
+                    product = weight * _slope(weight, level[problem], tilt[problem])
+                    row[problem] += coefficient[problem] * product
+                    reach[problem] += abs(product) * size[problem]
+        peak, top, side = peaks[unit], tops[unit], sides[unit]
+        for problem in range(len(reach)):
+            if coefficient[problem] != 0:
+                rising = peak[problem] - reach[problem]
+                off = reach[problem] >= rising  # see above
+                side[problem] = -1 if off else 1
+                top[problem] = reach[problem] if off else rising
+
+
+@compiled
+def _evaluate_along_inputs(weights, starts, inputs, ends, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
     for problem in range(len(used)):
         for unit in range(len(ends) - 1):
-            if not used[problem, unit]:
+            if used[problem, unit] == 0:
                 continue
             level, total = levels[problem, unit], result[problem, unit]
             for span in range(ends[unit], ends[unit + 1]):
@@ -195,3 +256,29 @@ def _evaluate(weights, starts, inputs, ends, used, levels, tilts, offsets, resul
                 for place in range(len(part)):
                     total += part[place] * _slope(part[place], level, tilt[place]) * offset[place]
             result[problem, unit] = total
+
+
+@compiled
+def _evaluate_along_batch(weights, starts, inputs, ends, used, levels, tilts, offsets, result):  # type: ignore[no-untyped-def]
+    for unit in range(len(ends) - 1):
+        if not _any(used[unit]):
+            continue
+        level, total = levels[unit], result[unit]
+        for span in range(ends[unit], ends[unit + 1]):
+            for place in range(starts[span], starts[span + 1]):
+                read = inputs[span] + place - starts[span]
+                weight, tilt, offset = weights[place], tilts[read], offsets[read]
+                for problem in range(len(total)):
+                    slope = _slope(weight, level[problem], tilt[problem])
+                    total[problem] += weight * slope * offset[problem]
+        for problem in range(len(total)):
+            total[problem] = total[problem] if used[unit, problem] != 0 else 0
+
+
+@compiled
+def _any(values):  # type: ignore[no-untyped-def]
+    """Whether any is not 0, as NaN is not."""
+    found = False
+    for value in values:
+        found |= value != 0
+    return found

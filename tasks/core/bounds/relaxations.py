@@ -103,7 +103,7 @@ class Relaxation:
         lower, upper = bounds.lower, bounds.upper
         unstable = bounds.unstable(activation)
         active = ((lower >= 0) | activation.linear).astype(lower.dtype)
-        with np.errstate(invalid="ignore"):  # of infinite bounds: NaN
+        with np.errstate(divide="ignore", invalid="ignore"):  # of infinite bounds: NaN
             chord = upper / np.where(unstable, upper - lower, 1)
             return cls(
                 lower_slope=np.where(unstable, (upper > -lower).astype(lower.dtype), active),

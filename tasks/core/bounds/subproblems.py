@@ -45,4 +45,6 @@ class Subproblems:
         return len(self.rows)
 
     def __getitem__(self, rows: NDArray[np.intp] | slice) -> Subproblems:
-        return Subproblems(self.rows[rows], self.offsets[rows], self.signs[rows], self.bounds[rows])
+        signs = self.signs if len(self.signs) == 1 else self.signs[rows]
+        bounds = self.bounds if len(self.bounds.lower) == 1 else self.bounds[rows]
+        return Subproblems(self.rows[rows], self.offsets[rows], signs, bounds)

@@ -111,9 +111,8 @@ class _Part:
         problems = Subproblems(both, np.zeros((len(both), 1)), signs, problem.bounds)
         start = problem.initial_choices(problems)
         found = problem.optimise(problems, start, num_steps, deadline=deadline)
-        lower = found.lower
-        if settled is not None:
-            lower = problem.certified(problems, self._settled(found.choices, settled))
+        choices = found.choices if settled is None else self._settled(found.choices, settled)
+        lower = problem.certified(problems, choices)
         return Bounds(lower[:count], -lower[count:])
 
     def _settled(self, choices: Choices, settled: Settled) -> Choices:

@@ -77,7 +77,8 @@ class InputSearch(BestFirst):
         while self.goes_on(deadline):
             self._bound(*self._halves())
             self.attacks(deadline, self.domain)
-        return self.ended("input splitting", " boxes", "too thin to split")
+        lower = min((entry[0] for entry in self.heap), default=np.inf)
+        return self.ended(lower, "input splitting", " boxes", "too thin to split")
 
     def _halves(self) -> tuple[Box, PhaseArray, BoolArray, FloatArray, IntArray]:
         """Both halves of the boxes with the least bounds, these, and the halves' places."""

@@ -79,8 +79,8 @@ class Goal:
 class BestFirst:
     """A search over one box and the regions that share it: what both searches keep account of.
 
-    `heap` holds the open subproblems as (bound, order, …), `closed_lower` the least bound among
-    those that were closed; see `Goal` for what `goal` bounds.
+    `heap` holds the open subproblems as (bound, order, …), where a bound above 0 is proved, and
+    `closed_lower` the least bound among those that were closed; see `Goal` for what `goal` bounds.
     """
 
     def __init__(
@@ -130,9 +130,11 @@ class BestFirst:
             deadline=deadline,
         )
 
-    def ended(self, kind: str, parts: str, stuck: str) -> Search:
-        """How the search stands; the words are for its reason."""
-        open_lower = min((entry[0] for entry in self.heap), default=np.inf)
+    def ended(self, open_lower: float, kind: str, parts: str, stuck: str) -> Search:
+        """How the search stands, `open_lower` the least proved bound of what is open.
+
+        The words are for its reason.
+        """
         proved = open_lower > 0 and self.candidate is None and not self.stuck
         reason = "" if proved else f"{kind}: {len(self.heap)} open of {self.subproblems}{parts}"
         if self.stuck:

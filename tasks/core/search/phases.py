@@ -49,7 +49,7 @@ LAST_STEPS = 300  # where nothing is left to split
 class _Node:
     """An open subproblem; `bounds` and `choices` are batches of one.
 
-    `place` is its number in the record, if there is one.
+    `place` is its number in the record, if there is one; `lower` is proved.
     """
 
     region: int
@@ -62,7 +62,10 @@ class _Node:
 
 
 class PhaseSearch(BestFirst):
-    """See `BestFirst`; in `heap`: (bound, order, node)."""
+    """See `BestFirst`; in `heap`: (bound, order, node).
+
+    A bound that is not above 0 is an estimate: only what may exclude a region is proved.
+    """
 
     def __init__(
         self,
@@ -85,14 +88,15 @@ class PhaseSearch(BestFirst):
         """Bounds and splits until all is closed, a point is found, or the deadline passes."""
         if self.subproblems == 0:
             self.bound_roots(deadline)
-        most = max(1, min(BATCH, self.problem.max_batch // CANDIDATES))
+        most = max(1, min(BATCH, self.problem.max_batch // 2))
         while self.goes_on(deadline):
             nodes = [entry[-1] for entry in worst_first(self.heap, most)]
             nodes, units = self._without_stuck(nodes, self._branching_units(nodes), deadline)
             if nodes:
                 self._bound_children(nodes, units, deadline)
                 self.attacks(deadline)
-        return self.ended("branch and bound", "", "without a unit to split")
+        lower = min((entry[-1].lower for entry in self.heap), default=np.inf)
+        return self.ended(lower, "branch and bound", "", "without a unit to split")
 
     def bound_roots(self, deadline: float) -> None:
         """Bounds each region without a split, into `root_lower`."""
@@ -106,24 +110,23 @@ class PhaseSearch(BestFirst):
             found = self.problem.optimise(
                 problems, choices, ROOT_STEPS, stop_above=self.goal.bound, deadline=deadline
             )
-            found, places = self._settled(problems, found), [0] * len(regions)
+            found, places = self._settled(found), [0] * len(regions)
             if self.record is not None:
                 places = self.record.places(len(regions))
                 self.record.roots += places
-            self.root_lower[regions] = found.lower
-            self._file(problems, found, regions, places, np.full(len(regions), -np.inf))
+            self.root_lower[regions] = self.problem.certified(problems, found.choices)
+            self._file(problems, found, regions, places, self.root_lower[regions])
 
     def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows."""
         rows = np.array(regions)
         return Subproblems(self.rows[rows], self.offsets[rows], signs, bounds)
 
-    def _settled(self, problems: Subproblems, found: Optimised) -> Optimised:
-        """With choices as the record keeps them, and the bounds that these give."""
+    def _settled(self, found: Optimised) -> Optimised:
+        """With choices as the record keeps them."""
         if self.record is None:
             return found
-        choices = self.record.settled(found.choices)
-        return replace(found, lower=self.problem.certified(problems, choices), choices=choices)
+        return replace(found, choices=self.record.settled(found.choices))
 
     def _file(
         self,
@@ -131,20 +134,21 @@ class PhaseSearch(BestFirst):
         found: Optimised,
         regions: Sequence[int],
         places: Sequence[int],
-        known: FloatArray,
+        lower: FloatArray,
     ) -> None:
         """Closed subproblems are dropped, open ones queued, their points tried.
 
-        `known`, (batch,), are bounds that hold of them already.
+        `lower`, (batch,), are bounds that are proved.
         """
         self.subproblems += len(regions)
         self._try_points(found, problems, regions)
         if self.record is not None:
-            for row in np.flatnonzero(found.lower > 0).tolist():
+            for row in np.flatnonzero(lower > 0).tolist():
                 self.record.exclude(places[row], found.choices[row : row + 1])
-        for row, lower in enumerate(np.fmax(found.lower, known).tolist()):
-            if lower > self.goal.bound:
-                self.closed_lower = min(self.closed_lower, lower)
+        keys = np.where(lower > 0, lower, np.minimum(found.estimates, 0))
+        for row in range(len(regions)):
+            if lower[row] > self.goal.bound:
+                self.closed_lower = min(self.closed_lower, float(lower[row]))
                 continue
             at = slice(row, row + 1)
             node = _Node(
@@ -154,9 +158,9 @@ class PhaseSearch(BestFirst):
                 problems.bounds[at],
                 found.choices[at],
                 found.scores[row],
-                lower,
+                float(lower[row]),
             )
-            heapq.heappush(self.heap, (lower, next(self.order), node))
+            heapq.heappush(self.heap, (float(keys[row]), next(self.order), node))
 
     def _try_points(self, found: Optimised, problems: Subproblems, regions: Sequence[int]) -> None:
         points = np.clip(found.points.astype(np.float64), self.box.lower, self.box.upper)
@@ -176,7 +180,7 @@ class PhaseSearch(BestFirst):
         keep = [row for row, unit in enumerate(units) if unit >= 0]
         for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
             if time.monotonic() > deadline:
-                heapq.heappush(self.heap, (node.lower, next(self.order), node))
+                heapq.heappush(self.heap, (min(node.lower, 0.0), next(self.order), node))
                 continue
             problems = self._problems([node.region], node.signs[None], node.bounds)
             region, signs = self.regions[node.region], node.signs
@@ -187,8 +191,8 @@ class PhaseSearch(BestFirst):
             lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
             if not lower > 0:
                 found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
-                found = self._settled(problems, found)
-                lower, choices = float(np.fmax(lower, found.lower[0])), found.choices
+                choices = self._settled(found).choices
+                lower = float(np.fmax(lower, self.problem.certified(problems, choices)[0]))
             if self.record is not None and lower > 0:
                 self.record.exclude(node.place, choices)
             self.closed_lower = min(self.closed_lower, lower)
@@ -207,20 +211,12 @@ class PhaseSearch(BestFirst):
         if self.network.is_curved:
             return self._costliest_units(scores, nodes)
         units = self._candidate_units(scores)
-        count = units.shape[1]
-        repeated = np.repeat(np.arange(len(nodes)), count)
-        regions = [nodes[row].region for row in repeated.tolist()]
-        choices = joined([node.choices for node in nodes])[repeated]
-        bounds = _joined_bounds([node.bounds for node in nodes])[repeated]
-        parent_signs = np.stack([node.signs for node in nodes])
-        sides = []
-        for sign in (1, -1):
-            signs = parent_signs[repeated]
-            signs[np.arange(len(signs)), units.ravel()] = sign
-            problems = self._problems(regions, signs, self._split(bounds, units.ravel(), sign))
-            sides.append(self.problem.estimated(problems, choices).reshape(units.shape))
-        unstable = self.problem.splittable(bounds)
-        possible = unstable[np.arange(len(repeated)), units.ravel()].reshape(units.shape)
+        bounds = _joined_bounds([node.bounds for node in nodes])
+        problems = self._problems(
+            [node.region for node in nodes], np.stack([node.signs for node in nodes]), bounds
+        )
+        sides = self.problem.estimated_splits(problems, joined([n.choices for n in nodes]), units)
+        possible = np.take_along_axis(self.problem.splittable(bounds), units, axis=1)
         gain = np.minimum(*sides) + 0.1 * np.maximum(*sides)
         gain = np.where(
             possible, np.nan_to_num(gain, nan=float(-np.finfo(np.float32).max)), -np.inf
@@ -277,12 +273,16 @@ class PhaseSearch(BestFirst):
         found = self.problem.optimise(
             problems, start, STEPS, stop_above=self.goal.bound, deadline=deadline
         )
-        found, places = self._settled(problems, found), [0] * len(twice)
+        found, places = self._settled(found), [0] * len(twice)
         if self.record is not None:
             parents = [node.place for node in nodes]
             places = self.record.split(parents, units.tolist(), np.zeros(len(units)).tolist())
-        known = np.array([node.lower for node in nodes])[twice]
-        self._file(problems, found, regions, places, known)
+        lower = np.array([node.lower for node in nodes])[twice]
+        promising = np.flatnonzero(found.estimates > 0)
+        if len(promising):
+            proved = self.problem.certified(problems[promising], found.choices[promising])
+            lower[promising] = np.fmax(lower[promising], proved)
+        self._file(problems, found, regions, places, lower)
 
 
 def optimised_root(

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tasks.core.bounds import input_planes
 from tasks.core.bounds.input_planes import InputPlanes, Spans
 from tasks.core.bounds.linear import interval_step
 from tasks.core.bounds.relaxations import Relaxation
@@ -16,6 +17,11 @@ from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tests.networks import box
+
+
+@pytest.fixture(params=["along inputs", "along the batch"], autouse=True)
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_planes, "LONG", 0 if request.param == "along inputs" else 10**9)
 
 
 def random_layer(generator: np.random.Generator) -> tuple[Affine, Box]:
@@ -37,13 +43,13 @@ def test_a_plane_is_above_the_relu_and_touches_it(seed: int) -> None:
     """The gap is concave over the box, so its corners decide; they are computed in fractions."""
     generator = np.random.default_rng(seed)
     layer, ball = random_layer(generator)
-    levels, tilts = generator.normal(0.5, 1, size=(1, 5)), generator.normal(0, 1, size=(1, 6))
+    levels, tilts = generator.normal(0.5, 1, size=(5, 1)), generator.normal(0, 1, size=(6, 1))
     planes = planes_of(layer, ball, np.float64)
     corners = list(itertools.product(*zip(ball.lower[0], ball.upper[0], strict=True)))
     for unit in range(5):
-        found = planes.weighted(-np.eye(5)[[unit]], levels, tilts)
+        found = planes.weighted(-np.eye(5)[:, [unit]], levels, tilts)
         weights = [Fraction(w) for w in layer.weight[unit]]
-        slopes = [Fraction(-row) for row in found.rows[0]]
+        slopes = [Fraction(-row) for row in found.rows[:, 0]]
         top = Fraction(-found.constants[0])
         gaps = []
         for corner in corners:
@@ -62,13 +68,13 @@ def test_equal_slopes_give_the_chord() -> None:
     bounds = interval_step(ReluNetwork((layer,)), 0, [], ball)
     chord = Relaxation.of(bounds, Activation.of_relus(np.zeros(5, dtype=bool)))
     found = planes_of(layer, ball, np.float64).weighted(
-        -np.ones((1, 5)), chord.upper_slope, np.zeros((1, 6))
+        -np.ones((5, 1)), chord.upper_slope.T, np.zeros((6, 1))
     )
     unstable = bounds.unstable(Activation.of_relus(np.zeros(5, dtype=bool)))[0]
     assert unstable.sum() >= 2
     slope, intercept = chord.upper_slope[0], chord.upper_intercept[0]
     expected = slope * layer.bias + intercept  # of units that are on or off as well
-    np.testing.assert_allclose(-found.rows[0], slope @ layer.weight, atol=1e-12)
+    np.testing.assert_allclose(-found.rows[:, 0], slope @ layer.weight, atol=1e-12)
     np.testing.assert_allclose(-found.constants[0], expected.sum(), atol=1e-12)
 
 
@@ -76,8 +82,8 @@ def test_a_plane_that_no_chord_gives() -> None:
     """By hand: relu(x + y) <= x + 1 on [-1, 1]^2, from slopes 1 for x and 0 for y."""
     layer, ball = Affine(np.array([[1.0, 1.0]]), np.zeros(1)), box([-1.0, -1.0], [1.0, 1.0])
     planes = planes_of(layer, ball, np.float64)
-    found = planes.weighted(-np.ones((1, 1)), np.ones((1, 1)), np.array([[0.0, 1.0]]))
-    np.testing.assert_allclose(found.rows, [[-1.0, 0.0]])
+    found = planes.weighted(-np.ones((1, 1)), np.ones((1, 1)), np.array([[0.0], [1.0]]))
+    np.testing.assert_allclose(found.rows, [[-1.0], [0.0]])
     np.testing.assert_allclose(found.constants, [-1.0])
 
 
@@ -86,16 +92,38 @@ def test_values_are_those_of_the_weighted_planes(kind: type[np.floating]) -> Non
     generator = np.random.default_rng(0)
     layer, ball = random_layer(generator)
     planes = planes_of(layer, ball, kind)
-    coefficients = -generator.uniform(0.1, 1, size=(3, 5)).astype(kind)
-    coefficients[:, 2] = 0
-    levels = generator.normal(0.5, 0.5, size=(3, 5)).astype(kind)
-    tilts = generator.normal(0, 0.5, size=(3, 6)).astype(kind)
-    points = generator.uniform(ball.lower, ball.upper, size=(3, 6)).astype(kind)
+    coefficients = -generator.uniform(0.1, 1, size=(5, 3)).astype(kind)
+    coefficients[2] = coefficients[3, 1] = 0
+    levels = generator.normal(0.5, 0.5, size=(5, 3)).astype(kind)
+    tilts = generator.normal(0, 0.5, size=(6, 3)).astype(kind)
+    points = generator.uniform(ball.lower, ball.upper, size=(3, 6)).T.astype(kind)
     found = planes.weighted(coefficients, levels, tilts)
-    values = planes.values(found, coefficients < 0, levels, tilts, points)
-    expected = (found.rows * points).sum(axis=1) + found.constants
-    np.testing.assert_allclose((coefficients * values).sum(axis=1), expected, rtol=1e-4)
-    assert (values[:, 2] == 0).all()
+    values = planes.values(found, levels, tilts, points)
+    expected = (found.rows * points).sum(axis=0) + found.constants
+    np.testing.assert_allclose((coefficients * values).sum(axis=0), expected, rtol=1e-4)
+    assert (values[coefficients == 0] == 0).all()
+    some = np.array([2, 0])
+    again = planes.weighted(coefficients[:, some], levels[:, some], tilts[:, some])
+    np.testing.assert_allclose(again.rows, found.rows[:, some], rtol=1e-6)
+
+
+def test_each_subproblem_may_have_its_own_box() -> None:
+    generator = np.random.default_rng(0)
+    layer, ball = random_layer(generator)
+    balls = Box(np.repeat(ball.lower, 3, axis=0), np.repeat(ball.upper, 3, axis=0))
+    balls.upper[1] += 0.5
+    given = [-generator.uniform(0.1, 1, size=(5, 3)), *generator.normal(0.5, 1, size=(1, 5, 3))]
+    tilts = generator.normal(size=(6, 3))
+    found = planes_of(layer, balls, np.float64).weighted(*given, tilts)
+    for each in range(3):
+        one, at = Box(balls.lower[[each]], balls.upper[[each]]), np.array([each])
+        for planes in (
+            planes_of(layer, one, np.float64),
+            planes_of(layer, balls, np.float64).at(at),
+        ):
+            alone = planes.weighted(*(part[:, at] for part in given), tilts[:, at])
+            np.testing.assert_allclose(alone.rows, found.rows[:, at], rtol=1e-9)
+            np.testing.assert_allclose(alone.constants, found.constants[at], rtol=1e-9)
 
 
 def test_large_layers_are_left_to_chords() -> None:
@@ -112,7 +140,7 @@ def test_a_plane_of_numbers_too_great_has_no_finite_top() -> None:
     ball = box([1e10, 1e10], [1e10, 1e10])
     with np.errstate(over="ignore", invalid="ignore"):
         planes = planes_of(layer, ball, np.float64)
-        found = planes.weighted(-np.ones((1, 1)), np.full((1, 1), 0.5), np.zeros((1, 2)))
+        found = planes.weighted(-np.ones((1, 1)), np.full((1, 1), 0.5), np.zeros((2, 1)))
     assert not np.isfinite(planes.peaks).any()
     assert not np.isfinite(found.tops).any()
     assert not (found.constants > -np.inf).any()
