@@ -10,23 +10,25 @@ outward rounding, by `backward.backward_bounds`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from tasks.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from tasks.core.bounds.ascent import Optimised, ascended
 from tasks.core.bounds.backward import PlaneTerms, backward_bounds
-from tasks.core.bounds.choices import Ascent, Choices, joined, keep
+from tasks.core.bounds.choices import Choices, joined
 from tasks.core.bounds.curve_choices import chosen_slopes, middle_shares
 from tasks.core.bounds.float32_passes import Passes
 from tasks.core.bounds.input_planes import InputPlanes, Spans
+from tasks.core.bounds.pass_data import LiveUnits
 from tasks.core.bounds.relaxations import Bounds, Relaxation
 from tasks.core.bounds.rounding import RoundingScales, gamma, rounding_scales
 from tasks.core.bounds.subproblems import Subproblems
+from tasks.core.bounds.threads import in_threads, parts
 from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
@@ -34,23 +36,7 @@ from tasks.core.properties.box import Box
 MAX_ENTRIES = 2**22  # units of a batch of subproblems: 16 MB in float32, and a dozen such live
 NARROW = 2.0**-30  # of a unit's values, that is not worth a split
 CURVE_ENTRIES = 32  # of a curved unit, which has a table
-AT_ONCE = 128  # subproblems in a pass, whose numbers caches hold
-WORTH_LEAVING = 0.75  # of them open, below which the others are left out of further steps
-
-
-@dataclass(frozen=True, eq=False)
-class Optimised:
-    """Choices for lower bounds on the greatest row, and what they give in float32: no proof.
-
-    `estimates`, (batch,), are the bounds; `points`, (batch, inputs), minimise the relaxations:
-    candidates for counterexamples. `scores`, (batch, units), say how much each unsplit unit's
-    relaxation costs there.
-    """
-
-    estimates: Float32Array
-    choices: Choices
-    points: Float32Array
-    scores: Float32Array
+AT_ONCE = 64  # subproblems in a pass, whose numbers caches hold
 
 
 class DualProblem:
@@ -88,7 +74,8 @@ class DualProblem:
         self.planed = np.zeros(self.num_units, dtype=bool)  # whose upper lines are planes
         if self.planes is not None:
             self.planed[self.layers[0]] = live[0]
-        self.passes = Passes(network, box, live, rough)
+        self.units = LiveUnits(network.activations, box, live, rough)
+        self.passes = Passes(network, self.units)
         self.scales: RoundingScales = rounding_scales(network, hidden, box)
 
     def _planes(self, live: Sequence[BoolArray]) -> tuple[InputPlanes | None, InputPlanes | None]:
@@ -228,26 +215,26 @@ class DualProblem:
 
     def estimated(self, problems: Subproblems, choices: Choices) -> Float32Array:
         """The bounds that `choices` give in float32, (batch,): to compare, not to prove."""
-        parts = [
-            self.passes.backward(*self.passes.data(problems[at], choices[at], at)).lower
-            for at in _parts(len(problems), AT_ONCE)
-        ]
-        return np.concatenate(parts)
+        found = in_threads(
+            lambda at: self.passes.backward(*self.units.data(problems[at], choices[at], at)).lower,
+            parts(len(problems), AT_ONCE),
+        )
+        return np.concatenate(found)
 
     def estimated_splits(
         self, problems: Subproblems, choices: Choices, units: IntArray
     ) -> Float32Array:
         """The same where each of some ReLUs, (batch, n), is split: (2, batch, n), z >= 0 first."""
         places = np.zeros(self.num_units, dtype=np.int64)
-        places[self.passes.live] = np.arange(len(self.passes.live))
-        found = [np.zeros((2, 0, units.shape[1]), dtype=np.float32)]
-        for at in _parts(len(problems), max(1, AT_ONCE // units.shape[1])):
-            data, live = self.passes.data(problems[at], choices[at], at)
-            found.append(self.passes.split_bounds(data, live, places[units[at]]))
+        places[self.units.live] = np.arange(len(self.units.live))
+
+        def bounded(at: slice) -> Float32Array:
+            data, live = self.units.data(problems[at], choices[at], at)
+            return self.passes.split_bounds(data, live, places[units[at]])
+
+        found = in_threads(bounded, parts(len(problems), max(1, AT_ONCE // units.shape[1])))
         return np.concatenate(found, axis=1)
 
-    # OpenBLAS can raise the flag on finite numbers (numpy issue 24067), and NaN proves nothing.
-    @np.errstate(over="ignore", invalid="ignore")
     def optimise(
         self,
         problems: Subproblems,
@@ -263,51 +250,24 @@ class DualProblem:
         that are above it are left where they are: their `points` and `scores` may be those of any
         choices.
         """
-        found = [
-            self._ascended(problems[at], start[at], at, num_steps, stop_above, deadline)
-            for at in _parts(len(problems), AT_ONCE)
-        ]
+        movable = self.movable[self.units.live]
+        found = in_threads(
+            lambda at: ascended(
+                self.units,
+                self.passes,
+                problems[at],
+                start[at],
+                at,
+                movable,
+                num_steps,
+                stop_above,
+                deadline,
+            ),
+            parts(len(problems), AT_ONCE),
+        )
         return Optimised(
             np.concatenate([part.estimates for part in found]),
             joined([part.choices for part in found]),
             np.concatenate([part.points for part in found]),
             np.concatenate([part.scores for part in found]),
         )
-
-    def _ascended(
-        self,
-        problems: Subproblems,
-        start: Choices,
-        boxes: slice,
-        num_steps: int,
-        stop_above: float,
-        deadline: float,
-    ) -> Optimised:
-        passes, columns = self.passes, np.arange(len(problems))
-        data, current = passes.data(problems, start, boxes)
-        least = np.where(self.movable[passes.live][data.split], -np.inf, 0).astype(np.float32)
-        split, ascent = data.split, Ascent(current, least[:, None])
-        best = Choices(*(part.copy() for part in current.parts()))
-        best_lower = np.full(len(problems), -np.inf, dtype=np.float32)
-        points = np.zeros((self.network.num_inputs, len(problems)), dtype=np.float32)
-        for step in range(num_steps + 1):
-            found = passes.gradient(data, ascent.choices)
-            better = found.backward.lower > best_lower[columns]
-            best_lower[columns[better]] = found.backward.lower[better]
-            keep(best, ascent.choices, columns, better)
-            points[:, columns] = found.backward.points
-            left = np.flatnonzero(~(best_lower[columns] > stop_above))
-            if step == num_steps or len(left) == 0 or time.monotonic() > deadline:
-                break
-            ascent.step(found.gradient, np.abs(found.backward.coefficients).max(axis=0, initial=0))
-            if len(left) < WORTH_LEAVING * len(columns) and not self.activation.is_curved:
-                columns, data = columns[left], data.at(left)
-                ascent.keep(left)
-        scores = np.zeros((len(problems), self.num_units), dtype=np.float32)
-        some = passes.scores(data, found.backward, ascent.choices, ascent.mean_sides)
-        scores[columns[:, None], passes.live] = some.T
-        return Optimised(best_lower, passes.whole(best, split, start), points.T, scores)
-
-
-def _parts(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

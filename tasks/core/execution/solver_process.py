@@ -1,4 +1,4 @@
-"""A process that solves jobs: one thread, quiet, deaf to Ctrl-C, dead with its parent."""
+"""A process that solves jobs: few threads, quiet, deaf to Ctrl-C, dead with its parent."""
 
 from __future__ import annotations
 
@@ -16,12 +16,8 @@ from typing import Any
 from tasks.core import reporting
 
 # Native libraries read these when they are loaded: a process must be born with them.
-ONE_THREAD = {
-    "MKL_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+ONE_THREAD = {"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+NUM_THREADS = "NUMBA_NUM_THREADS"  # of a search's own, each of which runs compiled code
 
 READY, SOLVING, STAGE, DONE, FAILED = "ready", "solving", "stage", "done", "failed"
 
@@ -29,7 +25,9 @@ _START_LOCK = threading.Lock()  # a start changes what belongs to the whole proc
 
 
 def start(
-    make_solver: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]
+    make_solver: Callable[..., Callable[[Any], Any]],
+    arguments: tuple[Any, ...],
+    num_threads: int = 1,
 ) -> tuple[Any, Connection]:
     """The process and the connection to it, which gives and takes pickled values.
 
@@ -44,7 +42,8 @@ def start(
     process = context.Process(
         target=_serve, args=(theirs, os.getpid(), make_solver, arguments), daemon=True
     )
-    with _START_LOCK, _environment(ONE_THREAD), _allowed_children():
+    threads = ONE_THREAD | {NUM_THREADS: str(num_threads)}
+    with _START_LOCK, _environment(threads), _allowed_children():
         process.start()
     theirs.close()
     return process, ours

@@ -9,6 +9,7 @@ a limit of its own.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -60,12 +61,16 @@ def run_jobs(
     timeout_seconds: Callable[[JobT], float],
     memory_limit_bytes: int,
 ) -> Generator[Outcome[JobT, AnswerT], None, None]:
-    """`WorkerPool.run` of a pool that ends with the iteration."""
-    with closing(
-        WorkerPool(
-            make_solver, arguments, num_workers=num_workers, memory_limit_bytes=memory_limit_bytes
-        )
-    ) as pool:
+    """`WorkerPool.run` of a pool that ends with the iteration, its processes on all cores."""
+    share = len(os.sched_getaffinity(0)) // max(1, min(num_workers, len(jobs)))
+    pool: WorkerPool[JobT, AnswerT] = WorkerPool(
+        make_solver,
+        arguments,
+        num_workers=num_workers,
+        memory_limit_bytes=memory_limit_bytes,
+        num_threads=max(1, share),
+    )
+    with closing(pool):
         yield from pool.run(jobs, timeout_seconds)
 
 
@@ -83,8 +88,11 @@ class WorkerPool(Generic[JobT, AnswerT]):
         *,
         num_workers: int,
         memory_limit_bytes: int,
+        num_threads: int = 1,
     ) -> None:
+        """`num_threads` are each process's."""
         self.make_solver, self.arguments = make_solver, arguments
+        self.num_threads = num_threads
         self.num_workers, self.memory_limit_bytes = num_workers, memory_limit_bytes
         self.workers: list[Worker[JobT]] = []
         self.early_deaths = 0
@@ -168,7 +176,9 @@ class WorkerPool(Generic[JobT, AnswerT]):
             self._start()
 
     def _start(self, reserved: Try[JobT] | None = None) -> None:
-        process, connection = solver_process.start(self.make_solver, self.arguments)
+        process, connection = solver_process.start(
+            self.make_solver, self.arguments, self.num_threads
+        )
         self.workers.append(Worker(process, connection, time.monotonic(), reserved))
 
     def _stop(self, worker: Worker[JobT]) -> None:

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks.falsification import padded_rows, reaches
+from tasks.core.bounds.ascent import Optimised
 from tasks.core.bounds.choices import Choices, joined
-from tasks.core.bounds.dual import DualProblem, Optimised
+from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.subproblems import SignArray, Subproblems
 from tasks.core.bounds.tightening import tightened_hidden
@@ -40,7 +41,7 @@ BATCH = 64
 CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of them in one
 FEWEST_CANDIDATES = 4  # in one layer
 ROOT_STEPS = 20
-STEPS = 10
+STEPS = 8
 TIGHTENING_SHARE = 0.4  # of the time, for hidden bounds
 LAST_STEPS = 300  # where nothing is left to split
 

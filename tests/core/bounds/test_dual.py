@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numba
 import numpy as np
 import pytest
 
+from tasks.core.bounds import dual
 from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.linear import preactivation_bounds
@@ -123,3 +125,71 @@ def test_a_hidden_bound_that_is_nan_proves_nothing(lower: float, upper: float) -
         start = problem.initial_choices(problems)
         lowers = [problem.certified(problems, some)[0] for some in (start, found.choices)]
     assert not any(value > 0 for value in lowers)
+
+
+def several_problems(
+    generator: np.random.Generator, kind: Kind
+) -> tuple[DualProblem, Subproblems, Choices]:
+    """Seven regions of one box, each with a split."""
+    network = random_network_of(generator, kind, "many")
+    center = generator.normal(size=(1, network.num_inputs)) * 0.5
+    ball = Box(center - 0.4, center + 0.4)
+    problem = DualProblem(network, ball, preactivation_bounds(network, ball, "crown"))
+    signs = np.zeros((7, problem.num_units), dtype=np.int8)
+    units = generator.permutation(np.flatnonzero(problem.splittable(problem.bounds)[0]))
+    if len(units):
+        signs[np.arange(7), np.resize(units, 7)] = generator.choice([-1, 1], size=7)
+    bounds = where_split(problem.bounds[np.zeros(7, dtype=np.intp)], signs)
+    rows = generator.normal(size=(7, 2, network.num_outputs))
+    problems = Subproblems(rows, generator.normal(size=(7, 2)), signs, bounds)
+    return problem, problems, problem.initial_choices(problems)
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_subproblem_is_bounded_alike_alone_and_in_any_batch(
+    kind: Kind, num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a batch is parted, and whichever others are left on the way."""
+    for case in range(5):
+        generator = np.random.default_rng([KINDS.index(kind), case])
+        problem, problems, start = several_problems(generator, kind)
+        stop = float(np.median(problem.estimated(problems, start))) + 0.05
+        monkeypatch.setattr(dual, "AT_ONCE", 100)
+        whole = problem.optimise(problems, start, 6, stop_above=stop)
+        monkeypatch.setattr(dual, "AT_ONCE", 2)
+        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", num_threads)
+        parted = problem.optimise(problems, start, 6, stop_above=stop)
+        expected = np.minimum(whole.estimates, stop)  # beyond it, steps are taken or not
+        np.testing.assert_allclose(np.minimum(parted.estimates, stop), expected, atol=1e-4)
+        for row in range(7):
+            at = slice(row, row + 1)
+            alone = problem.optimise(problems[at], start[at], 6, stop_above=stop)
+            np.testing.assert_allclose(np.minimum(alone.estimates, stop), expected[at], atol=1e-4)
+        proved = problem.certified(problems, whole.choices)
+        assert (proved >= whole.estimates - 1e-3).all()
+
+
+@pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("kind", KINDS)
+def test_estimates_of_splits_are_those_of_split_subproblems(kind: Kind) -> None:
+    compared = 0
+    for case in range(10):
+        generator = np.random.default_rng([KINDS.index(kind), case])
+        problem, problems, start = several_problems(generator, kind)
+        left = problem.splittable(problems.bounds) & (problems.signs == 0)
+        if left.sum(axis=1).min() < 3:
+            continue
+        units = np.stack([generator.permutation(np.flatnonzero(row))[:3] for row in left])
+        found = problem.estimated_splits(problems, start, units)
+        for place, side in enumerate((1, -1)):
+            for rank in range(units.shape[1]):
+                signs = problems.signs.copy()
+                signs[np.arange(7), units[:, rank]] = side
+                bounds = where_split(problems.bounds, signs)
+                parts = Subproblems(problems.rows, problems.offsets, signs, bounds)
+                expected = problem.estimated(parts, start)
+                np.testing.assert_allclose(found[place, :, rank], expected, atol=1e-4)
+                compared += 7
+    assert compared > 100

@@ -261,22 +261,25 @@ def thread_counts() -> Callable[[int], list[str]]:
     return solve
 
 
-def test_workers_use_one_thread_and_the_parent_keeps_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("jobs", "share"), [([0], "5"), ([0, 1], "2"), ([0, 1, 2, 3], "1")])
+def test_workers_share_the_cores_and_the_parent_keeps_its_own_threads(
+    jobs: list[int], share: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A search has threads of its own; libraries have one."""
     monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    (outcome,) = run_jobs(
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(5))
+    outcome, *_ = run_jobs(
         thread_counts,
         (),
-        [0],
-        num_workers=1,
+        jobs,
+        num_workers=4,
         timeout_seconds=lambda job: 60.0,
         memory_limit_bytes=500 * MEGABYTE,
     )
     assert outcome.answer is not None, outcome.reason
     numba_threads, *pools = outcome.answer
-    assert numba_threads == "1"
+    assert numba_threads == share
     assert pools
     assert all(pool.endswith(": 1") for pool in pools), pools
     assert os.environ["NUMBA_NUM_THREADS"] == "2"
