@@ -38,10 +38,10 @@ from tasks.core.search.outcome import BestFirst, Search, worst_first
 from tasks.core.search.record import Record
 
 BATCH = 64
-CANDIDATES = 8  # units tried with a pass each, over all layers, at most half of them in one
-FEWEST_CANDIDATES = 4  # in one layer
+CANDIDATES = 12  # units tried with two passes each, over all layers
+CANDIDATES_OF_A_LAYER = (2, 4)  # at least, and at most
 ROOT_STEPS = 20
-STEPS = 8
+STEPS = 6
 TIGHTENING_SHARE = 0.4  # of the time, for hidden bounds
 LAST_STEPS = 300  # where nothing is left to split
 
@@ -249,7 +249,7 @@ class PhaseSearch(BestFirst):
     def _candidate_units(self, scores: NDArray[np.float32]) -> NDArray[np.intp]:
         """In every layer the units whose relaxation costs most, (nodes, candidates)."""
         layers = self.problem.layers
-        share = min(CANDIDATES // 2, max(CANDIDATES // len(layers), FEWEST_CANDIDATES))
+        share = int(np.clip(CANDIDATES // len(layers), *CANDIDATES_OF_A_LAYER))
         picks = []
         for at in layers:
             count = min(share, at.stop - at.start)
