@@ -44,8 +44,8 @@ def build(
     """An untrained model with logits out, of layers that `relu_network` can lower.
 
     Images are (height, width) or (height, width, channels). `normalisation` is a first layer of its
-    own, so that the model takes raw values; `batch_normalisation` comes between the dense layers
-    and their ReLUs (Ioffe and Szegedy 2015).
+    own, so that the model takes raw values; `batch_normalisation` comes between all layers and
+    their ReLUs (Ioffe and Szegedy 2015).
 
     `dense` has ReLU layers of `widths`; (128,) is the reference network. `cnn_small` is the small
     network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"): 16
@@ -66,28 +66,22 @@ def build(
     if normalisation is not None:
         mean, variance = (values.tolist() for values in normalisation)
         model.add(layers.Normalization(mean=mean, variance=variance))
+
+    def add(layer: type[keras.layers.Layer], *form: int, **options: str) -> None:
+        activation = None if batch_normalisation else "relu"
+        model.add(layer(*form, **options, activation=activation, kernel_initializer=kernel()))
+        if batch_normalisation:
+            model.add(layers.BatchNormalization(momentum=MOMENTUM))
+            model.add(layers.ReLU())
+
     if architecture in CONVOLUTIONS:
         if len(input_shape) == GRAY:
             model.add(layers.Reshape((*input_shape, 1)))
-        for channels, size, stride in CONVOLUTIONS[architecture]:
-            model.add(
-                layers.Conv2D(
-                    channels,
-                    size,
-                    stride,
-                    padding="same",
-                    activation="relu",
-                    kernel_initializer=kernel(),
-                )
-            )
+        for convolution in CONVOLUTIONS[architecture]:
+            add(layers.Conv2D, *convolution, padding="same")
     model.add(layers.Flatten())
     for width in widths:
-        if batch_normalisation:
-            model.add(layers.Dense(width, kernel_initializer=kernel()))
-            model.add(layers.BatchNormalization(momentum=MOMENTUM))
-            model.add(layers.ReLU())
-        else:
-            model.add(layers.Dense(width, activation="relu", kernel_initializer=kernel()))
+        add(layers.Dense, width)
     model.add(layers.Dense(num_classes, name="logits", kernel_initializer=kernel()))
     return model
 
