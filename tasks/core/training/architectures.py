@@ -14,10 +14,11 @@ from tasks.core.properties.domain import Domain
 if TYPE_CHECKING:
     import keras
 
-Architecture = Literal["dense", "cnn_small", "cnn_medium"]
+Architecture = Literal["dense", "cnn_small", "cnn_wide", "cnn_medium"]
 
 CONVOLUTIONS: dict[Architecture, tuple[tuple[int, int, int], ...]] = {  # channels, size, stride
     "cnn_small": ((16, 4, 2), (32, 4, 2)),
+    "cnn_wide": ((32, 4, 2), (64, 4, 2)),
     "cnn_medium": ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2)),
 }
 
@@ -49,7 +50,8 @@ def build(
 
     `dense` has ReLU layers of `widths`; (128,) is the reference network. `cnn_small` is the small
     network of Wong and Kolter 2018 ("Provable Defenses against Adversarial Examples"): 16
-    and 32 channels of 4x4 with stride 2, then dense layers of `widths` (theirs: 100).
+    and 32 channels of 4x4 with stride 2, then dense layers of `widths` (theirs: 100). `cnn_wide`
+    has twice as many channels.
     `cnn_medium` is the medium one of Gowal et al. 2018 ("On the Effectiveness of Interval Bound
     Propagation"): twice 3x3 and 4x4 with stride 2, of 32 and 64 channels (theirs: 512, 512).
     """

@@ -101,6 +101,13 @@ def test_small_convolutional_network_is_wong_and_kolters() -> None:
     assert shapes[-2:] == [(100,), (10,)]
 
 
+def test_wide_convolutional_network_has_twice_the_channels() -> None:
+    model = build("cnn_wide", (28, 28), 10, (256,), seed=0)
+    shapes = [layer.output.shape[1:] for layer in model.layers]
+    assert shapes[1:3] == [(14, 14, 32), (7, 7, 64)]
+    assert shapes[-2:] == [(256,), (10,)]
+
+
 def test_medium_convolutional_network_is_gowals() -> None:
     """Shapes of the paper: twice 32 and 64 channels, halved by the strides; 512 and 512 units."""
     model = build("cnn_medium", (28, 28), 10, (512, 512), seed=0)
