@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.arrays import Float32Array
 from tasks.core.attacks.gradient import PGD_STEP
 from tasks.core.properties.perturbation import Perturbation
+from tasks.core.training.batch_moments import OfBatch
 from tasks.core.training.training_bounds import Balls, BoundedNetwork, BoxTensors
 from tasks.core.training.training_settings import Defence
 
@@ -25,6 +26,7 @@ TOLERANCE = 0.5  # their tau
 
 Loss = Callable[..., Any]  # (inputs, labels, epsilon, weight, ramp, seed) -> scalar tensor
 Mean = Callable[[Any, Any], Any]  # (values, labels), (batch,) each -> their weighted mean
+Logits = Callable[[], Any]  # of a batch, (batch, classes)
 LossAt = Callable[[Any], Any]  # points -> the loss of each, (batch,)
 Attack = Callable[[Any, Any, Any, Any], Any]  # (inputs, labels, epsilon, seed) -> points
 BoxOf = Callable[[Any, Any, Any, Any], BoxTensors]  # the same, to what is bounded
@@ -102,7 +104,7 @@ def _adversarial(model: keras.Sequential, mean: Mean, attack: Attack) -> Loss:
     def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
         points = attack(inputs, labels, epsilon, seed)
         robust = mean(_cross_entropies(model(points, training=True), labels), labels)
-        return _mixed(model, mean, inputs, labels, robust, weight)
+        return _mixed(lambda: model(inputs, training=True), mean, labels, robust, weight)
 
     return loss
 
@@ -158,17 +160,21 @@ def _bounded(model: keras.Sequential, mean: Mean, box_of: BoxOf, *, linear: bool
     network = BoundedNetwork.of(model)
 
     def loss(inputs: Any, labels: Any, epsilon: Any, weight: Any, ramp: Any, seed: Any) -> Any:
-        ball = network.normalised(box_of(inputs, labels, epsilon, seed))
-        hidden = network.preactivations(ball.lower, ball.upper)
+        ball, moments = network.normalised(box_of(inputs, labels, epsilon, seed)), OfBatch()
+        hidden = network.preactivations(ball.lower, ball.upper, moments)
         margins = network.interval_margins(labels, hidden, ball)
         if linear:
             margins = tf.cond(
                 ramp < 1,
-                lambda: ramp * margins + (1 - ramp) * network.crown_margins(labels, hidden, ball),
+                lambda: (
+                    ramp * margins
+                    + (1 - ramp) * network.crown_margins(labels, hidden, ball, moments)
+                ),
                 lambda: margins,
             )
         worst = mean(_cross_entropies(-margins, labels), labels)
-        robust = _mixed(model, mean, inputs, labels, worst, weight)
+        points = network.normalised(BoxTensors(inputs, inputs)).lower
+        robust = _mixed(lambda: network.logits(points, moments), mean, labels, worst, weight)
         penalty = tf.cond(ramp < 1, lambda: (1 - ramp) * warmup_penalty(hidden, ball), lambda: 0.0)
         return robust + WARMUP_PENALTY * penalty
 
@@ -187,15 +193,13 @@ def _small_box(balls: Balls, attack: Attack, ratio: float) -> BoxOf:
     return box
 
 
-def _mixed(
-    model: keras.Sequential, mean: Mean, inputs: Any, labels: Any, robust: Any, weight: Any
-) -> Any:
+def _mixed(logits: Logits, mean: Mean, labels: Any, robust: Any, weight: Any) -> Any:
     """(1 - weight) clean + weight robust; the clean pass is left out where it has no weight."""
     import tensorflow as tf
 
     clean = tf.cond(
         weight < 1,
-        lambda: (1 - weight) * mean(_cross_entropies(model(inputs, training=True), labels), labels),
+        lambda: (1 - weight) * mean(_cross_entropies(logits(), labels), labels),
         lambda: 0.0,
     )
     return clean + weight * robust

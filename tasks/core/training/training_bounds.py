@@ -7,7 +7,7 @@ two together. Nothing is proved with these: they do not round outwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,50 @@ import numpy as np
 
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.perturbation import Perturbation
+from tasks.core.training.batch_moments import Moments, MomentsOf, moving
 
 if TYPE_CHECKING:
     import keras
 
-SUPPORTED = "Normalization first, Dense, Conv2D, Flatten, Reshape, and ReLU between them"
+SUPPORTED = (
+    "Normalization first, Dense, Conv2D, Flatten, Reshape, and between them ReLU, with or without "
+    "BatchNormalization of the last axis before it"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class AffineStep:
-    """A Dense or Conv2D layer as an affine map from tensors of `input_shape`; ReLU excluded."""
+    """A Dense or Conv2D layer as an affine map from tensors of `input_shape`; ReLU excluded.
+
+    With the BatchNormalization that follows it, if one does.
+    """
 
     layer: Any
     input_shape: tuple[int, ...]
+    norm: Any = None
+
+    def image(self, values: Any, moments: MomentsOf) -> Any:
+        """Of (batch, …) values."""
+        image = self.times(values, self.layer.kernel) + self.layer.bias
+        if self.norm is None:
+            return image
+        factor, shift = self._scaling(moments(self.norm, image))
+        return image * factor + shift
+
+    def affine(self, moments: MomentsOf) -> tuple[Any, Any]:
+        """Kernel and bias, where `moments` has met this step's values in `image`."""
+        if self.norm is None:
+            return self.layer.kernel, self.layer.bias
+        factor, shift = self._scaling(moments(self.norm, None))
+        return self.layer.kernel * factor, self.layer.bias * factor + shift
+
+    def _scaling(self, moments: Moments) -> tuple[Any, Any]:
+        """What BatchNormalization multiplies by and then adds (Ioffe and Szegedy 2015, alg. 2)."""
+        import tensorflow as tf
+
+        mean, variance = moments
+        factor = self.norm.gamma * tf.math.rsqrt(variance + self.norm.epsilon)
+        return factor, self.norm.beta - mean * factor
 
     def times(self, values: Any, kernel: Any) -> Any:
         """`kernel` applied to (batch, …) without the bias."""
@@ -38,14 +69,14 @@ class AffineStep:
             return values @ kernel
         return tf.nn.conv2d(values, kernel, self.layer.strides, self.layer.padding.upper())
 
-    def times_transposed(self, rows: Any) -> Any:
+    def times_transposed(self, rows: Any, kernel: Any) -> Any:
         """Coefficients of the outputs, (batch, m, *outputs), to those of the inputs.
 
         Returns shape (batch, m, *input_shape).
         """
         import tensorflow as tf
 
-        kernel, count = self.layer.kernel, rows.shape[1]
+        count = rows.shape[1]
         outputs = self.layer.output.shape[1:]
         if len(kernel.shape) == 2:
             flat = tf.reshape(rows, (-1, *outputs)) @ tf.transpose(kernel)
@@ -105,6 +136,9 @@ class Balls:
 class BoundedNetwork:
     """A model as affine steps with a ReLU between each two, the last one dense.
 
+    BatchNormalization belongs to the step before it, with the moving moments where no others are
+    given.
+
     Its inputs are what a first Normalization layer gives, if there is one: an affine map of every
     input by itself, with a positive factor, takes boxes to boxes exactly. See `normalised`.
     """
@@ -130,6 +164,9 @@ class BoundedNetwork:
                     _check(layer)
                     steps.append(AffineStep(layer, tuple(layer.input.shape[1:])))
                     after_relu = layer.activation.__name__ == "relu"
+                case keras.layers.BatchNormalization() if not after_relu and steps[-1].norm is None:
+                    _check_norm(layer)
+                    steps[-1] = replace(steps[-1], norm=layer)
                 case keras.layers.ReLU() if not after_relu and layer.max_value is None:
                     after_relu = True
                 case _:
@@ -144,18 +181,29 @@ class BoundedNetwork:
             return ball
         return BoxTensors(self.normalisation(ball.lower), self.normalisation(ball.upper))
 
-    def preactivations(self, lower: Any, upper: Any) -> list[BoxTensors]:
+    def preactivations(
+        self, lower: Any, upper: Any, moments: MomentsOf = moving
+    ) -> list[BoxTensors]:
         """Interval bounds on the inputs of every ReLU (Gowal et al. 2018, section 3.1)."""
         import tensorflow as tf
 
         found: list[BoxTensors] = []
         for step in self.steps[:-1]:
             center, radius = (upper + lower) / 2, (upper - lower) / 2
-            center = step.times(center, step.layer.kernel) + step.layer.bias
-            radius = step.times(radius, tf.abs(step.layer.kernel))
+            center = step.image(center, moments)
+            kernel, _ = step.affine(moments)
+            radius = step.times(radius, tf.abs(kernel))
             found.append(BoxTensors(center - radius, center + radius))
-            lower, upper = tf.nn.relu(center - radius), tf.nn.relu(center + radius)
+            lower, upper = tf.nn.relu(found[-1].lower), tf.nn.relu(found[-1].upper)
         return found
+
+    def logits(self, inputs: Any, moments: MomentsOf) -> Any:
+        """What the model says to inputs as `normalised` gives them."""
+        import tensorflow as tf
+
+        for step in self.steps[:-1]:
+            inputs = tf.nn.relu(step.image(inputs, moments))
+        return self.steps[-1].image(inputs, moments)
 
     def interval_margins(self, labels: Any, hidden: Sequence[BoxTensors], ball: BoxTensors) -> Any:
         """Lower bounds on `logit[label] - logit[j]`, (batch, classes), from the last hidden box.
@@ -172,7 +220,13 @@ class BoundedNetwork:
         rows, constant = self._margin_rows(labels)
         return constant + _least(rows, BoxTensors(_flat(box.lower), _flat(box.upper)))
 
-    def crown_margins(self, labels: Any, hidden: Sequence[BoxTensors], ball: BoxTensors) -> Any:
+    def crown_margins(
+        self,
+        labels: Any,
+        hidden: Sequence[BoxTensors],
+        ball: BoxTensors,
+        moments: MomentsOf = moving,
+    ) -> Any:
         """The same by linear bounds from the margins back to the ball (Zhang et al. 2020)."""
         import tensorflow as tf
 
@@ -184,8 +238,9 @@ class BoundedNetwork:
             positive, negative = tf.nn.relu(rows), -tf.nn.relu(-rows)
             constant += _sum(negative * intercept[:, None])
             rows = positive * lower_slope[:, None] + negative * upper_slope[:, None]
-            constant += _sum(rows * step.layer.bias)
-            rows = step.times_transposed(rows)
+            kernel, bias = step.affine(moments)
+            constant += _sum(rows * bias)
+            rows = step.times_transposed(rows, kernel)
         flat = tf.reshape(rows, (-1, rows.shape[1], prod(rows.shape[2:])))
         return constant + _least(flat, BoxTensors(_flat(ball.lower), _flat(ball.upper)))
 
@@ -243,6 +298,12 @@ def _check(layer: Any) -> None:
     groups, dilation = getattr(layer, "groups", 1), getattr(layer, "dilation_rate", (1, 1))
     if groups != 1 or tuple(dilation) != (1, 1):
         raise _unsupported(layer, "grouped or dilated")
+
+
+def _check_norm(layer: Any) -> None:
+    axis, last = np.atleast_1d(layer.axis).tolist(), len(layer.input.shape) - 1
+    if axis not in ([-1], [last]) or not (layer.scale and layer.center):
+        raise _unsupported(layer, f"BatchNormalization of axis {axis}, or without gamma or beta")
 
 
 def _unsupported(layer: Any, what: str) -> CertiflowError:

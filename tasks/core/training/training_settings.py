@@ -41,7 +41,7 @@ class TrainingSettings(BaseModel):
         shift: augmentation: every image is moved by up to so many pixels each way, at random.
         normalise: tables get a first layer that takes raw values to mean 0 and variance 1 over the
             training inputs; images never do.
-        batch_normalisation: between the layers of `dense` and their ReLUs; folded for proofs.
+        batch_normalisation: between the layers and their ReLUs; folded for proofs.
         class_weights: `balanced` gives every class the same share of the loss, clean and robust.
         decision_threshold: the probability of `data.positive`, one of two classes, above which the
             trained model decides for it; a part of the model, and of all that is asked of it.
@@ -96,20 +96,6 @@ class TrainingSettings(BaseModel):
             raise ValueError(
                 "robust_weight is the robust loss's share of the loss: expected at most 1 (only "
                 "'trades' adds its robust loss to the clean one)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _batch_normalisation_fits(self) -> TrainingSettings:
-        if self.batch_normalisation and self.is_certified:
-            raise ValueError(
-                f"batch_normalisation cannot be bounded in training, as defence '{self.defence}' "
-                "needs: leave it out, or choose a defence by attacks (fgsm, pgd, trades)"
-            )
-        if self.batch_normalisation and self.architecture != "dense":
-            raise ValueError(
-                f"batch_normalisation is for architecture 'dense', not '{self.architecture}': "
-                "leave it out"
             )
         return self
 

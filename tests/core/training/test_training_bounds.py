@@ -12,6 +12,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.networks.activation import Activation
 from tasks.core.properties.box import Box
 from tasks.core.readers.keras_network import relu_network
+from tasks.core.training.batch_moments import OfBatch
 from tasks.core.training.training_bounds import BoundedNetwork, BoxTensors, relu_lines
 from tests.networks import ball_around
 from tests.oracle import least_margin
@@ -23,10 +24,22 @@ def model(*hidden: keras.layers.Layer, seed: int = 0) -> keras.Sequential:
     """From 4x4 images to three logits, with biases that are not zero."""
     keras.utils.set_random_seed(seed)
     made = keras.Sequential([keras.Input((4, 4)), *hidden, keras.layers.Dense(3)])
+    generator = np.random.default_rng(seed)
     for layer in made.layers:
-        if layer.weights:
-            layer.bias.assign(np.random.default_rng(seed).normal(0, 0.2, layer.bias.shape))
+        if isinstance(layer, keras.layers.BatchNormalization):
+            _scatter(layer, generator)
+        elif layer.weights:
+            layer.bias.assign(generator.normal(0, 0.2, layer.bias.shape))
     return made
+
+
+def _scatter(layer: keras.layers.BatchNormalization, generator: np.random.Generator) -> None:
+    """Numbers as after a training; some factors are negative."""
+    shape = layer.gamma.shape
+    layer.gamma.assign(generator.choice([-1.0, 1.0], shape) * generator.uniform(0.5, 1.5, shape))
+    layer.beta.assign(generator.normal(0, 0.2, shape))
+    layer.moving_mean.assign(generator.normal(0, 0.3, shape))
+    layer.moving_variance.assign(generator.uniform(0.2, 2.0, shape))
 
 
 def dense(*widths: int, seed: int = 0) -> keras.Sequential:
@@ -42,6 +55,21 @@ def convolutional(seed: int = 0, padding: str = "same") -> keras.Sequential:
         keras.layers.ReLU(),
         keras.layers.Flatten(),
         keras.layers.Dense(4, activation="relu"),
+        seed=seed,
+    )
+
+
+def batch_normalised(seed: int = 0) -> keras.Sequential:
+    """After a convolution, and after a dense layer."""
+    return model(
+        keras.layers.Reshape((4, 4, 1)),
+        CONVOLUTION(2, 3, padding="same"),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(4),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
         seed=seed,
     )
 
@@ -64,6 +92,7 @@ MODELS = {
     "shallow": lambda seed: dense(6, seed=seed),
     "deep": lambda seed: dense(6, 5, 4, seed=seed),
     "convolutional": convolutional,
+    "batch normalised": batch_normalised,
     "unpadded": lambda seed: convolutional(seed, padding="valid"),
 }
 
@@ -157,6 +186,46 @@ def test_same_lines_around_relu_as_the_engine(lower: float, upper: float) -> Non
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+def test_moments_of_a_batch_are_those_of_keras() -> None:
+    """On boxes without a radius; and the moving ones follow as they do there."""
+    ours, theirs = batch_normalised(), batch_normalised()
+    theirs.set_weights(ours.get_weights())
+    images = np.random.default_rng(1).random((40, 4, 4)).astype(np.float32)
+    network, moments = BoundedNetwork.of(ours), OfBatch()
+    hidden = network.preactivations(images, images, moments)
+    logits = theirs(images, training=True)
+    np.testing.assert_allclose(network.logits(images, moments), logits, atol=1e-4)
+    for box in hidden:
+        np.testing.assert_allclose(box.lower, box.upper, atol=1e-5)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_one_step_has_one_network() -> None:
+    """Boxes, linear bounds and inputs within: with the centers' moments, whatever is asked next."""
+    made = batch_normalised(seed=3)
+    network, moments = BoundedNetwork.of(made), OfBatch()
+    images = np.random.default_rng(1).random((40, 4, 4)).astype(np.float32)
+    labels = np.asarray(made(images)).argmax(axis=1)
+    ball = BoxTensors(images - np.float32(0.05), images + np.float32(0.05))
+    hidden = network.preactivations(ball.lower, ball.upper, moments)
+    moving_after = [weights.copy() for weights in made.get_weights()]
+    least = np.maximum(
+        network.interval_margins(labels, hidden, ball),
+        network.crown_margins(labels, hidden, ball, moments),
+    )
+    for corner in np.random.default_rng(2).uniform(-0.05, 0.05, (50, *images.shape)):
+        logits = np.asarray(network.logits((images + corner).astype(np.float32), moments))
+        margins = logits[np.arange(40), labels][:, None] - logits
+        assert (least <= margins + 1e-5).all()
+    for before, after in zip(moving_after, made.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def unscaled() -> list[keras.layers.Layer]:
+    return [keras.layers.BatchNormalization(scale=False), keras.layers.ReLU()]
+
+
 @pytest.mark.parametrize(
     ("layers", "named"),
     [
@@ -165,6 +234,19 @@ def test_same_lines_around_relu_as_the_engine(lower: float, upper: float) -> Non
         ([keras.layers.Flatten(), keras.layers.Dense(4, activation="tanh")], "tanh"),
         ([keras.layers.Reshape((4, 4, 1)), CONVOLUTION(2, 2, dilation_rate=2)], "dilated"),
         ([keras.layers.Flatten(), keras.layers.BatchNormalization()], "BatchNormalization"),
+        (
+            [
+                keras.layers.Reshape((4, 4, 1)),
+                CONVOLUTION(2, 2),
+                keras.layers.BatchNormalization(axis=1),
+                keras.layers.ReLU(),
+            ],
+            "BatchNormalization of axis",
+        ),
+        (
+            [keras.layers.Flatten(), keras.layers.Dense(4), *unscaled()],
+            "BatchNormalization of axis",
+        ),
         ([keras.layers.Flatten(), keras.layers.Normalization()], "Normalization"),
         ([keras.layers.Normalization(mean=0, variance=1, invert=True)], "Normalization"),
     ],
