@@ -116,7 +116,8 @@ class PhaseSearch(BestFirst):
                 places = self.record.places(len(regions))
                 self.record.roots += places
             self.root_lower[regions] = self.problem.certified(problems, found.choices)
-            self._file(problems, found, regions, places, self.root_lower[regions])
+            nothing = np.full(len(regions), -np.inf)
+            self._file(problems, found, regions, places, self.root_lower[regions], nothing)
 
     def _problems(self, regions: Sequence[int], signs: SignArray, bounds: Bounds) -> Subproblems:
         """Regions padded to one number of rows."""
@@ -135,17 +136,19 @@ class PhaseSearch(BestFirst):
         found: Optimised,
         regions: Sequence[int],
         places: Sequence[int],
-        lower: FloatArray,
+        proved: FloatArray,
+        known: FloatArray,
     ) -> None:
         """Closed subproblems are dropped, open ones queued, their points tried.
 
-        `lower`, (batch,), are bounds that are proved.
+        `proved`, (batch,), is what the choices found prove, `known` what holds of them already.
         """
         self.subproblems += len(regions)
         self._try_points(found, problems, regions)
         if self.record is not None:
-            for row in np.flatnonzero(lower > 0).tolist():
+            for row in np.flatnonzero(proved > 0).tolist():
                 self.record.exclude(places[row], found.choices[row : row + 1])
+        lower = np.fmax(proved, known)
         keys = np.where(lower > 0, lower, np.minimum(found.estimates, 0))
         for row in range(len(regions)):
             if lower[row] > self.goal.bound:
@@ -181,7 +184,7 @@ class PhaseSearch(BestFirst):
         keep = [row for row, unit in enumerate(units) if unit >= 0]
         for node in (nodes[row] for row, unit in enumerate(units) if unit < 0):
             if time.monotonic() > deadline:
-                heapq.heappush(self.heap, (min(node.lower, 0.0), next(self.order), node))
+                heapq.heappush(self.heap, (node.lower, next(self.order), node))
                 continue
             problems = self._problems([node.region], node.signs[None], node.bounds)
             region, signs = self.regions[node.region], node.signs
@@ -278,12 +281,12 @@ class PhaseSearch(BestFirst):
         if self.record is not None:
             parents = [node.place for node in nodes]
             places = self.record.split(parents, units.tolist(), np.zeros(len(units)).tolist())
-        lower = np.array([node.lower for node in nodes])[twice]
-        promising = np.flatnonzero(found.estimates > 0)
-        if len(promising):
-            proved = self.problem.certified(problems[promising], found.choices[promising])
-            lower[promising] = np.fmax(lower[promising], proved)
-        self._file(problems, found, regions, places, lower)
+        proved = np.full(len(twice), -np.inf)
+        some = np.flatnonzero(found.estimates > 0)
+        if len(some):
+            proved[some] = self.problem.certified(problems[some], found.choices[some])
+        known = np.array([node.lower for node in nodes])[twice]
+        self._file(problems, found, regions, places, proved, known)
 
 
 def optimised_root(
