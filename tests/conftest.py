@@ -34,12 +34,12 @@ def has_memory_files() -> bool:
 if "TMPDIR" not in os.environ and has_memory_files():  # SQLite waits for a disk at every commit
     os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-
 from flows.processes import environment  # noqa: E402
 
 environment.prepare(verbose=False)
+
+import keras  # noqa: E402  reads what was prepared, as the commands under test do
+import numpy as np  # noqa: E402
 
 from tasks.core.data.datasets import Dataset  # noqa: E402
 from tasks.core.models.runtimes import Classifier  # noqa: E402

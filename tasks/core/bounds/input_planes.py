@@ -146,7 +146,7 @@ class InputPlanes:
         if self.are_long:
             flipped = [np.zeros(each.T.shape, dtype=each.dtype) for each in results]
             _weigh_along_inputs(self.weights, *self.spans, *_flipped(given), *flipped)
-            results = [each.T for each in flipped]
+            results = _flipped(flipped)
         else:
             _weigh_along_batch(self.weights, *self.spans, *self._for_batch(given), *results)
         rows, tops, sides = results
@@ -174,7 +174,8 @@ class InputPlanes:
     def _for_batch(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Contiguous, and with a column for each subproblem."""
         count = max(each.shape[1] for each in arrays)
-        return [np.ascontiguousarray(np.broadcast_to(each, (len(each), count))) for each in arrays]
+        whole = [each if each.shape[1] == count else np.repeat(each, count, 1) for each in arrays]
+        return [np.ascontiguousarray(each) for each in whole]
 
 
 def _flipped(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -16,6 +16,9 @@ from dataclasses import replace
 import numpy as np
 
 from tasks.core.bounds.linear import preactivation_bounds
+from tasks.core.networks.block_matrix import BlockMatrix
+from tasks.core.networks.blocks import Blocks
+from tasks.core.networks.matrices import DenseMatrix, Matrix
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
@@ -123,10 +126,20 @@ def warm_up() -> None:
 
     A process that decides under time limits calls this first, so that none of them pays for it.
     """
-    one = Affine(np.eye(2), np.zeros(2))
-    network = ReluNetwork((one, one))
-    box = Box(np.full((1, 2), -1.0), np.ones((1, 2)))
-    region = UnsafeRegion(box, np.eye(2), np.ones(2))
-    hidden = preactivation_bounds(network, box, "crown")
-    for search in searches():
-        search(network, box, [region], hidden).run(deadline=0.0)
+    phase_search, input_search = searches()
+    for first in _first_layers():
+        count, inputs = first.shape
+        last = Affine(DenseMatrix(np.ones((2, count))), np.zeros(2))
+        network = ReluNetwork((Affine(first, np.zeros(count)), last))
+        box = Box(np.full((1, inputs), -1.0), np.ones((1, inputs)))
+        region = UnsafeRegion(box, np.eye(2), np.ones(2))
+        hidden = preactivation_bounds(network, box, "crown")
+        phase_search(network, box, [region], hidden, goal=np.inf).bound_roots(np.inf)
+        input_search(network, box, [region], hidden).run(deadline=0.0)
+
+
+def _first_layers() -> tuple[Matrix, Matrix]:
+    """One that is dense, and one in blocks of few weights: each has loops of its own."""
+    rows, columns = np.arange(16).reshape(8, 2), np.arange(32).reshape(8, 4)
+    blocks = Blocks(np.ones((8, 2, 4)), rows, columns, (16, 32))
+    return DenseMatrix(np.ones((2, 64))), BlockMatrix((blocks,), blocks.shape)
