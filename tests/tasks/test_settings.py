@@ -103,6 +103,7 @@ def test_override(tmp_path: Path) -> None:
         ("training: {epsilon: 0.1}", r"training: defence 'none' takes no epsilon: leave it out"),
         ("training: {defence: ibp, epsilon: 0.6}", r"training.epsilon is 0.6: .*equal to 0.5"),
         ("training: {defence: ibp, epsilon: 0}", r"training.epsilon is 0: .*greater than 0"),
+        ("training: {training_epsilon: 0.2}", r"training_epsilon is 0.2: .*leave it out without"),
         (
             "training: {defence: sabr, epsilon: 0.1, subselection_ratio: 0}",
             r"training.subselection_ratio is 0: .*greater than 0",

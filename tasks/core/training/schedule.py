@@ -24,7 +24,7 @@ def scheduled(settings: TrainingSettings, progress: float) -> Scheduled:
     ramp = min(max(progress - start, 0.0) / length, 1.0) if length else float(progress >= start)
     weights = settings.robust_weight_start, settings.robust_weight
     return Scheduled(
-        epsilon=ramp * (settings.epsilon or 0.0),
+        epsilon=ramp * (settings.training_epsilon or 0.0),
         robust_weight=weights[0] + ramp * (weights[1] - weights[0]),
         learning_rate=settings.learning_rate * _decay(settings, progress),
         ramp=ramp,

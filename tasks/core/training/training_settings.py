@@ -24,16 +24,22 @@ MOST_EPOCHS = 1_000_000
 RAMP_SHARE = 0.4  # of the epochs, for certified training
 TRADES_WEIGHT = 6.0  # 1/lambda of Zhang et al. 2019
 
+Radius = Annotated[float, Field(gt=0, le=MAX_EPSILON, allow_inf_nan=False)]
+
 
 class TrainingSettings(BaseModel):
     """The network and how it is trained.
 
-    Epsilon is 0 for `warmup_epochs`, then grows linearly for `ramp_epochs`; the robust loss's
-    weight goes from `robust_weight_start` to `robust_weight` over the ramp. What is left out is
-    filled in by the defence, so that the settings of a run are complete.
+    The radius trained on is 0 for `warmup_epochs`, then grows linearly for `ramp_epochs` to
+    `training_epsilon`; the robust loss's weight goes from `robust_weight_start` to `robust_weight`
+    over the ramp. What is left out is filled in by the defence, so that the settings of a run are
+    complete.
 
     Attributes:
-        epsilon: the L-infinity radius defended, in pixel units; None without a defence.
+        epsilon: the L-infinity radius defended, in pixel units; None without a defence. Validation
+            measures at it.
+        training_epsilon: at the ramp's end; `epsilon` where it is left out. Networks trained on
+            greater boxes may be proved on more of the smaller ones (Shi et al. 2021).
         attack_steps: of the attack inside `pgd`, `trades` and `sabr`.
         subselection_ratio: how much of epsilon the box of `sabr` has: 1 is `ibp`, 0 would be `pgd`.
         learning_rate_decay: `cosine` lets it fall to zero between the ramp's end and the last epoch
@@ -52,7 +58,8 @@ class TrainingSettings(BaseModel):
     architecture: Architecture = "dense"
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128,)
     defence: Defence = "none"
-    epsilon: Annotated[float, Field(gt=0, le=MAX_EPSILON, allow_inf_nan=False)] | None = None
+    epsilon: Radius | None = None
+    training_epsilon: Radius | None = None
     attack_steps: int = Field(default=10, ge=1)
     subselection_ratio: float = Field(default=0.4, gt=0, le=1)
     robust_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
@@ -79,6 +86,7 @@ class TrainingSettings(BaseModel):
         defence = given.get("defence", "none")
         filled = {"robust_weight": TRADES_WEIGHT if defence == "trades" else 1.0} | given
         filled.setdefault("robust_weight_start", filled["robust_weight"])
+        filled.setdefault("training_epsilon", filled.get("epsilon"))
         epochs = filled.get("epochs", cls.model_fields["epochs"].default)
         if defence in CERTIFIED and isinstance(epochs, int) and epochs <= MOST_EPOCHS:
             filled.setdefault("ramp_epochs", RAMP_SHARE * epochs)
@@ -91,6 +99,11 @@ class TrainingSettings(BaseModel):
                 "defence 'none' takes no epsilon: leave it out, or choose a defence"
                 if self.defence == "none"
                 else f"defence '{self.defence}' needs an epsilon, the radius it defends"
+            )
+        if (self.training_epsilon is None) != (self.epsilon is None):
+            raise ValueError(
+                f"training_epsilon is {self.training_epsilon}: it is the radius that a defence "
+                "trains on, beside its epsilon: leave it out without one"
             )
         if self.defence != "trades" and max(self.robust_weight, self.robust_weight_start) > 1:
             raise ValueError(

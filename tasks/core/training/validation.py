@@ -24,7 +24,7 @@ ATTACKED_INPUTS = 1000  # of the split: more would cost as much as the training
 
 
 class Validation:
-    """Measures after every epoch, on the same inputs and at the full epsilon from the start.
+    """Measures after every epoch, on the same inputs and at the radius defended from the start.
 
     - `val_loss`, `val_accuracy`: clean cross-entropy, weighted as in training, and accuracy.
     - `val_attacked_accuracy`: right under PGD, 10 steps, on the first 1,000 inputs.

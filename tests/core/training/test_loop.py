@@ -167,6 +167,16 @@ def test_convolutions_are_normalised_too(digits: Dataset) -> None:
     np.testing.assert_allclose(network(points), result.model(points), atol=1e-3)
 
 
+def test_validation_measures_at_the_radius_defended_not_the_one_trained_on(
+    digits: Dataset,
+) -> None:
+    same: dict[str, Any] = {"defence": "ibp", "training_epsilon": 0.1}
+    far, near = trained(digits, epsilon=0.1, **same), trained(digits, epsilon=0.02, **same)
+    assert same_weights(far, near)
+    for metric in ("val_certified_accuracy", "val_attacked_accuracy"):
+        assert near.history[-1][metric] > far.history[-1][metric] + 0.05
+
+
 @pytest.mark.parametrize(
     ("defence", "batch_normalisation"),
     [("none", False), ("none", True), ("pgd", False), ("crown_ibp", False), ("sabr", True)],

@@ -44,6 +44,13 @@ def test_without_a_schedule_all_is_full_from_the_start() -> None:
     assert now.learning_rate == scheduled(TrainingSettings(), 5).learning_rate == 0.001
 
 
+def test_the_radius_trained_on_may_exceed_the_one_defended() -> None:
+    settings = TrainingSettings(defence="ibp", epsilon=0.2, training_epsilon=0.3, epochs=10)
+    assert scheduled(settings, 2).epsilon == pytest.approx(0.15)  # half of a ramp of 4 epochs
+    assert scheduled(settings, 10).epsilon == 0.3
+    assert settings.name.endswith("ibp-0.2")
+
+
 def test_certified_training_ramps_by_itself() -> None:
     """What is left out is filled in, so that recorded settings are complete."""
     assert TrainingSettings(defence="ibp", epsilon=0.1, epochs=50).ramp_epochs == 20
