@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.arrays import BoolArray, Float32Array, IntArray
+from tasks.core.arrays import Float32Array, IntArray
 from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.float32_passes import Passes
 from tasks.core.bounds.live_layers import compiled
-from tasks.core.bounds.pass_data import LiveUnits
 from tasks.core.bounds.subproblems import Subproblems
 
 LEARNING_RATE = 0.25
@@ -20,6 +19,18 @@ PLANE_RATE = 0.2
 RATE_DECAY = 0.9
 ADAM_BETAS = (0.8, 0.99)
 WORTH_LEAVING = 0.75  # of them open, below which the others are left out of further steps
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long an ascent goes on: `deadline` is in seconds of `time.monotonic`.
+
+    Subproblems are left alone once their bound is above `stop_above`.
+    """
+
+    num_steps: int
+    stop_above: float = 0.0
+    deadline: float = np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,31 +49,24 @@ class Optimised:
 
 
 def ascended(
-    units: LiveUnits,
-    passes: Passes,
-    problems: Subproblems,
-    start: Choices,
-    boxes: slice,
-    movable: BoolArray,
-    num_steps: int,
-    stop_above: float,
-    deadline: float,
+    passes: Passes, problems: Subproblems, start: Choices, boxes: slice, limits: Limits
 ) -> Optimised:
-    """See `DualProblem.optimise`; `movable`, (live units,), are split by value."""
+    """See `DualProblem.optimise`; `boxes` as in `LiveUnits.data`."""
+    units = passes.units
     data, current = units.data(problems, start, boxes)
-    least = np.where(movable[data.split], -np.inf, 0).astype(np.float32)
+    least = np.where(units.activation.movable[data.split], -np.inf, 0).astype(np.float32)
     split, ascent, columns = data.split, Ascent(current, least[:, None]), np.arange(len(problems))
     best = Choices(*(part.copy() for part in current.parts()))
     best_lower = np.full(len(problems), -np.inf, dtype=np.float32)
     points = np.zeros((len(data.center), len(problems)), dtype=np.float32)
-    for step in range(num_steps + 1):
+    for step in range(limits.num_steps + 1):
         found = passes.gradient(data, ascent.choices)
         better = found.backward.lower > best_lower[columns]
         best_lower[columns[better]] = found.backward.lower[better]
         keep(best, ascent.choices, columns, better)
         points[:, columns] = found.backward.points
-        left = np.flatnonzero(~(best_lower[columns] > stop_above))
-        if step == num_steps or len(left) == 0 or time.monotonic() > deadline:
+        left = np.flatnonzero(~(best_lower[columns] > limits.stop_above))
+        if step == limits.num_steps or not len(left) or time.monotonic() > limits.deadline:
             break
         ascent.step(found.gradient, np.abs(found.backward.coefficients).max(axis=0, initial=0))
         if len(left) < WORTH_LEAVING * len(columns) and data.curves is None:

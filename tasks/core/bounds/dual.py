@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from tasks.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from tasks.core.bounds.ascent import Optimised, ascended
+from tasks.core.bounds.ascent import Limits, Optimised, ascended
 from tasks.core.bounds.backward import PlaneTerms, backward_bounds
 from tasks.core.bounds.choices import Choices, joined
 from tasks.core.bounds.curve_choices import chosen_slopes, middle_shares
@@ -68,7 +67,8 @@ class DualProblem:
             np.concatenate([empty, *(b.lower for b in hidden)], axis=1),
             np.concatenate([empty, *(b.upper for b in hidden)], axis=1),
         )
-        dead = (self.bounds.upper <= 0).all(axis=0) & ~self.activation.linear & ~self.movable
+        relus = ~(self.activation.linear | self.activation.movable)
+        dead = (self.bounds.upper <= 0).all(axis=0) & relus
         live = [~dead[at] for at in self.layers]
         self.planes, rough = self._planes(live) if hidden and with_planes else (None, None)
         self.planed = np.zeros(self.num_units, dtype=bool)  # whose upper lines are planes
@@ -88,17 +88,12 @@ class DualProblem:
         double, single = (InputPlanes(layer, spans, self.box, t) for t in (np.float64, np.float32))
         return double, single
 
-    @cached_property
-    def movable(self) -> BoolArray:
-        """Units that are split by value, (units,): curved ones and factors of products."""
-        return self.activation.curved | self.activation.factors
-
     def splittable(self, bounds: Bounds) -> BoolArray:
         """Units whose split makes a relaxation tighter, (batch, units)."""
         width = bounds.upper - bounds.lower
         is_wide = width > NARROW * (1 + bounds.magnitude)
         relus = self._open_relus(bounds)
-        return relus | (self.movable & is_wide) if self.activation.is_curved else relus
+        return relus | (self.activation.movable & is_wide) if self.activation.is_curved else relus
 
     def _open_relus(self, bounds: Bounds) -> BoolArray:
         """The ReLUs that may change phase, (batch, units)."""
@@ -147,7 +142,7 @@ class DualProblem:
             relaxation = relaxation.with_curves(bounds, self.activation, curves)
         multipliers = choices.multipliers.astype(np.float64)
         if self.activation.is_curved:
-            multipliers = np.where(self.movable, multipliers, np.maximum(multipliers, 0))
+            multipliers = np.where(self.activation.movable, multipliers, np.maximum(multipliers, 0))
         else:
             multipliers = np.maximum(multipliers, 0)
         terms: FloatArray = multipliers * problems.signs
@@ -235,34 +230,14 @@ class DualProblem:
         found = in_threads(bounded, parts(len(problems), max(1, AT_ONCE // units.shape[1])))
         return np.concatenate(found, axis=1)
 
-    def optimise(
-        self,
-        problems: Subproblems,
-        start: Choices,
-        num_steps: int,
-        *,
-        stop_above: float = 0.0,
-        deadline: float = np.inf,
-    ) -> Optimised:
-        """Gradient ascent from `start`, of each bound until it is above `stop_above`.
+    def optimise(self, problems: Subproblems, start: Choices, limits: Limits) -> Optimised:
+        """Gradient ascent from `start`, of each bound, within `limits`.
 
-        Or until steps run out; at `deadline`, in seconds of `time.monotonic`, they have. Bounds
-        that are above it are left where they are: their `points` and `scores` may be those of any
-        choices.
+        Bounds that are above `stop_above` are left where they are: their `points` and `scores` may
+        be those of any choices.
         """
-        movable = self.movable[self.units.live]
         found = in_threads(
-            lambda at: ascended(
-                self.units,
-                self.passes,
-                problems[at],
-                start[at],
-                at,
-                movable,
-                num_steps,
-                stop_above,
-                deadline,
-            ),
+            lambda at: ascended(self.passes, problems[at], start[at], at, limits),
             parts(len(problems), AT_ONCE),
         )
         return Optimised(

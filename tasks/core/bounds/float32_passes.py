@@ -51,7 +51,7 @@ class Passes:
     """Passes through a network between its live units."""
 
     def __init__(self, network: ReluNetwork, units: LiveUnits) -> None:
-        self.layers, self.activation = units.layers, units.activation
+        self.units, self.layers, self.activation = units, units.layers, units.activation
         self.activations = units.activations
         self.network = live_layers(network, units.masks)
 

@@ -157,7 +157,7 @@ class LiveUnits:
         nothing = np.zeros((1, 1), dtype=np.float32)
         if not self.activation.is_curved:
             return split, signs, (nothing, nothing)
-        movable = (self.activation.curved | self.activation.factors)[split, None]
+        movable = self.activation.movable[split, None]
         bounds = problems.bounds[:, self.live[split]]
         low, high = (
             np.where(movable, ends.T, 0).astype(np.float32) for ends in (bounds.lower, bounds.upper)

@@ -39,7 +39,7 @@ class Subproblems:
         positive term is that of z >= lower, a negative one that of z <= upper.
         """
         ends = np.where(terms > 0, self.bounds.lower, self.bounds.upper)
-        return np.where((activation.curved | activation.factors) & (self.signs != 0), ends, 0.0)
+        return np.where(activation.movable & (self.signs != 0), ends, 0.0)
 
     def __len__(self) -> int:
         return len(self.rows)

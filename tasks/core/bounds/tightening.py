@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import BoolArray, Float32Array, IntArray
+from tasks.core.bounds.ascent import Limits
 from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.dual import MAX_ENTRIES, DualProblem
 from tasks.core.bounds.relaxations import Bounds
@@ -110,7 +111,7 @@ class _Part:
         signs = np.zeros((1, problem.num_units), dtype=np.int8)
         problems = Subproblems(both, np.zeros((len(both), 1)), signs, problem.bounds)
         start = problem.initial_choices(problems)
-        found = problem.optimise(problems, start, num_steps, deadline=deadline)
+        found = problem.optimise(problems, start, Limits(num_steps, deadline=deadline))
         choices = found.choices if settled is None else self._settled(found.choices, settled)
         lower = problem.certified(problems, choices)
         return Bounds(lower[:count], -lower[count:])

@@ -89,6 +89,11 @@ class Activation:
         return marked
 
     @cached_property
+    def movable(self) -> BoolArray:
+        """Units that are split by value, (units,): curved ones and factors of products."""
+        return self.curved | self.factors
+
+    @cached_property
     def groups(self) -> list[tuple[int, IntArray]]:
         """Every kind of curve that occurs, and the units that have it."""
         kinds = np.unique(self.codes).tolist()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks.falsification import padded_rows, reaches
-from tasks.core.bounds.ascent import Optimised
+from tasks.core.bounds.ascent import Limits, Optimised
 from tasks.core.bounds.choices import Choices, joined
 from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
@@ -108,9 +108,8 @@ class PhaseSearch(BestFirst):
             bounds = self.problem.bounds[np.zeros(len(regions), dtype=np.intp)]
             problems = self._problems(regions, signs, bounds)
             choices = self.problem.initial_choices(problems)
-            found = self.problem.optimise(
-                problems, choices, ROOT_STEPS, stop_above=self.goal.bound, deadline=deadline
-            )
+            limits = Limits(ROOT_STEPS, self.goal.bound, deadline)
+            found = self.problem.optimise(problems, choices, limits)
             found, places = self._settled(found), [0] * len(regions)
             if self.record is not None:
                 places = self.record.places(len(regions))
@@ -194,7 +193,8 @@ class PhaseSearch(BestFirst):
             choices = choices if self.record is None else self.record.settled(choices)
             lower = float(np.fmax(self.problem.certified(problems, choices)[0], node.lower))
             if not lower > 0:
-                found = self.problem.optimise(problems, node.choices, LAST_STEPS, deadline=deadline)
+                limits = Limits(LAST_STEPS, deadline=deadline)
+                found = self.problem.optimise(problems, node.choices, limits)
                 choices = self._settled(found).choices
                 lower = float(np.fmax(lower, self.problem.certified(problems, choices)[0]))
             if self.record is not None and lower > 0:
@@ -242,7 +242,7 @@ class PhaseSearch(BestFirst):
         rows = np.arange(len(units))
         lower, upper = bounds.lower.copy(), bounds.upper.copy()
         low, high = lower[rows, units], upper[rows, units]
-        point = np.where(self.problem.movable[units], low + (high - low) / 2, 0.0)
+        point = np.where(self.problem.activation.movable[units], low + (high - low) / 2, 0.0)
         if sign > 0:
             lower[rows, units] = np.maximum(low, point)
         else:
@@ -274,9 +274,8 @@ class PhaseSearch(BestFirst):
         regions = [nodes[row].region for row in twice.tolist()]
         problems = self._problems(regions, signs, bounds)
         start = joined([node.choices for node in nodes])[twice]
-        found = self.problem.optimise(
-            problems, start, STEPS, stop_above=self.goal.bound, deadline=deadline
-        )
+        limits = Limits(STEPS, self.goal.bound, deadline)
+        found = self.problem.optimise(problems, start, limits)
         found, places = self._settled(found), [0] * len(twice)
         if self.record is not None:
             parents = [node.place for node in nodes]

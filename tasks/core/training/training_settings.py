@@ -84,7 +84,8 @@ class TrainingSettings(BaseModel):
         if not isinstance(given, dict):
             return given
         defence = given.get("defence", "none")
-        filled = {"robust_weight": TRADES_WEIGHT if defence == "trades" else 1.0} | given
+        weight = TRADES_WEIGHT if defence == "trades" else 1.0
+        filled: dict[str, Any] = {"robust_weight": weight} | given
         filled.setdefault("robust_weight_start", filled["robust_weight"])
         filled.setdefault("training_epsilon", filled.get("epsilon"))
         epochs = filled.get("epochs", cls.model_fields["epochs"].default)

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from tasks.core.bounds.ascent import Limits
 from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.linear import Method, linear_lower_bounds, preactivation_bounds
@@ -61,7 +62,7 @@ def test_what_is_chosen_keeps_bounds_sound(seed: int) -> None:
     for _ in range(3):
         signs = np.zeros((1, count), dtype=np.int8)
         lower, upper = problem.bounds.lower.copy(), problem.bounds.upper.copy()
-        for unit in generator.permutation(np.flatnonzero(problem.movable))[:2].tolist():
+        for unit in generator.permutation(np.flatnonzero(problem.activation.movable))[:2].tolist():
             point = lower[0, unit] + generator.random() * (upper[0, unit] - lower[0, unit])
             signs[0, unit] = generator.choice([-1, 1])
             (lower if signs[0, unit] > 0 else upper)[0, unit] = point
@@ -77,7 +78,7 @@ def test_what_is_chosen_keeps_bounds_sound(seed: int) -> None:
         least = excess[inside].min(initial=np.inf)
         for choices in (start, drawn):
             assert problem.certified(problems, choices)[0] <= least
-        found = problem.optimise(problems, start, 8, stop_above=np.inf)
+        found = problem.optimise(problems, start, Limits(8, np.inf))
         lower = problem.certified(problems, found.choices)[0]
         assert problem.certified(problems, start)[0] - 1e-6 <= lower <= least
 

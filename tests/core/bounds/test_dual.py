@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.core.bounds import dual
+from tasks.core.bounds.ascent import Limits
 from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.linear import preactivation_bounds
@@ -79,7 +80,7 @@ def test_certified_is_sound_for_any_choices_and_splits(kind: Kind) -> None:
                 assert lower <= excess[holds].min()
                 assert count > 0 or lower <= exact + 1e-6
             start = problem.initial_choices(problems)
-            found = problem.optimise(problems, start, 10, stop_above=np.inf)
+            found = problem.optimise(problems, start, Limits(10, np.inf))
             before = problem.estimated(problems, start)[0]
             assert before <= problem.estimated(problems, found.choices)[0] + 1e-4
             assert problem.certified(problems, found.choices)[0] <= excess[holds].min()
@@ -121,7 +122,7 @@ def test_a_hidden_bound_that_is_nan_proves_nothing(lower: float, upper: float) -
     signs = np.zeros((1, 2), dtype=np.int8)
     problems = Subproblems(np.ones((1, 1, 1)), np.zeros((1, 1)), signs, problem.bounds)
     with np.errstate(invalid="ignore"):
-        found = problem.optimise(problems, problem.initial_choices(problems), 3)
+        found = problem.optimise(problems, problem.initial_choices(problems), Limits(3))
         start = problem.initial_choices(problems)
         lowers = [problem.certified(problems, some)[0] for some in (start, found.choices)]
     assert not any(value > 0 for value in lowers)
@@ -157,15 +158,15 @@ def test_a_subproblem_is_bounded_alike_alone_and_in_any_batch(
         problem, problems, start = several_problems(generator, kind)
         stop = float(np.median(problem.estimated(problems, start))) + 0.05
         monkeypatch.setattr(dual, "AT_ONCE", 100)
-        whole = problem.optimise(problems, start, 6, stop_above=stop)
+        whole = problem.optimise(problems, start, Limits(6, stop))
         monkeypatch.setattr(dual, "AT_ONCE", 2)
         monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", num_threads)
-        parted = problem.optimise(problems, start, 6, stop_above=stop)
+        parted = problem.optimise(problems, start, Limits(6, stop))
         expected = np.minimum(whole.estimates, stop)  # beyond it, steps are taken or not
         np.testing.assert_allclose(np.minimum(parted.estimates, stop), expected, atol=1e-4)
         for row in range(7):
             at = slice(row, row + 1)
-            alone = problem.optimise(problems[at], start[at], 6, stop_above=stop)
+            alone = problem.optimise(problems[at], start[at], Limits(6, stop))
             np.testing.assert_allclose(np.minimum(alone.estimates, stop), expected[at], atol=1e-4)
         proved = problem.certified(problems, whole.choices)
         assert (proved >= whole.estimates - 1e-3).all()
