@@ -115,7 +115,7 @@ def main() -> None:
     except CertiflowError as error:
         print(f"error: {error}", file=sys.stderr)
         standard_output.give_up()
-        sys.exit(1)
+        sys.exit(INTERRUPTED if console.is_interrupted() else 1)  # which may have brought it about
     except SystemExit as ending:
         if ending.code == INTERRUPTED:
             _say_interrupted()

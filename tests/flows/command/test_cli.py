@@ -220,7 +220,7 @@ def test_ended_from_outside(
         running.send_signal(number)
     output = running.communicate(timeout=120)[0].decode()  # a server left behind holds it open
     assert "Traceback" not in output
-    assert running.wait(60) == (-9 if number is signal.SIGKILL else 130)
+    assert running.wait(60) == (-9 if number is signal.SIGKILL else 130), output
     _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     with sqlite3.connect(project / "mlflow.db") as store:
