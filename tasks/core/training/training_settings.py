@@ -87,7 +87,8 @@ class TrainingSettings(BaseModel):
         weight = TRADES_WEIGHT if defence == "trades" else 1.0
         filled: dict[str, Any] = {"robust_weight": weight} | given
         filled.setdefault("robust_weight_start", filled["robust_weight"])
-        filled.setdefault("training_epsilon", filled.get("epsilon"))
+        if filled.get("training_epsilon") is None:
+            filled["training_epsilon"] = filled.get("epsilon")
         epochs = filled.get("epochs", cls.model_fields["epochs"].default)
         if defence in CERTIFIED and isinstance(epochs, int) and epochs <= MOST_EPOCHS:
             filled.setdefault("ramp_epochs", RAMP_SHARE * epochs)

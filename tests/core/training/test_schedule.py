@@ -49,6 +49,8 @@ def test_the_radius_trained_on_may_exceed_the_one_defended() -> None:
     assert scheduled(settings, 2).epsilon == pytest.approx(0.15)  # half of a ramp of 4 epochs
     assert scheduled(settings, 10).epsilon == 0.3
     assert settings.name.endswith("ibp-0.2")
+    filled_in = TrainingSettings(defence="ibp", epsilon=0.2, training_epsilon=None)
+    assert filled_in.training_epsilon == 0.2
 
 
 def test_certified_training_ramps_by_itself() -> None:
