@@ -18,9 +18,10 @@ from tests.imports import ROOT, imported_modules, project_modules
 
 PICTURE = ROOT / "docs" / "images" / "packages.svg"
 # What the stages and `tasks/tracking` share lies in the stages' folder, and beneath both.
-SHARED = "tasks: settings, console"
-SHARED_FILES = (ROOT / "tasks/settings.py", ROOT / "tasks/console.py")
-SHARED_TITLE = "What is asked of a run, and what a user sees while it runs"
+SHARED_NAMES = ("settings", "console", "interrupts")
+SHARED = f"tasks: {', '.join(SHARED_NAMES)}"
+SHARED_FILES = tuple(ROOT / "tasks" / f"{name}.py" for name in SHARED_NAMES)
+SHARED_TITLE = "What is asked of a run, what a user sees while it runs, and what ends it"
 
 Graph = Mapping[str, set[str]]
 

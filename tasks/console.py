@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -18,24 +17,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tasks.interrupts import is_interrupted
+
 console = Console(stderr=True, highlight=False)
 LINE_SECONDS = 15.0  # between two lines of one stage in a pipe
-
-_interruptions: list[int] = []  # the signals that asked this process to end
-
-
-def interrupt(number: int, frame: object) -> NoReturn:
-    """A handler of signals that ends the command, by `KeyboardInterrupt`.
-
-    Libraries swallow one now and then, TensorFlow while it traces: the next progress raises anew.
-    """
-    _interruptions.append(number)
-    raise KeyboardInterrupt
-
-
-def is_interrupted() -> bool:
-    """Whether a signal has asked this process to end."""
-    return bool(_interruptions)
 
 
 def warn(text: str) -> None:

@@ -21,8 +21,8 @@ from flows.command import (
     version_cli,
 )
 from flows.command.options import Configuration, Fresh, Json, Overrides, Verbose
-from tasks import console
 from tasks.core.errors import CertiflowError
+from tasks.interrupts import ENDING, interrupt, is_interrupted
 
 INTERRUPTED = 130  # as shells count SIGINT
 NEW_OBJECTS = 50_000  # between two looks for garbage, instead of 700
@@ -104,9 +104,9 @@ def main() -> None:
     # A start makes objects by the hundred thousand that all stay: a sixth of it went into looking.
     gc.set_threshold(NEW_OBJECTS)
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, console.interrupt)
+                signal.signal(number, interrupt)
         standard_output.tell_failures()
         try:
             app()
@@ -115,7 +115,7 @@ def main() -> None:
     except CertiflowError as error:
         print(f"error: {error}", file=sys.stderr)
         standard_output.give_up()
-        sys.exit(INTERRUPTED if console.is_interrupted() else 1)  # which may have brought it about
+        sys.exit(INTERRUPTED if is_interrupted() else 1)  # which may have brought it about
     except SystemExit as ending:
         if ending.code == INTERRUPTED:
             _say_interrupted()
@@ -125,7 +125,7 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, Exception):
         # Before Typer looks for it, or what Prefect makes of one that comes as it begins a task.
-        if not console.is_interrupted():
+        if not is_interrupted():
             raise
         _say_interrupted()
         sys.exit(INTERRUPTED)

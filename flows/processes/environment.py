@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from tasks.core.uris import parted
+from tasks.interrupts import uninterrupted
 
 OFFLINE = {
     "DO_NOT_TRACK": "true",
@@ -31,7 +30,6 @@ OFFLINE = {
 # TensorFlow takes oneDNN's convolutions by itself on some processors only: training is 1.5 times as
 # fast with them on the others too.
 FAST = {"TF_ENABLE_ONEDNN_OPTS": "1"}
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs a traceback of what it raises
@@ -89,6 +87,7 @@ def load_keras() -> None:
         return
     name = "TF_CPP_MIN_LOG_LEVEL"
     quiet = os.environ.get(name) == QUIET[name]
+    # TensorFlow crashes where its import ends in the middle.
     with uninterrupted(), silenced_stderr() if quiet else nullcontext():
         import keras
         import tensorflow as tf
@@ -96,28 +95,6 @@ def load_keras() -> None:
     if quiet:
         keras.config.disable_interactive_logging()
         tf.get_logger().setLevel("ERROR")
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Holds back what would interrupt this process until the block is over.
-
-    TensorFlow crashes where its import ends in the middle.
-    """
-    if threading.current_thread() is not threading.main_thread():  # signals do not come here
-        yield
-        return
-    held: list[int] = []
-    before = {number: signal.getsignal(number) for number in ENDING}
-    for number in ENDING:
-        signal.signal(number, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for late in held:
-            signal.raise_signal(late)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Everything that is written to MLflow and read from it; the only package that imports it.
 
-May import `tasks.settings`, `tasks.console` and `tasks.core`; the stages import it, never it them.
+May import `tasks.settings`, `tasks.console`, `tasks.interrupts` and `tasks.core`; the stages import
+it, never it them.
 Guarantees: a run that ends is marked so wherever MLflow can be told; no password is stored.
 """
 

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasks.core.errors import CertiflowError
 from tasks.core.uris import parted, without_passwords
 from tasks.tracking.patience import PROBE_SECONDS, impatient, keep_limits
+from tasks.tracking.transactions import keep_whole
 
 SQLITE = "sqlite:///"
 LOCAL_STORE = f"{SQLITE}mlflow.db"
@@ -51,6 +52,7 @@ def open_store() -> None:
     keep_limits()
     database = local_database()
     if database is not None:
+        keep_whole()
         _initialise(database)
     else:
         _probe(mlflow.get_tracking_uri())

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flows.command import cli, standard_output
-from flows.processes.environment import ENDING, uninterrupted
-from tasks import console
+from tasks import console, interrupts
+from tasks.interrupts import ENDING, uninterrupted
 
 
 @pytest.fixture(autouse=True)
 def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing that a test switches stays."""
-    monkeypatch.setattr(console, "_interruptions", [])
+    monkeypatch.setattr(interrupts, "_interruptions", [])
     before = {number: signal.getsignal(number) for number in ENDING}
-    signal.signal(signal.SIGTERM, console.interrupt)
+    signal.signal(signal.SIGTERM, interrupts.interrupt)
     monkeypatch.setattr(standard_output, "tell_failures", lambda: None)
     yield
     for number, handler in before.items():
@@ -44,7 +44,7 @@ def test_none_comes_while_native_code_is_imported() -> None:
     with pytest.raises(KeyboardInterrupt):
         load()
     assert steps == ["imported"]
-    assert signal.getsignal(signal.SIGTERM) is console.interrupt
+    assert signal.getsignal(signal.SIGTERM) is interrupts.interrupt
 
 
 def task_begins() -> None:
