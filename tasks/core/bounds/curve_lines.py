@@ -21,10 +21,11 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.core.arrays import FloatArray
-from tasks.core.networks.curves import CURVES, LEAST, Curve, Kind
+from tasks.core.networks.curves import CURVES, LEAST, Curve, Function, Kind
 
 NARROWINGS = 22  # odd ones by secants
 SLOPE_HALVINGS = 16
+TANGENT_STEPS = 5
 EVEN_POINTS = 13
 LAST = EVEN_POINTS - 1
 UNIT_ROUNDOFF = 2.0**-53
@@ -79,22 +80,44 @@ def _bowl(
     curve: Curve, start: FloatArray, end: FloatArray, slope: FloatArray, side: int
 ) -> FloatArray:
     """At most what `side * (f(x) - slope x)` is where it is convex, on [start, end]."""
+    if curve.touching is not None:
+        at = np.where(start < 0, -1.0, 1.0) * curve.touching(slope)
+        at = np.clip(at, start, end)
+        return _above_tangent(curve, at, start, end, start, end, slope, side)
     middle = start + (end - start) / 2
     low, high = middle.copy(), middle.copy()
     away = curve.slope(middle) != slope  # a tangent in the middle touches there
     if away.any():
         low[away], high[away] = _narrowed(curve, start[away], end[away], slope[away], side)
-    own, last = curve.slope(low), curve.slope(high)
-    sizes = np.maximum(np.abs(own), np.abs(last))
-    unsure = np.maximum(curve.slope_error(own), curve.slope_error(last))
-    unsure = unsure + 4 * UNIT_ROUNDOFF * (sizes + np.abs(slope))
-    far = BREAK_ERROR * np.maximum(np.abs(start), np.abs(end)) * (sizes + np.abs(slope))
-    bounds = []
-    for at, steep in ((low, own), (high, last)):
-        height, error = _height(curve, at, slope, side)
-        lost = (np.abs(steep - slope) + unsure) * (high - low) + unsure * (end - start)
-        bounds.append(height - error - far - lost * (1 + 16 * UNIT_ROUNDOFF))
-    return np.fmax(*bounds)
+    return np.fmax(
+        _above_tangent(curve, low, low, high, start, end, slope, side),
+        _above_tangent(curve, high, low, high, start, end, slope, side),
+    )
+
+
+def _above_tangent(
+    curve: Curve,
+    at: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    start: FloatArray,
+    end: FloatArray,
+    slope: FloatArray,
+    side: int,
+) -> FloatArray:
+    """At most what `side * (f(x) - slope x)` is on [start, end], by its tangent at a point.
+
+    It is convex there, and as far as slopes are known it falls up to `low` and rises from `high`.
+    """
+    own = curve.slope(at)
+    size = np.abs(own) + np.abs(slope)
+    unsure = curve.slope_error(own) + 4 * UNIT_ROUNDOFF * size
+    rise = side * (own - slope)
+    lost = np.where(rise > 0, rise * (at - low), -rise * (high - at))
+    lost = lost + unsure * ((high - low) + (end - start))
+    far = BREAK_ERROR * np.maximum(np.abs(start), np.abs(end)) * size
+    height, error = _height(curve, at, slope, side)
+    return height - error - far - lost * (1 + 16 * UNIT_ROUNDOFF)
 
 
 def _narrowed(
@@ -245,7 +268,10 @@ def middle_slopes(curve: Curve, lower: FloatArray, upper: FloatArray, side: int)
 
 
 def _touching_slopes(curve: Curve, lower: FloatArray, upper: FloatArray, side: int) -> FloatArray:
-    """As `middle_slopes`, by halving the range of slopes."""
+    """As `middle_slopes`, where the piece bends both ways."""
+    if curve.touching is not None:
+        ends = (lower, upper) if side > 0 else (-upper, -lower)
+        return _slopes_below_s(curve, curve.touching, *ends)
     points, values = table(curve, lower, upper)
     start, end = slope_ranges(curve, lower, upper, points, values, side)
     middle, rows = lower + (upper - lower) / 2, np.arange(len(points))
@@ -255,3 +281,21 @@ def _touching_slopes(curve: Curve, lower: FloatArray, upper: FloatArray, side: i
         before = points[rows, place] < middle
         start, end = np.where(before, slope, start), np.where(before, end, slope)
     return start + (end - start) / 2
+
+
+def _slopes_below_s(
+    curve: Curve, touching: Function, lower: FloatArray, upper: FloatArray
+) -> FloatArray:
+    """Of the lines that touch the convex envelope of an S at the middle; lower < 0 < upper.
+
+    The envelope is the function up to some t <= 0, then the line from there to the upper end. The
+    slope of such a line is greatest at the t where it is the tangent: there the next t hardly
+    depends on the last one, and few steps suffice.
+    """
+    value, t = curve.value(upper), lower
+    for _ in range(TANGENT_STEPS):
+        slope = (value - curve.value(t)) / (upper - t)
+        t = np.maximum(-touching(slope), lower)
+    slope = (value - curve.value(t)) / (upper - t)
+    middle = lower + (upper - lower) / 2
+    return np.where(middle < t, curve.slope(middle), slope)

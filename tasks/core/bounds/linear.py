@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from tasks.core.bounds.rounding import (
     RoundingScales,
     gamma,
 )
+from tasks.core.bounds.threads import in_threads
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
@@ -31,6 +33,7 @@ from tasks.core.properties.specification import margin_rows
 Method = Literal["interval", "crown"]
 
 CHUNK_ENTRIES = 2**19  # of coefficients at once: 4 MB, which caches hold
+PARTS_AT_ONCE = 32  # of that size, shared by threads
 
 
 def preactivation_bounds(
@@ -48,6 +51,30 @@ def preactivation_bounds(
     seconds of `time.monotonic`, keeps its interval bounds. `known`, of all layers, is never left;
     layers of more than `widest` units keep that, too.
     """
+    return _bounded(network, ball, method, deadline, known, widest).hidden
+
+
+def row_bounds(
+    network: ReluNetwork, ball: Box, rows: FloatArray, known: Sequence[Bounds], widest: int
+) -> tuple[FloatArray, list[Relaxation]]:
+    """`linear_lower_bounds` on the outputs, by hidden bounds of `crown`: (batch, m), and the lines.
+
+    The lines are those of the hidden layers with which the rows were bounded; for `known` and
+    `widest` see `preactivation_bounds`.
+    """
+    before = _bounded(network, ball, "crown", np.inf, known, widest)
+    return before.lower_bounds(rows), before.relaxations
+
+
+def _bounded(
+    network: ReluNetwork,
+    ball: Box,
+    method: Method,
+    deadline: float,
+    known: Sequence[Bounds],
+    widest: int | None,
+) -> _Before:
+    """Of all hidden layers; see `preactivation_bounds`."""
     before = _Before(network, ball)
     for depth in range(len(network.layers) - 1):
         bounds = interval_step(network, depth, before.hidden, ball)
@@ -57,7 +84,7 @@ def preactivation_bounds(
             is_open = bounds.unstable(network.activations[depth])
             bounds = bounds.intersected(before.unit_bounds(is_open, deadline))
         before.append(bounds)
-    return before.hidden
+    return before
 
 
 def _widest(network: ReluNetwork, depth: int) -> int:
@@ -170,9 +197,10 @@ class _Before:
         scales = self.magnitudes.scales()
         around = self.surroundings(scales)
         layer, scale = self.network.layers[len(self.hidden)], scales.affine[len(self.hidden)]
-        for part in self._parts(chosen, around):
+
+        def bound(part: _Part) -> None:
             if time.monotonic() > deadline:
-                break
+                return
             bias, lost = layer.bias[part.units], scale[part.boxes, part.units]
             both = part.around.lower_bounds(
                 part.matrices,
@@ -182,6 +210,10 @@ class _Before:
             )
             bounds.lower[part.boxes, part.units] = both[: len(bias)]
             bounds.upper[part.boxes, part.units] = -both[len(bias) :]
+
+        parts = self._parts(chosen, around)
+        while some := list(islice(parts, PARTS_AT_ONCE)):
+            in_threads(bound, some)
         return bounds
 
     def _parts(self, chosen: BoolArray, around: Surroundings) -> Iterator[_Part]:

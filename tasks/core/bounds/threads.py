@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 PartT = TypeVar("PartT")
+FoundT = TypeVar("FoundT")
 
 
 def parts(count: int, size: int) -> list[slice]:
@@ -18,13 +19,13 @@ def parts(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def in_threads(bounded: Callable[[slice], PartT], slices: Sequence[slice]) -> list[PartT]:
+def in_threads(bounded: Callable[[PartT], FoundT], some: Sequence[PartT]) -> list[FoundT]:
     """`bounded` of each part, in as many threads as this process has for compiled code."""
     # OpenBLAS can raise the flag on finite numbers (numpy issue 24067), and NaN proves nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")(bounded)
-    if len(slices) == 1 or numba.config.NUMBA_NUM_THREADS == 1:
-        return [quiet(part) for part in slices]
-    return list(_threads().map(quiet, slices))
+    if len(some) == 1 or numba.config.NUMBA_NUM_THREADS == 1:
+        return [quiet(part) for part in some]
+    return list(_threads().map(quiet, some))
 
 
 @cache

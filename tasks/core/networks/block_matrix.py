@@ -104,6 +104,9 @@ def stored(matrix: sparse.csr_array) -> Matrix:
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
     matrix = matrix.copy()
     matrix.sum_duplicates()  # and in order, so that rows with the same columns have equal indices
+    if not _pays(matrix.nnz, shape):  # which blocks hold at least
+        check_size(prod(shape))
+        return DenseMatrix(matrix.toarray())
     alike = _by_size(alike_rows(matrix))
     sizes = [(len(blocks), *_padded(blocks)) for blocks in alike]
     in_blocks = _pays(sum(_work(*size) for size in sizes), shape)
@@ -136,7 +139,14 @@ def alike_rows(matrix: sparse.csr_array) -> list[tuple[IntArray, IntArray]]:
         if len(columns):
             rows_of.setdefault((common if len(common) else columns).tobytes(), []).append(row)
     groups = (np.array(rows, dtype=np.int64) for rows in rows_of.values())
-    return [(rows, np.unique(matrix[rows].indices).astype(np.int64)) for rows in groups]
+    return [(rows, columns_read(matrix[rows])) for rows in groups]
+
+
+def columns_read(matrix: sparse.csr_array) -> IntArray:
+    """The columns that hold anything, ascending."""
+    is_read = np.zeros(matrix.shape[1], dtype=bool)
+    is_read[matrix.indices] = True
+    return np.flatnonzero(is_read)
 
 
 def _by_size(

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
-from tasks.core.networks.block_matrix import alike_rows, stored
+from tasks.core.networks.block_matrix import alike_rows, columns_read, stored
 from tasks.core.networks.matrices import DenseMatrix, Matrix
 
 Shift = tuple[FloatArray, FloatArray]
@@ -64,7 +64,7 @@ def cones(
         reads, blocks = [units, columns], [layers[-1][units][:, columns]]
         for layer in layers[-2::-1]:
             some = layer[reads[-1]]
-            reads.append(np.unique(some.indices).astype(np.int64))
+            reads.append(columns_read(some))
             blocks.append(some[:, reads[-1]])
         if sum(map(len, reads)) > most:
             return None

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.core.arrays import BoolArray, FloatArray
+from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.bounds.forward import forward_bounds
-from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
-from tasks.core.bounds.relaxations import Bounds, Relaxation, middle_lines
+from tasks.core.bounds.linear import row_bounds
+from tasks.core.bounds.relaxations import Bounds, Relaxation
+from tasks.core.bounds.threads import in_threads, parts
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.core.bounds.box_kernel import Found
 
 SUM_ROUNDING = 2.0**-52  # of a bound and an offset
+AT_ONCE = 64  # boxes of a thread, whose numbers caches hold
 CROWN_UNITS = 128  # of a layer; with more, the bounds of affine forms are all there are
 
 
@@ -55,14 +57,23 @@ class BatchedBoxes:
         """The boxes, which are never clipped, and `Found` of them; updates `alive`."""
         from tasks.core.bounds.box_kernel import Found
 
+        found = in_threads(
+            lambda some: self._bounded(boxes[some], alive[some], goal),
+            parts(max(1, len(boxes)), AT_ONCE),
+        )
+        return boxes, Found(*(np.concatenate(each) for each in zip(*found, strict=True)))
+
+    def _bounded(
+        self, boxes: Box, alive: BoolArray, goal: float
+    ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray]:
+        """`Found` of some of them."""
         whole, boxes = boxes, Box(boxes.lower[:, self.free], boxes.upper[:, self.free])
         known = [
             found.intersected(each)
             for found, each in zip(forward_bounds(self.network, boxes), self.hidden, strict=True)
         ]
-        hidden = preactivation_bounds(self.network, boxes, "crown", known=known, widest=CROWN_UNITS)
-        depth = len(self.network.layers) - 1
-        rows = linear_lower_bounds(self.network, depth, self.rows, hidden, boxes) + self.offsets
+        rows, lines = row_bounds(self.network, boxes, self.rows, known, CROWN_UNITS)
+        rows = rows + self.offsets
         rows = rows - np.abs(rows) * SUM_ROUNDING
         excess = np.maximum.reduceat(rows, self.starts[:-1], axis=1)
         excess = np.where(np.isnan(excess), -np.inf, excess)
@@ -70,16 +81,16 @@ class BatchedBoxes:
         closed = np.where(closes, excess, np.inf).min(axis=1)
         alive &= ~closes
         lower = np.where(alive, excess, np.inf).min(axis=1)
-        slopes = self._slopes(rows, alive, excess, hidden)
+        slopes = self._slopes(rows, alive, excess, lines)
         radius = (boxes.upper - boxes.lower) / 2
         points = (whole.upper + whole.lower) / 2
         points[:, self.free] -= np.sign(slopes) * radius
         scores = np.nan_to_num(np.abs(slopes)) * radius
         width = np.where(scores.max(axis=1, keepdims=True) > 0, scores, radius)
-        return whole, Found(lower, closed, np.flatnonzero(self.free)[width.argmax(axis=1)], points)
+        return lower, closed, np.flatnonzero(self.free)[width.argmax(axis=1)], points
 
     def _slopes(
-        self, rows: FloatArray, alive: BoolArray, excess: FloatArray, hidden: Sequence[Bounds]
+        self, rows: FloatArray, alive: BoolArray, excess: FloatArray, lines: Sequence[Relaxation]
     ) -> FloatArray:
         """By the inputs, of the linear bound on the greatest row of each box's worst region."""
         worst = np.where(alive, excess, np.inf).argmin(axis=1)
@@ -90,21 +101,14 @@ class BatchedBoxes:
             )
         ]
         coefficients = self.network.layers[-1].matrix.backward(self.rows[greatest])
-        for layer, activation, bounds in zip(
-            self.network.layers[-2::-1], self.network.activations[::-1], hidden[::-1], strict=True
+        for layer, activation, line in zip(
+            self.network.layers[-2::-1], self.network.activations[::-1], lines[::-1], strict=True
         ):
-            lines = Relaxation.of_relus(bounds, activation)
-            lower, upper = lines.lower_slope, lines.upper_slope
-            if activation.is_curved:
-                curves = middle_lines(bounds, activation)
-                lower = np.where(activation.curved, curves.lower, lower)
-                upper = np.where(activation.curved, curves.upper, upper)
-            products = activation.products
-            if len(products):  # by both planes alike: the other factor's middle
-                (lx, ux), (ly, uy) = bounds.of_factors(activation)
-                lower[:, products] = upper[:, products] = (ly + uy) / 2
-            moved = coefficients * np.where(coefficients > 0, lower, upper)
-            if len(products):
-                moved = moved + activation.at_partners(coefficients[:, products] * (lx + ux) / 2)
+            down = coefficients > 0
+            moved = coefficients * np.where(down, line.lower_slope, line.upper_slope)
+            if line.lower_partner is not None and line.upper_partner is not None:
+                partner = np.where(down, line.lower_partner, line.upper_partner)
+                products = activation.products
+                moved = moved + activation.at_partners((coefficients * partner)[:, products])
             coefficients = layer.matrix.backward(np.nan_to_num(moved))
         return coefficients

@@ -118,6 +118,24 @@ def test_the_line_in_the_middle_encloses_less_than_its_neighbours(kind: int) -> 
             assert (side * other * middle + height <= best + 0.02 * size).all()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if CURVES[kind].touching])
+def test_an_s_has_each_slope_where_it_is_said_to_have_it(kind: int) -> None:
+    curve = CURVES[kind]
+    touching = curve.touching
+    assert touching is not None
+    x = np.concatenate([[0.0], 10.0 ** np.linspace(-3, 0.7, 200)])
+    with np.errstate(all="ignore"):
+        found = touching(curve.slope(x))
+        beyond = touching(np.array([1.01, 100.0]) * curve.slope(np.zeros(1)))
+        nowhere = touching(np.array([0.0, -1.0]))
+    # the slope hardly moves near its greatest value, and is all that a line needs
+    assert np.allclose(curve.slope(found), curve.slope(x), rtol=1e-12, atol=1e-14)
+    assert np.allclose(found[x > 0.1], x[x > 0.1], rtol=1e-6)
+    assert (beyond == 0).all()
+    assert (nowhere == np.inf).all()
+    assert np.array_equal(curve.slope(-x), curve.slope(x))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_lie_in_their_bounds_and_bounds_are_near(kind: int) -> None:
     lower, upper = intervals(kind, 400, seed=6)
