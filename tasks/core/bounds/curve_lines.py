@@ -83,41 +83,55 @@ def _bowl(
     if curve.touching is not None:
         at = np.where(start < 0, -1.0, 1.0) * curve.touching(slope)
         at = np.clip(at, start, end)
-        return _above_tangent(curve, at, start, end, start, end, slope, side)
+        own = curve.slope(at)
+        doubt = _doubt(curve, np.abs(own), slope, start, end, end - start)
+        return _above_tangent(curve, (start, at, end), (own, slope), doubt, side)
     middle = start + (end - start) / 2
     low, high = middle.copy(), middle.copy()
     away = curve.slope(middle) != slope  # a tangent in the middle touches there
     if away.any():
         low[away], high[away] = _narrowed(curve, start[away], end[away], slope[away], side)
+    own, last = curve.slope(low), curve.slope(high)
+    steepest = np.maximum(np.abs(own), np.abs(last))
+    doubt = _doubt(curve, steepest, slope, start, end, high - low)
     return np.fmax(
-        _above_tangent(curve, low, low, high, start, end, slope, side),
-        _above_tangent(curve, high, low, high, start, end, slope, side),
+        _above_tangent(curve, (low, low, high), (own, slope), doubt, side),
+        _above_tangent(curve, (low, high, high), (last, slope), doubt, side),
     )
+
+
+def _doubt(
+    curve: Curve,
+    steepest: FloatArray,
+    slope: FloatArray,
+    start: FloatArray,
+    end: FloatArray,
+    length: FloatArray,
+) -> FloatArray:
+    """What errors of slopes come to along the piece and `length`, and that of where it ends."""
+    size = steepest + np.abs(slope)
+    unsure = curve.slope_error(steepest) + 4 * UNIT_ROUNDOFF * size
+    far = BREAK_ERROR * np.maximum(np.abs(start), np.abs(end)) * size
+    return unsure * (length + (end - start)) * (1 + 16 * UNIT_ROUNDOFF) + far
 
 
 def _above_tangent(
     curve: Curve,
-    at: FloatArray,
-    low: FloatArray,
-    high: FloatArray,
-    start: FloatArray,
-    end: FloatArray,
-    slope: FloatArray,
+    places: tuple[FloatArray, FloatArray, FloatArray],
+    slopes: tuple[FloatArray, FloatArray],
+    doubt: FloatArray,
     side: int,
 ) -> FloatArray:
-    """At most what `side * (f(x) - slope x)` is on [start, end], by its tangent at a point.
+    """At most what g is on a convex piece, by its tangent in the middle one of three `places`.
 
-    It is convex there, and as far as slopes are known it falls up to `low` and rises from `high`.
+    But for `doubt`, g falls up to the first and rises from the last. `slopes` are those of f in the
+    middle and of the line.
     """
-    own = curve.slope(at)
-    size = np.abs(own) + np.abs(slope)
-    unsure = curve.slope_error(own) + 4 * UNIT_ROUNDOFF * size
+    (low, at, high), (own, slope) = places, slopes
     rise = side * (own - slope)
     lost = np.where(rise > 0, rise * (at - low), -rise * (high - at))
-    lost = lost + unsure * ((high - low) + (end - start))
-    far = BREAK_ERROR * np.maximum(np.abs(start), np.abs(end)) * size
     height, error = _height(curve, at, slope, side)
-    return height - error - far - lost * (1 + 16 * UNIT_ROUNDOFF)
+    return height - error - doubt - lost * (1 + 16 * UNIT_ROUNDOFF)
 
 
 def _narrowed(

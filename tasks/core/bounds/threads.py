@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 import numba
 import numpy as np
+
+from tasks.core.networks.blocks import one_thread
 
 PartT = TypeVar("PartT")
 FoundT = TypeVar("FoundT")
@@ -20,14 +23,26 @@ def parts(count: int, size: int) -> list[slice]:
 
 
 def in_threads(bounded: Callable[[PartT], FoundT], some: Sequence[PartT]) -> list[FoundT]:
-    """`bounded` of each part, in as many threads as this process has for compiled code."""
+    """`bounded` of each part, in as many threads as this process has for compiled code.
+
+    Within one of these threads one after the other: all would wait for each other.
+    """
     # OpenBLAS can raise the flag on finite numbers (numpy issue 24067), and NaN proves nothing.
     quiet = np.errstate(over="ignore", invalid="ignore")(bounded)
-    if len(some) == 1 or numba.config.NUMBA_NUM_THREADS == 1:
+    alone = numba.config.NUMBA_NUM_THREADS == 1 or getattr(_here, "is_of_pool", False)
+    if alone or len(some) == 1:
         return [quiet(part) for part in some]
-    return list(_threads().map(quiet, some))
+    with one_thread():  # of BLAS each; and switched once, not by all of them at a time
+        return list(_threads().map(quiet, some))
+
+
+_here = threading.local()
+
+
+def _mark() -> None:
+    _here.is_of_pool = True
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS)
+    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, initializer=_mark)
