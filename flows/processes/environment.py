@@ -30,6 +30,7 @@ OFFLINE = {
 # TensorFlow takes oneDNN's convolutions by itself on some processors only: training is 1.5 times as
 # fast with them on the others too.
 FAST = {"TF_ENABLE_ONEDNN_OPTS": "1"}
+LOOPBACK = ("127.0.0.1", "localhost")
 QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs a traceback of what it raises
@@ -51,6 +52,14 @@ def prepare(*, verbose: bool, prefect_level: str = "CRITICAL") -> None:
     for name, value in (always if verbose else always | quiet).items():
         os.environ.setdefault(name, value)
     _hide_prefect_password()
+    _reach_loopback()
+
+
+def _reach_loopback() -> None:
+    """Keeps requests to this machine's own servers from a proxy, which cannot pass them on."""
+    names = ("no_proxy", "NO_PROXY")  # of which libraries read either, or the first one that is set
+    known = [host for name in names for host in os.environ.get(name, "").split(",") if host]
+    os.environ |= dict.fromkeys(names, ",".join(dict.fromkeys((*known, *LOOPBACK))))
 
 
 def hush() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import urllib.request
 import warnings
 
 import pytest
@@ -43,6 +45,24 @@ def test_libraries_are_prepared_without_switches(monkeypatch: pytest.MonkeyPatch
         environment.prepare(verbose=False)
         assert warnings.filters == []
         assert logging.raiseExceptions
+
+
+def test_no_proxy_stands_between_a_command_and_its_own_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the user keeps from it stays so, in whichever of the two variables it is."""
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "intranet.example")
+    assert not urllib.request.proxy_bypass("127.0.0.1")
+    environment.prepare(verbose=False)
+    environment.prepare(verbose=False)
+    for host in ("127.0.0.1", "localhost", "intranet.example"):
+        assert urllib.request.proxy_bypass(host)
+    assert not urllib.request.proxy_bypass("example.org")
+    assert (
+        os.environ["NO_PROXY"] == os.environ["no_proxy"] == "intranet.example,127.0.0.1,localhost"
+    )
 
 
 def test_what_a_worker_imports_switches_nothing() -> None:
