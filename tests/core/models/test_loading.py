@@ -124,7 +124,7 @@ def test_batches_of_another_size_share_what_is_traced(tmp_path: Path) -> None:
     assert [part.stop for part in small.batches(3)] == [2, 4]
     assert small.loss_gradient is classifier.loss_gradient
     points = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    np.testing.assert_allclose(small.logits(points), classifier.logits(points), rtol=1e-6)
+    np.testing.assert_allclose(small.logits(points), classifier.logits(points), atol=1e-6)
 
 
 def test_linear_units_in_float32() -> None:
