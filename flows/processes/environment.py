@@ -57,7 +57,7 @@ def prepare(*, verbose: bool, prefect_level: str = "CRITICAL") -> None:
 
 def _reach_loopback() -> None:
     """Keeps requests to this machine's own servers from a proxy, which cannot pass them on."""
-    names = ("no_proxy", "NO_PROXY")  # of which libraries read either, or the first one that is set
+    names = ("no_proxy", "NO_PROXY")  # libraries read one of them, or the first that is set
     known = [host for name in names for host in os.environ.get(name, "").split(",") if host]
     os.environ |= dict.fromkeys(names, ",".join(dict.fromkeys((*known, *LOOPBACK))))
 

@@ -33,7 +33,7 @@ from tasks.core.properties.specification import margin_rows
 Method = Literal["interval", "crown"]
 
 CHUNK_ENTRIES = 2**19  # of coefficients at once: 4 MB, which caches hold
-PARTS_AT_ONCE = 32  # of that size, shared by threads
+PARTS_AT_ONCE = 8  # of that size, shared by threads; each holds its tables
 
 
 def preactivation_bounds(
