@@ -25,7 +25,7 @@ from tasks.core.bounds.rounding import (
     gamma,
 )
 from tasks.core.bounds.threads import in_threads
-from tasks.core.networks.matrices import Matrix
+from tasks.core.networks.cones import Backward
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import margin_rows
@@ -239,7 +239,8 @@ class _Before:
                 near = around.within(box, [read[place] for read in cone.reads])
                 units = cone.units[place[owners], filters]
                 rows = cone.matrices[-1].rows(filters)
-                yield _Part(near, cone.matrices, box[owners], units, owners, rows)
+                matrices = cone.backwards(place, np.tile(owners, 2))  # of both bounds
+                yield _Part(near, matrices, box[owners], units, owners, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +248,7 @@ class _Part:
     """Some units of some boxes, (n,) each, and their weights (n, what they read)."""
 
     around: Surroundings
-    matrices: Sequence[Matrix]
+    matrices: Sequence[Backward]
     boxes: IntArray
     units: IntArray
     owners: IntArray

@@ -64,7 +64,7 @@ def _parts(
     """The chosen units of the layer behind `hidden`, (units,), in problems as small as may be."""
     depth = len(hidden)
     found = network.cones(depth)
-    if found is None:
+    if found is None or any(cone.first is not None for cone in found):
         problem = DualProblem(network.up_to(depth), box, hidden, with_planes=with_planes)
         units = np.flatnonzero(chosen)
         size = max(1, min(MAX_ROWS, problem.max_batch) // 2)

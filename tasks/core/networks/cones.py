@@ -2,7 +2,8 @@
 
 A convolution's filters at one place read one window, of the layer before that a larger one, and so
 on down to the inputs. Rows of coefficients need no more than that, and windows that look alike, all
-but those at the borders, share their weights.
+but those at the borders, share their weights. A first layer that is dense, as where few inputs make
+an image, has other weights at every place; what lies behind it is shared all the same.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
@@ -31,6 +34,7 @@ class Cone:
     Attributes:
         units: their numbers, (places, f).
         reads: for each layer the inputs that matter, (places, s) each.
+        first: the first layer's matrix if it is dense; then the rest is of the layers behind it.
         matrices: for each layer the weights between what matters of its outputs and its inputs.
         shifts: of what matters of each layer's outputs the bias, and its `sizes`.
         linear: for each layer before theirs, which of these pass unchanged.
@@ -38,14 +42,44 @@ class Cone:
 
     units: IntArray
     reads: list[IntArray]
+    first: DenseMatrix | None
     matrices: list[Matrix]
     shifts: list[Shift]
     linear: list[BoolArray]
+
+    def backwards(self, places: IntArray, owners: IntArray) -> Sequence[Backward]:
+        """Of every layer, for rows at these places, (owners,); whose each row is, (rows,)."""
+        if self.first is None:
+            return self.matrices
+        return [_FirstRows(self.first.weight, self.reads[1][places], owners), *self.matrices]
 
     @property
     def width(self) -> int:
         """The most values that matter of one layer."""
         return max(read.shape[1] for read in self.reads)
+
+
+class Backward(Protocol):
+    """What carries rows backwards, as every `Matrix` does."""
+
+    def backward(self, rows: NDArray[Any], /) -> NDArray[Any]:
+        """Rows over what a layer gives to rows over what it reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class _FirstRows:
+    """Those of a dense matrix that owners read, (owners, s), for rows of owners, (rows,)."""
+
+    weight: NDArray[Any]
+    reads: IntArray
+    owners: IntArray
+
+    def backward(self, rows: NDArray[Any]) -> NDArray[Any]:
+        result = np.empty((len(rows), self.weight.shape[1]))
+        for owner, read in enumerate(self.reads):
+            mine = self.owners == owner
+            result[mine] = rows[mine] @ self.weight[read]
+        return result
 
 
 def cones(
@@ -57,7 +91,8 @@ def cones(
     """
     if len(matrices) < 2 or isinstance(matrices[-1], DenseMatrix):
         return None
-    layers = [matrix.sparse() for matrix in matrices]
+    first, begin = (matrices[0], 1) if isinstance(matrices[0], DenseMatrix) else (None, 0)
+    layers = [matrix.sparse() for matrix in matrices[begin:]]
     alike: dict[bytes, list[_Place]] = {}
     most = MOST_READ * sum(layer.shape[1] for layer in layers)
     for units, columns in alike_rows(layers[-1]):
@@ -70,12 +105,13 @@ def cones(
             return None
         reads, blocks = reads[::-1], blocks[::-1]
         mine = [
-            (bias[read], size[read]) for (bias, size), read in zip(shifts, reads[1:], strict=True)
+            (bias[read], size[read])
+            for (bias, size), read in zip(shifts[begin:], reads[1:], strict=True)
         ]
-        passing = [mask[read] for mask, read in zip(linear, reads[1:-1], strict=True)]
+        passing = [mask[read] for mask, read in zip(linear[begin:], reads[1:-1], strict=True)]
         place = _Place(reads, blocks, mine, passing)
         alike.setdefault(place.content, []).append(place)
-    return [_cone(places) for places in alike.values()]
+    return [_cone(places, first) for places in alike.values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +137,10 @@ class _Place:
         return digest.digest()
 
 
-def _cone(places: Sequence[_Place]) -> Cone:
+def _cone(places: Sequence[_Place], first: DenseMatrix | None) -> Cone:
     *reads, units = (np.stack(each) for each in zip(*(p.reads for p in places), strict=True))
-    one = places[0]
-    return Cone(units, reads, [stored(block) for block in one.blocks], one.shifts, one.linear)
+    if first is not None:
+        everything = np.arange(first.shape[1])
+        reads.insert(0, np.broadcast_to(everything, (len(units), len(everything))))
+    one, matrices = places[0], [stored(block) for block in places[0].blocks]
+    return Cone(units, reads, first, matrices, one.shifts, one.linear)
