@@ -55,15 +55,19 @@ def preactivation_bounds(
 
 
 def row_bounds(
-    network: ReluNetwork, ball: Box, rows: FloatArray, known: Sequence[Bounds], widest: int
-) -> tuple[FloatArray, list[Relaxation]]:
-    """`linear_lower_bounds` on the outputs, by hidden bounds of `crown`: (batch, m), and the lines.
+    network: ReluNetwork,
+    ball: Box,
+    rows: FloatArray,
+    known: Sequence[Bounds],
+    widest: int | None,
+    deadline: float = np.inf,
+) -> tuple[FloatArray, list[Bounds], list[Relaxation]]:
+    """`linear_lower_bounds` on the outputs, (batch, m), the hidden bounds behind them, their lines.
 
-    The lines are those of the hidden layers with which the rows were bounded; for `known` and
-    `widest` see `preactivation_bounds`.
+    For `known`, `widest` and `deadline` see `preactivation_bounds` of `crown`.
     """
-    before = _bounded(network, ball, "crown", np.inf, known, widest)
-    return before.lower_bounds(rows), before.relaxations
+    before = _bounded(network, ball, "crown", deadline, known, widest)
+    return before.lower_bounds(rows), before.hidden, before.relaxations
 
 
 def _bounded(
@@ -221,13 +225,13 @@ class _Before:
         depth = len(self.hidden)
         found = self.network.cones(depth)
         if found is None:
-            matrices = [layer.matrix for layer in self.network.layers[: depth + 1]]
+            whole = [layer.matrix for layer in self.network.layers[: depth + 1]]
             boxes, units = np.nonzero(chosen)
             size = max(1, CHUNK_ENTRIES // (2 * _widest(self.network, depth)))
             for start in range(0, len(units), size):
                 some = slice(start, start + size)
-                rows = matrices[-1].rows(units[some])
-                yield _Part(around, matrices, boxes[some], units[some], boxes[some], rows)
+                rows = whole[-1].rows(units[some])
+                yield _Part(around, whole, boxes[some], units[some], boxes[some], rows)
             return
         for cone in found:
             at = chosen[:, cone.units]  # (boxes, places, f)

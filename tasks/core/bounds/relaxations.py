@@ -88,6 +88,19 @@ class Relaxation:
         cut: list[Any] = [None if part is None else part[rows] for part in parts]
         return Relaxation(*cut)
 
+    def gaps(self, bounds: Bounds, activation: Activation) -> FloatArray:
+        """Between the lines, in the middle of the bounds: (batch, units)."""
+        middle = (bounds.lower + bounds.upper) / 2
+        gaps = (self.upper_slope - self.lower_slope) * middle + self.upper_intercept
+        if self.lower_height is not None:
+            gaps = gaps - self.lower_height
+        if self.lower_partner is not None and self.upper_partner is not None:
+            products = activation.products
+            others = middle[:, activation.partners[products]]
+            partner = (self.upper_partner - self.lower_partner)[:, products]
+            gaps[:, products] += partner * others
+        return gaps
+
     @classmethod
     def of(cls, bounds: Bounds, activation: Activation) -> Relaxation:
         """The lines that enclose the least area, in the precision of the bounds."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -46,6 +46,12 @@ class Cone:
     matrices: list[Matrix]
     shifts: list[Shift]
     linear: list[BoolArray]
+
+    def with_first(self, first: DenseMatrix) -> Cone:
+        """Behind another first layer, as many inputs as that may have."""
+        return replace(
+            self, first=first, reads=[_everything(first, len(self.units)), *self.reads[1:]]
+        )
 
     def backwards(self, places: IntArray, owners: IntArray) -> Sequence[Backward]:
         """Of every layer, for rows at these places, (owners,); whose each row is, (rows,)."""
@@ -140,7 +146,11 @@ class _Place:
 def _cone(places: Sequence[_Place], first: DenseMatrix | None) -> Cone:
     *reads, units = (np.stack(each) for each in zip(*(p.reads for p in places), strict=True))
     if first is not None:
-        everything = np.arange(first.shape[1])
-        reads.insert(0, np.broadcast_to(everything, (len(units), len(everything))))
+        reads.insert(0, _everything(first, len(units)))
     one, matrices = places[0], [stored(block) for block in places[0].blocks]
     return Cone(units, reads, first, matrices, one.shifts, one.linear)
+
+
+def _everything(first: DenseMatrix, count: int) -> IntArray:
+    """What each of so many places reads of the inputs."""
+    return np.broadcast_to(np.arange(first.shape[1]), (count, first.shape[1]))

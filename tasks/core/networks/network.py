@@ -278,8 +278,13 @@ class ReluNetwork:
 
         For bounds in float64 alone: nothing is said of the model in float32.
         """
-        layers = (self.layers[0].fixed(free, values), *self.layers[1:])
-        return ReluNetwork(layers, activations=self.activations)
+        first = self.layers[0].fixed(free, values)
+        part = ReluNetwork((first, *self.layers[1:]), activations=self.activations)
+        matrices = self.layers[0].matrix, first.matrix
+        if isinstance(matrices[0], DenseMatrix) and isinstance(matrices[1], DenseMatrix):
+            for depth, found in self._cones.items():
+                part._cones[depth] = found and [cone.with_first(matrices[1]) for cone in found]
+        return part
 
     def with_inputs(self) -> ReluNetwork:
         """The network that gives its inputs after its outputs, for constraints on both."""

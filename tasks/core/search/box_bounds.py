@@ -24,6 +24,7 @@ from tasks.core.search.answer import Known
 
 LARGE = 4096  # hidden units
 FEW_INPUTS = 12  # up to which inputs are split instead of phases
+FEW_OF_LARGE = 32  # the same of a large network, where one box costs as much as hundreds of phases
 
 
 class BoxBounds:
@@ -57,6 +58,12 @@ class BoxBounds:
         return int(free) if self.network.is_curved else self.network.num_inputs
 
     @property
+    def has_few_inputs(self) -> bool:
+        """Whether halving boxes is worth more than splitting units."""
+        is_slow = self.is_large and not self.network.is_curved
+        return self.num_split <= (FEW_OF_LARGE if is_slow else FEW_INPUTS)
+
+    @property
     def left(self) -> list[int]:
         """The places of the regions that are not excluded."""
         return [int(index) for index in np.flatnonzero(~(self.lower > 0))]
@@ -76,7 +83,7 @@ class BoxBounds:
         if self.has_crown:
             return
         known = list[Bounds]()
-        if method == "crown" and self.num_split <= FEW_INPUTS and self._takes_forms:
+        if method == "crown" and self.has_few_inputs and self._takes_forms:
             self.set_hidden(self.of_few_inputs())
             self._drop_dead_units(between_blocks=True)  # so many that blocks become smaller
             known = self.hidden

@@ -19,7 +19,7 @@ from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search import marabou
 from tasks.core.search.answer import Answer, Known
-from tasks.core.search.box_bounds import FEW_INPUTS, BoxBounds
+from tasks.core.search.box_bounds import BoxBounds
 from tasks.core.verdicts import NEAR_BOUNDARY, OUTSIDE_DOMAIN, WITNESSED_ONLY, DecidedBy, Verdict
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ class BoxStages:
         from tasks.core.search.phases import optimised_root
 
         bounds = self.bounds
-        if bounds.num_split <= FEW_INPUTS and not bounds.is_large:
-            return None  # splitting an input is worth more, and is as fast
+        few = bounds.has_few_inputs
+        if few and not (self.is_curved and bounds.is_large):
+            return None  # splitting an input is worth more
         with self._timed("alpha_crown"):
             # of many units over few inputs, bounded tightly already, all time would go there
-            few = bounds.num_split <= FEW_INPUTS
             for num_steps in (0,) if few else (0, SLOPE_STEPS):
                 left = bounds.left
                 self.phases = search = optimised_root(
@@ -174,6 +174,7 @@ class BoxStages:
                 bounds.hidden,
                 bounds.goal(),
                 self.domain,
+                deadline=self.deadline,
             )
         return self.inputs
 

@@ -33,7 +33,6 @@ from tasks.core.search.record import Record
 if TYPE_CHECKING:
     from tasks.core.bounds.box_kernel import Found
 
-BATCH = 256
 MOST_PADDED = 2**26  # weights in the kernel's arrays: half a gigabyte
 
 
@@ -53,7 +52,9 @@ class InputSearch(BestFirst):
         goal: float = 0.0,
         domain: Domain | None = None,
         record: Record | None = None,
+        deadline: float = np.inf,
     ) -> None:
+        """No box's bounds take longer than to `deadline`, in seconds of `time.monotonic`."""
         super().__init__(network, box, regions, goal)
         self.record = record
         self.domain = domain
@@ -62,7 +63,7 @@ class InputSearch(BestFirst):
             self.whole |= domain.whole
         self.padded: _Padded | BatchedBoxes
         if network.is_curved or _padded_size(network) > MOST_PADDED:
-            self.padded = BatchedBoxes(network, box, regions, hidden)
+            self.padded = BatchedBoxes(network, box, regions, hidden, deadline)
         else:
             self.padded = _Padded(network, box, regions, hidden, self.whole)
 
@@ -82,7 +83,7 @@ class InputSearch(BestFirst):
 
     def _halves(self) -> tuple[Box, PhaseArray, BoolArray, FloatArray, IntArray]:
         """Both halves of the boxes with the least bounds, these, and the halves' places."""
-        batch = worst_first(self.heap, BATCH)
+        batch = worst_first(self.heap, self.padded.at_once)
         lower = np.repeat(np.concatenate([box.lower for _, _, box, *_ in batch]), 2, axis=0)
         upper = np.repeat(np.concatenate([box.upper for _, _, box, *_ in batch]), 2, axis=0)
         phases = np.repeat(np.stack([entry[3] for entry in batch]), 2, axis=0)
@@ -165,6 +166,8 @@ class _Padded:
 
     `phases` are the units' in the box, (layers - 1, w).
     """
+
+    at_once = 256  # boxes
 
     def __init__(
         self,
