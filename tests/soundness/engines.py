@@ -21,6 +21,7 @@ from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.search.batched_boxes import BatchedBoxes
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.search.inputs import InputSearch
 from tasks.core.search.ladder import decide
@@ -51,6 +52,7 @@ def own(case: Case, seed: int) -> list[Finding]:
         ("alpha_crown", lambda: _alpha_crown(case)),
         ("phases", lambda: _search(case, "phases")),
         ("inputs", lambda: _search(case, "inputs")),
+        ("boxes", lambda: _search(case, "boxes")),
         ("bounds", lambda: _decided(case, "bounds", seed)),
         ("verify", lambda: _verify(case, "verify")),
         ("nested", lambda: _verify(case, "nested")),
@@ -161,8 +163,10 @@ def _search(case: Case, engine: str) -> list[Finding]:
     found = []
     for network, box, regions, places in _boxes(case):
         hidden = preactivation_bounds(network, box, "crown")
-        searched = kind(network, box, regions, hidden).run(time.monotonic() + SEARCH_SECONDS)
-        found.append(_searched(_part(case, places), engine, searched))
+        deadline, search = time.monotonic() + SEARCH_SECONDS, kind(network, box, regions, hidden)
+        if isinstance(search, InputSearch) and engine == "boxes":  # as of large networks
+            search.padded = BatchedBoxes(network, box, regions, hidden, deadline)
+        found.append(_searched(_part(case, places), engine, search.run(deadline)))
     return [worst(found)]
 
 

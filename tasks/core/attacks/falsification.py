@@ -12,6 +12,7 @@ import numpy as np
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.threads import in_threads, parts
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
@@ -20,7 +21,7 @@ STEP_DECAY = 0.5
 STEPS_PER_SIZE = 10
 FACE_SHARE = 0.25
 MOST_SAMPLES = 4096
-MOST_VALUES = 2**20  # of units at all samples
+MOST_VALUES = 2**20  # of units at all samples, or at the starts of one thread
 
 
 def search(
@@ -75,15 +76,23 @@ def search_from(
     the way are held against all regions: where outputs are flat around one, a descent on another
     may lead into it. Shape (inputs,), float64, inside the box, and valid in `domain`. Ends with
     what it has at `deadline`, in seconds of `time.monotonic`. Incomplete: None proves nothing.
+    Large networks are descended on in float32.
     """
     if not regions:
         return None
     rows, offsets = padded_rows(regions)
-    deepest = _Deepest(regions, network.num_inputs)
-    _descend(
-        network, box, rows[targets], offsets[targets], starts, num_steps, deadline, domain, deepest
-    )
-    for region, point in zip(regions, deepest.points, strict=True):
+    size, descent = _size(network), network.single() if network.is_large else network
+
+    def descended(some: slice) -> _Deepest:
+        deepest, mine = _Deepest(regions, network.num_inputs), targets[some]
+        given = rows[mine], offsets[mine], starts[some]
+        _descend(descent, box, *given, num_steps, deadline, domain, deepest)
+        return deepest
+
+    found = in_threads(descended, parts(len(starts), max(1, MOST_VALUES // size)))
+    for place, region in enumerate(regions):
+        deepest = min(found, key=lambda each: each.excess[place])
+        point = deepest.points[place]
         if is_valid(domain, point) and reaches(network, region, point):
             return point
     return None
@@ -102,8 +111,8 @@ def deep_samples(
     Many counterexamples lie where some inputs are at their ends: each input is at either end with
     a chance of `FACE_SHARE`. Larger networks get fewer points.
     """
-    size = network.num_inputs + sum(len(layer.bias) for layer in network.layers)
-    shares = generator.random((max(count, min(MOST_SAMPLES, MOST_VALUES // size)), box.lower.size))
+    most = max(count, min(MOST_SAMPLES, MOST_VALUES // _size(network)))
+    shares = generator.random((most, box.lower.size))
     shares = np.clip((shares - FACE_SHARE) / (1 - 2 * FACE_SHARE), 0, 1)
     points = np.clip(box.lower + shares * (box.upper - box.lower), box.lower, box.upper)
     if domain is not None:
@@ -112,6 +121,11 @@ def deep_samples(
     excess = np.stack([region.excess(outputs) for region in regions], axis=1)
     some = np.argsort(excess.min(axis=1))[:count]
     return points[some], excess[some].argmin(axis=1)
+
+
+def _size(network: ReluNetwork) -> int:
+    """How many values there are at one point."""
+    return network.num_inputs + sum(len(layer.bias) for layer in network.layers)
 
 
 class _Deepest:

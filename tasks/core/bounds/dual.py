@@ -27,9 +27,9 @@ from tasks.core.bounds.pass_data import LiveUnits
 from tasks.core.bounds.relaxations import Bounds, Relaxation
 from tasks.core.bounds.rounding import RoundingScales, gamma, rounding_scales
 from tasks.core.bounds.subproblems import Subproblems
-from tasks.core.bounds.threads import in_threads, parts
 from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.threads import in_threads, parts
 from tasks.core.properties.box import Box
 
 MAX_ENTRIES = 2**22  # units of a batch of subproblems: 16 MB in float32, and a dozen such live

@@ -24,9 +24,9 @@ from tasks.core.bounds.rounding import (
     RoundingScales,
     gamma,
 )
-from tasks.core.bounds.threads import in_threads
 from tasks.core.networks.cones import Backward
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.threads import in_threads
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import margin_rows
 

@@ -20,6 +20,8 @@ from tasks.core.networks.block_matrix import stored
 from tasks.core.networks.cones import Cone, cones
 from tasks.core.networks.matrices import DenseMatrix, Matrix
 
+LARGE = 4096  # hidden units
+
 
 @dataclass(frozen=True, eq=False, init=False)
 class Affine:
@@ -182,6 +184,11 @@ class ReluNetwork:
             )
         return tuple(each.linear for each in self.activations)
 
+    @cached_property
+    def is_large(self) -> bool:
+        """Whether hidden bounds of CROWN take much longer than an attack, or a pass of points."""
+        return sum(map(len, self.activations)) > LARGE
+
     @property
     def num_inputs(self) -> int:
         return self.layers[0].matrix.shape[1]
@@ -196,19 +203,26 @@ class ReluNetwork:
 
     def preactivations(self, inputs: ArrayLike) -> list[FloatArray]:
         """Every affine layer's output, shape (batch, units) each; the last are the logits."""
-        x = np.asarray(inputs, dtype=np.float64)
+        x = np.asarray(inputs, dtype=self.layers[0].bias.dtype)
         x = x.reshape(len(x), self.num_inputs)
         outputs = [self.layers[0](x)]
         for layer, activation in zip(self.layers[1:], self.activations, strict=True):
             outputs.append(layer(activation(outputs[-1])))
         return outputs
 
+    def single(self) -> ReluNetwork:
+        """In float32, for attacks on large networks: nothing is proved of it."""
+        layers = (
+            Affine(layer.matrix.single(), layer.bias.astype(np.float32)) for layer in self.layers
+        )
+        return ReluNetwork(tuple(layers), roundings=self.roundings, activations=self.activations)
+
     def gradient(self, preactivations: Sequence[FloatArray], direction: FloatArray) -> FloatArray:
         """Gradient of `direction @ logits` by the inputs: (batch, outputs) to (batch, inputs).
 
         Where the inputs are is what `preactivations` gave there.
         """
-        gradient = self.layers[-1].matrix.backward(direction)
+        gradient = self.layers[-1].matrix.backward(direction.astype(self.layers[-1].bias.dtype))
         for layer, activation, values in zip(
             self.layers[-2::-1], self.activations[::-1], preactivations[-2::-1], strict=True
         ):

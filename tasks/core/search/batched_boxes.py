@@ -19,8 +19,8 @@ from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.bounds.forward import forward_bounds, input_shares
 from tasks.core.bounds.linear import row_bounds
 from tasks.core.bounds.relaxations import Bounds, Relaxation
-from tasks.core.bounds.threads import in_threads, parts
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.threads import in_threads, parts
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.outcome import PhaseArray

@@ -22,7 +22,6 @@ from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.answer import Known
 
-LARGE = 4096  # hidden units
 FEW_INPUTS = 12  # up to which inputs are split instead of phases
 FEW_OF_LARGE = 32  # the same of a large network, where one box costs as much as hundreds of phases
 
@@ -60,7 +59,7 @@ class BoxBounds:
     @property
     def has_few_inputs(self) -> bool:
         """Whether halving boxes is worth more than splitting units."""
-        is_slow = self.is_large and not self.network.is_curved
+        is_slow = self.network.is_large and not self.network.is_curved
         return self.num_split <= (FEW_OF_LARGE if is_slow else FEW_INPUTS)
 
     @property
@@ -92,14 +91,9 @@ class BoxBounds:
         self.has_crown = method == "crown"
 
     @property
-    def is_large(self) -> bool:
-        """Whether hidden bounds of CROWN take much longer than an attack, or a pass of points."""
-        return sum(map(len, self.units)) > LARGE
-
-    @property
     def _takes_forms(self) -> bool:
         """Where they pay; of other networks a certificate is bounded as its checker does."""
-        return self.is_large or self.network.is_curved
+        return self.network.is_large or self.network.is_curved
 
     def of_few_inputs(self) -> list[Bounds]:
         """Affine forms of the inputs that the box does not fix: soon, for any number of units."""

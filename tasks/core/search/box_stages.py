@@ -19,7 +19,7 @@ from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search import marabou
 from tasks.core.search.answer import Answer, Known
-from tasks.core.search.box_bounds import BoxBounds
+from tasks.core.search.box_bounds import FEW_INPUTS, BoxBounds
 from tasks.core.verdicts import NEAR_BOUNDARY, OUTSIDE_DOMAIN, WITNESSED_ONLY, DecidedBy, Verdict
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 MORE_INPUTS = 128  # up to which they are split in turn with phases, if rows of a region clip them
 MOST_PRODUCTS = 2**20  # for bounds on all units of a box then: about a millisecond
 FIRST_TURN = 0.5  # seconds of each search; they double
+PHASES_SHARE = 0.25  # of a turn, where halving boxes is worth more
 ATTACK_STEPS = 40
 SLOPE_STEPS = 15
 
+Turn = tuple["PhaseSearch | InputSearch", float]  # and the seconds of its first one
 Stage = tuple[DecidedBy, Callable[[], FloatArray | None]]  # a point if it may reach a region
 
 
@@ -110,12 +112,11 @@ class BoxStages:
         from tasks.core.search.phases import optimised_root
 
         bounds = self.bounds
-        few = bounds.has_few_inputs
-        if few and not (self.is_curved and bounds.is_large):
+        if bounds.num_split <= FEW_INPUTS and not (self.is_curved and bounds.network.is_large):
             return None  # splitting an input is worth more
         with self._timed("alpha_crown"):
             # of many units over few inputs, bounded tightly already, all time would go there
-            for num_steps in (0,) if few else (0, SLOPE_STEPS):
+            for num_steps in (0,) if bounds.has_few_inputs else (0, SLOPE_STEPS):
                 left = bounds.left
                 self.phases = search = optimised_root(
                     bounds.network,
@@ -137,19 +138,19 @@ class BoxStages:
 
         Goes on where it was when it is called once more.
         """
-        now = time.monotonic()
-        turns: list[PhaseSearch | InputSearch] = []
-        if self.phases is None or self._clips():
-            turns.append(self._input_search())
+        now, few = time.monotonic(), self.bounds.has_few_inputs and not self.is_curved
+        turns: list[Turn] = []
+        if self.phases is None or few or self._clips():
+            turns.append((self._input_search(), FIRST_TURN))
         if self.phases is not None:
-            turns.append(self.phases)
+            turns.append((self.phases, FIRST_TURN * (PHASES_SHARE if few else 1)))
         return self._searched(turns, now + share * (self.deadline - now))
 
     def split_inputs(self) -> FloatArray | None:
         """In a domain, where a search on phases ended at a point that is no input."""
         if self.phases is None or self.phases.candidate is None or self.domain is None:
             return None
-        return self._searched([self._input_search()], self.deadline)
+        return self._searched([(self._input_search(), FIRST_TURN)], self.deadline)
 
     def _clips(self) -> bool:
         """Whether rows of one region, each clipped by the others, may be worth splitting inputs."""
@@ -178,23 +179,21 @@ class BoxStages:
             )
         return self.inputs
 
-    def _searched(
-        self, searches: Sequence[PhaseSearch | InputSearch], deadline: float
-    ) -> FloatArray | None:
+    def _searched(self, turns: Sequence[Turn], deadline: float) -> FloatArray | None:
         """Each in turn, until one ends with an answer, all without, or the deadline passes."""
-        bounds, turn = self.bounds, FIRST_TURN if len(searches) > 1 else np.inf
+        bounds, length = self.bounds, 1.0 if len(turns) > 1 else np.inf
         with self._timed("branch_and_bound"):
             while True:
-                for search in searches:
-                    found = search.run(min(deadline, time.monotonic() + turn))
+                for search, seconds in turns:
+                    found = search.run(min(deadline, time.monotonic() + length * seconds))
                     self.reason = found.reason
                     if found.proved:
                         bounds.lower[bounds.left] = found.lower
                     if found.proved or found.candidate is not None:
                         return found.candidate
-                if not any(search.goes_on(deadline) for search in searches):
+                if not any(search.goes_on(deadline) for search, _ in turns):
                     return None
-                turn *= 2
+                length *= 2
 
     def marabou(self, share: float, again: Sequence[Stage]) -> Answer:
         """What Marabou says; what it merely witnesses is proved by the stages `again`, or open."""

@@ -89,7 +89,7 @@ def _down_the_ladder(
     attack: Stage = (DecidedBy.ATTACK, lambda: box.attack(FIRST_RESTARTS, from_center=True))
     stages: list[Stage] = [
         (DecidedBy.INTERVAL, lambda: box.plain_bounds("interval")),
-        *([attack, crown] if box.bounds.is_large else [crown, attack]),
+        *([attack, crown] if box.bounds.network.is_large else [crown, attack]),
         (DecidedBy.CROWN, box.alpha_crown),
         (DecidedBy.ATTACK, lambda: box.attack(MORE_RESTARTS, from_center=False)),
     ]

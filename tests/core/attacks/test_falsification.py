@@ -111,3 +111,41 @@ def test_the_deadline_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         network, ball, [everywhere], num_steps=9, num_restarts=1, seed=0, deadline=-1.0
     )
     np.testing.assert_allclose(found, (ball.lower[0] + ball.upper[0]) / 2)
+
+
+def test_starts_in_parts_find_what_they_find_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(3)
+    network = random_network(generator, (6, 9, 9, 4))
+    ball = ball_around(generator.uniform(0.3, 0.7, (1, 6)), 0.2)
+    outputs = network(ball.lower + generator.random((500, 6)) * 0.4)
+    regions = [
+        UnsafeRegion(ball, np.eye(4)[[unit]], -np.quantile(outputs[:, [unit]], [share]))
+        for unit, share in ((0, 0.0), (1, 0.3))
+    ]
+    found = []
+    for most_values in (2**20, 1):
+        monkeypatch.setattr(falsification, "MOST_VALUES", most_values)
+        found.append(
+            falsification.search(network, ball, regions, num_steps=20, num_restarts=4, seed=0)
+        )
+    assert found[0] is not None
+    np.testing.assert_allclose(found[1], found[0], atol=1e-12)
+
+
+def test_a_large_network_is_descended_on_in_float32_and_judged_in_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1 + 1e-9 is 1 in float32, where it would reach what lies at 1."""
+    monkeypatch.setattr("tasks.core.networks.network.LARGE", -1)
+    network = ReluNetwork((Affine(np.ones((1, 1)), np.array([1.0 + 1e-9])),))
+    assert network.single()(np.zeros((1, 1))).dtype == np.float32
+    reached = UnsafeRegion(box([-1.0], [1.0]), np.eye(1), np.array([-0.5]))
+    found = falsification.search(
+        network, reached.box, [reached], num_steps=9, num_restarts=1, seed=0
+    )
+    assert found is not None
+    missed = UnsafeRegion(box([0.0], [1.0]), np.eye(1), np.array([-1.0]))
+    assert missed.excess(network.single()(np.zeros((1, 1))))[0] == 0
+    assert not falsification.search(
+        network, missed.box, [missed], num_steps=9, num_restarts=1, seed=0
+    )

@@ -36,6 +36,14 @@ NETWORKS: dict[str, Callable[[], ReluNetwork]] = {
 }
 
 
+def from_few_inputs() -> ReluNetwork:
+    """Convolutions of an image that a dense layer makes of five numbers."""
+    generator = np.random.default_rng(2)
+    image = convolutional(generator, (16, 16), (3, 4), 6, 3)
+    first = random_network(generator, (5, 16 * 16)).layers[0]
+    return ReluNetwork((first, *image.layers))
+
+
 def boxes(network: ReluNetwork, count: int = 3) -> Box:
     generator = np.random.default_rng(7)
     center = generator.uniform(-0.5, 0.5, size=(count, network.num_inputs))
@@ -88,6 +96,36 @@ def test_a_part_without_units_keeps_the_cones_before_them() -> None:
     assert part.cones(1) is first
     assert second is not None
     assert part.cones(2) is not second
+
+
+def test_places_behind_a_dense_layer_share_their_weights() -> None:
+    network = from_few_inputs()
+    shared = 0
+    for depth in (1, 2):
+        found = network.cones(depth)
+        assert found is not None
+        units = np.concatenate([cone.units.ravel() for cone in found])
+        assert sorted(units) == list(range(len(network.layers[depth].bias)))
+        shared += sum(len(cone.units) > 1 for cone in found)
+        assert all(cone.first is network.layers[0].matrix for cone in found)
+    assert shared > 0
+
+
+def test_bounds_behind_a_dense_layer_are_those_of_whole_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also with inputs that are fixed, where cones are those of the network with all."""
+    network, box = from_few_inputs(), boxes(from_few_inputs())
+    found = preactivation_bounds(network, box, "crown")
+    free, values = np.array([True, False, True, True, False]), box.lower[0]
+    part = network.fixed(free, values)
+    cone = (part.cones(2) or [])[0]
+    assert cone.matrices is (network.cones(2) or [])[0].matrices
+    narrow = Box(box.lower[:, free], box.upper[:, free])
+    fixed = preactivation_bounds(part, narrow, "crown")
+    check_same(found, preactivation_bounds(whole(monkeypatch, network), box, "crown"))
+    plain = whole(monkeypatch, ReluNetwork(part.layers))
+    check_same(fixed, preactivation_bounds(plain, narrow, "crown"))
 
 
 def check_same(found: list[Bounds], expected: list[Bounds]) -> None:

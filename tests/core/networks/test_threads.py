@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import pytest
 
-from tasks.core.bounds import threads
+from tasks.core.networks import threads
 
 
 def test_parts_of_parts_are_done_in_their_parts_thread(monkeypatch: pytest.MonkeyPatch) -> None:
