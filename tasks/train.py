@@ -137,7 +137,7 @@ def _checkpoint(dataset: DatasetRef, settings: TrainingSettings, seed: int) -> P
 def _note(metrics: EpochMetrics) -> str:
     names = {
         "loss": "loss {:.4f}",
-        "val_accuracy": "clean {:.2%}",
+        "val_accuracy": "validation {:.2%}",
         "val_attacked_accuracy": "attacked {:.2%}",
         "val_certified_accuracy": "certified {:.2%}",
     }

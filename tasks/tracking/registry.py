@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,9 +264,14 @@ def run_of_model(uri: str) -> str | None:
 
 
 def _unavailable(uri: str, error: Exception) -> CertiflowError:
+    there, named = "", re.match("models:/([^/@]+)", uri)
+    if named:
+        with suppress(MlflowException):  # as where the store does not answer
+            numbers = [str(version.number) for version in RegisteredModel(named[1]).versions()]
+            there = f"; {named[1]} has versions {', '.join(numbers)}" if numbers else ""
     return CertiflowError(
         f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give this model "
-        f"({first_line(error)}); give models:/name@alias or models:/name/version"
+        f"({first_line(error)}){there}; give models:/name@alias or models:/name/version"
     )
 
 

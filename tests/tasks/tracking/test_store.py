@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from mlflow.store.db import utils
 from sqlalchemy.exc import OperationalError
 
-from tasks.tracking import open_store, store
+from tasks.core.errors import CertiflowError
+from tasks.tracking import downloaded_model, open_store, store
 
 
 @pytest.fixture
@@ -56,3 +57,15 @@ def test_a_full_disk_is_said_with_what_to_do() -> None:
         assert said.endswith(": free some space")
         assert "autoflush" not in said
     assert store.store_failure(ValueError("no such thing")) == "no such thing"
+
+
+def test_a_version_that_is_not_there_is_told_from_those_that_are(database: Path) -> None:
+    open_store()
+    client = MlflowClient()
+    client.create_registered_model("certiflow-one")
+    with pytest.raises(CertiflowError, match=r"certiflow-one/9: .*\); give models:"):
+        downloaded_model("models:/certiflow-one/9")
+    for _ in range(2):
+        client.create_model_version("certiflow-one", str(database))
+    with pytest.raises(CertiflowError, match="; certiflow-one has versions 2, 1; give models:"):
+        downloaded_model("models:/certiflow-one/9")
