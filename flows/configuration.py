@@ -34,8 +34,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, 
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        details = "; ".join(describe(detail) for detail in error.errors())
-        raise CertiflowError(f"{path}: {details}") from error
+        raise CertiflowError(_refusal(path, overrides, error, Settings)) from error
     return settings, _grid_notes(values, settings)
 
 
@@ -53,8 +52,7 @@ def load_guard_settings(
     try:
         return GuardSettings.model_validate(values | given)
     except ValidationError as error:
-        details = "; ".join(describe(detail, GuardSettings) for detail in error.errors())
-        raise CertiflowError(f"{path}: {details}") from error
+        raise CertiflowError(_refusal(path, overrides, error, GuardSettings)) from error
 
 
 def load_settings_aloud(path: Path, overrides: Sequence[str]) -> Settings:
@@ -161,6 +159,50 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise CertiflowError(
             f"--set {override}: the value cannot be read as YAML: {error}"
         ) from error
+
+
+def _refusal(
+    path: Path, overrides: Sequence[str], error: ValidationError, settings: type[BaseModel]
+) -> str:
+    """All that pydantic says, each of the override or the file that it comes from."""
+    by_source: dict[str, list[ErrorDetails]] = {}
+    for detail in causes(error):
+        key = ".".join(map(str, detail["loc"])) + "."
+        mine = [each for each in overrides if key.startswith(each.partition("=")[0] + ".")]
+        if _is_unknown(detail):
+            mine += [each for each in overrides if each.startswith(key)]
+        by_source.setdefault(f"--set {mine[-1]}" if mine else str(path), []).append(detail)
+    parts = []
+    for source, details in by_source.items():
+        unknown = {str(detail["loc"][0]) for detail in details if _is_unknown(detail)}
+        if settings is Settings and unknown and unknown <= set(GuardSettings.model_fields):
+            parts.append(f"{source}: settings of a service: certiflow guard --conf {path}")
+        else:
+            parts.append(f"{source}: {'; '.join(_described(details, settings))}")
+    return "; ".join(parts)
+
+
+def causes(error: ValidationError) -> list[ErrorDetails]:
+    """Without what merely follows: a list with a wrong item is also called too short."""
+    details = error.errors()
+    inner = [detail["loc"][:-1] for detail in details]
+    return [each for each in details if each["type"] != "too_short" or each["loc"] not in inner]
+
+
+def _is_unknown(detail: ErrorDetails) -> bool:
+    return detail["type"] == "extra_forbidden"
+
+
+def _described(details: Sequence[ErrorDetails], settings: type[BaseModel]) -> list[str]:
+    """Each, but what is allowed in a section only once."""
+    said, told = list[str](), set[tuple[int | str, ...]]()
+    for detail in details:
+        section = detail["loc"][:-1]
+        again = _is_unknown(detail) and section in told
+        words = describe(detail, settings)
+        said.append(words.partition("allowed are")[0].rstrip(": ") if again else words)
+        told |= {section} if _is_unknown(detail) else set()
+    return said
 
 
 def describe(detail: ErrorDetails, settings: type[BaseModel] = Settings) -> str:

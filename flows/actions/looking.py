@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from flows.actions.verify_command import MLFLOW_URIS, model_path
-from flows.configuration import describe
+from flows.configuration import causes, describe
 from tasks.core.data.datasets import Extent
 from tasks.core.data.schema import Schema, read_schema
 from tasks.core.errors import CertiflowError
@@ -52,7 +52,7 @@ def look_at_model(
     try:
         settings = ModelSettings.model_validate(values)
     except ValidationError as error:
-        raise CertiflowError("; ".join(describe(detail) for detail in error.errors())) from error
+        raise CertiflowError("; ".join(describe(detail) for detail in causes(error))) from error
     completed = completed_for(model, settings.data)
     settings = settings.model_copy(update={"data": completed})
     name, extent = settings.data.name, extent_of(settings.data)
@@ -123,7 +123,7 @@ def data_named(dataset: str, **moves: Any) -> DataSettings:
     try:
         return DataSettings(dataset=dataset, **moves)
     except ValidationError as error:
-        said = [describe(detail).removeprefix("settings: ") for detail in error.errors()]
+        said = [describe(detail).removeprefix("settings: ") for detail in causes(error)]
         raise CertiflowError("; ".join(f"--data: {each}" for each in said)) from error
 
 

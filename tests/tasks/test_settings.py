@@ -79,6 +79,37 @@ def test_override(tmp_path: Path) -> None:
     assert settings.seed == 3
 
 
+def refused(text: str, folder: Path, *overrides: str) -> str:
+    with pytest.raises(CertiflowError) as raised:
+        load_settings(written(folder, text), overrides)
+    return str(raised.value)
+
+
+def test_what_comes_from_the_command_line_is_said_of_it(tmp_path: Path) -> None:
+    said = refused("training: {epochs: 0}", tmp_path, "verification.epsilons=[0.1, -1]")
+    file, override = said.split("; ")
+    assert file.startswith(f"{tmp_path}")
+    assert "training.epochs is 0" in file
+    assert override.startswith("--set verification.epsilons=[0.1, -1]: verification.epsilons.1 is")
+
+
+def test_of_a_list_with_a_wrong_item_it_is_not_said_that_it_is_empty(tmp_path: Path) -> None:
+    said = refused("verification: {epsilons: [-0.1]}", tmp_path)
+    assert "epsilons.0 is -0.1" in said
+    assert "at least 1 item" not in said
+    assert "at least 1 item" in refused("verification: {epsilons: []}", tmp_path)
+
+
+def test_what_is_allowed_is_said_once_and_a_service_is_sent_to_its_command(tmp_path: Path) -> None:
+    said = refused("training: {epoch: 3, decay: 2}\nnothing: 1", tmp_path)
+    said_of_override = refused("", tmp_path, "nothing.here=1")
+    assert said_of_override.startswith("--set nothing.here=1: unknown key 'nothing': allowed")
+    assert said.count("allowed are") == 2  # in training, and at the top
+    said = refused("model: models:/certiflow-mnist@champion\nepsilon: 0.1", tmp_path)
+    assert "certiflow guard --conf" in said
+    assert "allowed" not in said
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
