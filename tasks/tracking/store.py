@@ -181,7 +181,8 @@ def page_of_run(experiment: str, run_id: str) -> str:
 
     Nobody knows where `make ui` will serve a store that is not served.
     """
-    uri, page = mlflow.get_tracking_uri(), f"/#/experiments/{experiment}/runs/{run_id}"
+    uri = mlflow.get_tracking_uri()
+    page = f"/#/experiments/{experiment}/runs/{run_id}?{TRAINING_VIEW}"
     return uri.rstrip("/") + page if uri.startswith("http") else page
 
 
@@ -221,8 +222,8 @@ def serve_ui(port: int, *, verbose: bool = False) -> None:
     here = f"http://127.0.0.1:{port}/#/experiments"
     print(f"MLflow's UI  {here}?{TRAINING_VIEW} in some seconds; Ctrl-C ends it", flush=True)
     if newest is not None:
-        page = f"{here}/{newest.experiment_id}/runs/{newest.run_id}?{TRAINING_VIEW}"
-        print(f"newest run   {page}", flush=True)
+        page = page_of_run(newest.experiment_id, newest.run_id)
+        print(f"newest run   http://127.0.0.1:{port}{page}", flush=True)
     os.execv(sys.executable, command)
 
 

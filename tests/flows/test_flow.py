@@ -140,7 +140,8 @@ def test_params_tags_and_input(summary: Summary, run: Run) -> None:
 
 def test_descriptions_lead_to_the_run_at_whatever_port(summary: Summary, run: Run) -> None:
     version = MlflowClient().get_model_version("certiflow-digits", summary.model_version)
-    place = f"/#/experiments/{run.info.experiment_id}/runs/{summary.run_id}"
+    page = f"/#/experiments/{run.info.experiment_id}/runs/{summary.run_id}"
+    place = f"{page}?workflowType=machine_learning"
     assert summary.url == place
     for text in (run.data.tags["mlflow.note.content"], version.description):
         assert f"MLflow run: {summary.run_name} (make ui, then {place}" in text

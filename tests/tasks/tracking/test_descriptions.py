@@ -86,12 +86,12 @@ def test_decision_tells_intervals_and_points() -> None:
 def test_a_servers_page_is_linked_and_a_local_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.mlflow, "get_tracking_uri", lambda: "https://mlflow.example/")
     url = store.page_of_run("7", "abc")
-    assert url == "https://mlflow.example/#/experiments/7/runs/abc"
+    assert url == "https://mlflow.example/#/experiments/7/runs/abc?workflowType=machine_learning"
     assert descriptions.of_place("name", url) == f"MLflow run: [name]({url})"
     for local in ("sqlite:///mlflow.db", "postgresql://db/mlflow"):
         monkeypatch.setattr(store.mlflow, "get_tracking_uri", lambda uri=local: uri)
         page = store.page_of_run("7", "abc")
-        assert page == "/#/experiments/7/runs/abc"
+        assert page == "/#/experiments/7/runs/abc?workflowType=machine_learning"
         said = descriptions.of_place("name", page)
         assert f"name (make ui, then {page}" in said
         assert "http" not in said
