@@ -11,11 +11,13 @@ from rich.console import Console
 from flows.guard.app import application
 from flows.guard.connections import allow_many, impatient
 from flows.guard.service import Service
+from tasks import console
 from tasks.core.errors import CertiflowError
 from tasks.guarding.settings import GuardSettings
 
 DRAIN_SECONDS = 10  # for the requests that are being answered when it ends
 BACKLOG = 16_384  # connections that wait to be taken
+FEW_ACCEPTED = 0.5  # of clean inputs, by intervals: most users would not expect so few
 
 
 def run(settings: GuardSettings) -> None:
@@ -60,7 +62,8 @@ def _listening(settings: GuardSettings) -> socket.socket:
 
 def _announce(service: Service, port: int) -> None:
     settings, served = service.settings, service.main.served
-    accepted = served.bundle.clean.accepted(settings.epsilon)
+    clean = served.bundle.clean
+    accepted = clean.accepted(settings.epsilon)
     out = Console(highlight=False)
     for title, text in {
         "guarding": f"{served.title}, epsilon {settings.epsilon:g} ({served.perturbation.unit})",
@@ -70,3 +73,16 @@ def _announce(service: Service, port: int) -> None:
         "ask": f'POST http://{settings.host}:{port}/predict {{"inputs": [...]}}; Ctrl-C ends it',
     }.items():
         out.print(f"{title:<10}  {text}", soft_wrap=True, markup=False)
+    if accepted < FEW_ACCEPTED:
+        console.warn(_too_far(settings.epsilon, clean.half_accepted_to))
+
+
+def _too_far(epsilon: float, half_accepted_to: float) -> str:
+    """What to do where intervals accept few clean inputs at epsilon."""
+    certified = "a version of certified training (conf/mnist_ibp.yaml) is accepted much farther"
+    if half_accepted_to == 0:
+        return f"of half of the clean inputs intervals prove nothing at any epsilon: {certified}"
+    return (
+        f"epsilon {epsilon:g} is far for this version: intervals accept half of the clean inputs "
+        f"up to --epsilon {half_accepted_to:g}; {certified}"
+    )

@@ -34,6 +34,11 @@ class CleanRadii:
         """The share that is proved at epsilon, or at the grid's next radius above it."""
         return float((self.radii >= epsilon).mean())
 
+    @property
+    def half_accepted_to(self) -> float:
+        """The greatest epsilon at which half of the points are proved; 0 where there is none."""
+        return float(np.sort(self.radii)[len(self.radii) // 2])
+
     def most_flagged(self, epsilon: float) -> float:
         """The rate at which intervals leave clean inputs open is at most this.
 

@@ -61,6 +61,8 @@ def test_clean_radii_are_those_that_one_question_each_gives(folder: Path, digits
     assert 0.5 < read.clean.accepted(0.01) == (radii >= 0.01).mean()
     assert read.clean.accepted(0.05) <= read.clean.accepted(0.01)
     assert read.clean.accepted(1.0) == 0
+    half = read.clean.half_accepted_to
+    assert read.clean.accepted(half) >= 0.5 > read.clean.accepted(half * (1 + 1e-9))
 
 
 @pytest.mark.parametrize("name", [bundle.CERTIFICATE, bundle.NETWORK, bundle.CLEAN])
