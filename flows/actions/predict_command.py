@@ -13,6 +13,7 @@ from rich.console import Console
 from flows.actions.head import write_json
 from flows.actions.looking import completed_for
 from flows.actions.verify_command import model_path
+from flows.processes import environment
 from tasks import console
 from tasks.core.arrays import Float32Array
 from tasks.core.data.datasets import Dataset
@@ -23,6 +24,7 @@ from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.files import output_file, plain
 from tasks.core.models import loading
 from tasks.core.models.inspection import check_fit, ends
+from tasks.core.models.keras_archive import KERAS_SUFFIX
 from tasks.core.models.runtimes import Runtime
 from tasks.core.models.tolerance import answering
 from tasks.core.properties.domain import Domain, told
@@ -62,6 +64,8 @@ def predict(
         )
     file = plain(model_path(model))
     check_fit(ends(file), data.name, dataset.extent)
+    if file.suffix == KERAS_SUFFIX:
+        environment.load_keras()
     loaded = loading.load(file)
     asked = answering(loaded, dataset)
     if dataset.tolerance is not None:
