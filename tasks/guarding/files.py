@@ -39,8 +39,6 @@ def guard_files(dataset: DatasetRef, model: ModelRef, settings: Settings, run: R
         log.files(GUARD_FOLDER, *files, scoring)
         clean = bundle.read(run.folder / GUARD_FOLDER).clean
         log.per_epsilon("guard/accepted", {each: clean.accepted(each) for each in epsilons})
-        ends = dict.fromkeys(
-            (min(epsilons), max(epsilons))
-        )  # a line has no room for all
+        ends = dict.fromkeys((min(epsilons), max(epsilons)))  # a line has no room for all
         said = " to ".join(f"{clean.accepted(each):.1%} at {each:g}" for each in ends)
         progress.advance(note=f"of clean inputs intervals accept {said}")

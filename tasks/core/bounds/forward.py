@@ -106,7 +106,8 @@ class _Forms:
     def through(self, layer: Affine) -> _Forms:
         """The forms of the layer's outputs."""
         batch, inputs, units = self.slopes.shape
-        slopes = layer.matrix.forward(self.slopes.reshape(-1, units)).reshape(batch, inputs, -1)
+        slopes = layer.matrix.forward(self.slopes.reshape(batch * inputs, units))
+        slopes = slopes.reshape(batch, inputs, layer.matrix.shape[0])
         size = layer.absolute(np.abs(self.center) + self.spread + self.rest)
         rest = layer.absolute.matrix.forward(self.rest)
         rest = rest + gamma(layer.matrix.shape[1] + inputs + 8) * size + UNDERFLOW

@@ -140,3 +140,16 @@ def test_after_the_deadline_nothing_takes_long_and_nothing_wrong_is_said() -> No
     assert lower[1] <= lower[0]
     points = sampled_points(generator, ball, 500)
     assert lower[1] <= region.excess(network(points)).min()
+
+
+@pytest.mark.usefixtures("all_large")
+def test_boxes_too_thin_to_halve_stay_open() -> None:
+    """relu(x) - relu(x) + 1e-30 between neighbouring numbers: rounding hides that it is above 0."""
+    last = Affine(np.array([[1.0, -1.0]]), np.zeros(1))
+    network = ReluNetwork((Affine(np.ones((2, 1)), np.zeros(2)), last))
+    box = Box(np.array([[1.0]]), np.array([[np.nextafter(1.0, 2.0)]]))
+    region = UnsafeRegion(box, np.eye(1), np.array([1e-30]))
+    search = InputSearch(network, box, [region], preactivation_bounds(network, box, "crown"))
+    found = search.run(time.monotonic() + 20)
+    assert not found.proved
+    assert "too thin to split" in found.reason
