@@ -81,15 +81,15 @@ def search_from(
     if not regions:
         return None
     rows, offsets = padded_rows(regions)
-    size, descent = _size(network), network.single() if network.is_large else network
+    descent, dtype = (network.single(), np.float32) if network.is_large else (network, np.float64)
 
     def descended(some: slice) -> _Deepest:
         deepest, mine = _Deepest(regions, network.num_inputs), targets[some]
         given = rows[mine], offsets[mine], starts[some]
-        _descend(descent, box, *given, num_steps, deadline, domain, deepest)
+        _descend(descent, box, *given, num_steps, deadline, domain, deepest, dtype)
         return deepest
 
-    found = in_threads(descended, parts(len(starts), max(1, MOST_VALUES // size)))
+    found = in_threads(descended, parts(len(starts), max(1, MOST_VALUES // _size(network))))
     for place, region in enumerate(regions):
         deepest = min(found, key=lambda each: each.excess[place])
         point = deepest.points[place]
@@ -199,18 +199,19 @@ def _descend(
     deadline: float,
     domain: Domain | None = None,
     deepest: _Deepest | None = None,
+    dtype: type[np.floating] = np.float64,
 ) -> tuple[FloatArray, FloatArray]:
     """See `descend`: with rows (n, m, outputs) and offsets (n, m) for each start, or for all.
 
     In a domain the points next to those on the way are looked at, with whole numbers; `deepest`
-    sees all points.
+    sees all points. `dtype` is the network's.
     """
     points = np.clip(starts, box.lower, box.upper)
     step = (box.upper - box.lower) / 4
     best, best_excess = points, np.full(len(points), np.inf)
     for index in range(num_steps + 1):
         seen = points if domain is None else domain.nearest(points)
-        preactivations = network.preactivations(seen)
+        preactivations = network.preactivations(seen, dtype)
         values = (rows @ preactivations[-1][:, :, None])[..., 0] + offsets
         counts = np.ones(len(seen), dtype=bool) if domain is None else domain.contains(seen)
         excess = np.where(counts, values.max(axis=1), np.inf)
@@ -222,7 +223,7 @@ def _descend(
             break
         greatest = values.argmax(axis=1)
         direction = rows[np.arange(len(points)) if len(rows) > 1 else 0, greatest]
-        gradient = network.gradient(preactivations, direction)
+        gradient = network.gradient(preactivations, direction.astype(dtype))
         points = np.clip(points - step * np.sign(gradient), box.lower, box.upper)
         if index % STEPS_PER_SIZE == STEPS_PER_SIZE - 1:
             step, points = step * STEP_DECAY, best

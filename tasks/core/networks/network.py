@@ -201,9 +201,14 @@ class ReluNetwork:
         """Logits, shape (batch, outputs), of inputs of shape (batch, …)."""
         return self.preactivations(inputs)[-1]
 
-    def preactivations(self, inputs: ArrayLike) -> list[FloatArray]:
-        """Every affine layer's output, shape (batch, units) each; the last are the logits."""
-        x = np.asarray(inputs, dtype=self.layers[0].bias.dtype)
+    def preactivations(
+        self, inputs: ArrayLike, dtype: type[np.floating] = np.float64
+    ) -> list[FloatArray]:
+        """Every affine layer's output, shape (batch, units) each; the last are the logits.
+
+        `dtype` is that of the weights: float64 but of what `single` gave.
+        """
+        x = np.asarray(inputs, dtype=dtype)
         x = x.reshape(len(x), self.num_inputs)
         outputs = [self.layers[0](x)]
         for layer, activation in zip(self.layers[1:], self.activations, strict=True):
@@ -222,7 +227,7 @@ class ReluNetwork:
 
         Where the inputs are is what `preactivations` gave there.
         """
-        gradient = self.layers[-1].matrix.backward(direction.astype(self.layers[-1].bias.dtype))
+        gradient = self.layers[-1].matrix.backward(direction)
         for layer, activation, values in zip(
             self.layers[-2::-1], self.activations[::-1], preactivations[-2::-1], strict=True
         ):

@@ -138,14 +138,15 @@ def test_a_large_network_is_descended_on_in_float32_and_judged_in_float64(
     """1 + 1e-9 is 1 in float32, where it would reach what lies at 1."""
     monkeypatch.setattr("tasks.core.networks.network.LARGE", -1)
     network = ReluNetwork((Affine(np.ones((1, 1)), np.array([1.0 + 1e-9])),))
-    assert network.single()(np.zeros((1, 1))).dtype == np.float32
+    (outputs,) = network.single().preactivations(np.zeros((1, 1)), np.float32)
+    assert outputs.dtype == np.float32
     reached = UnsafeRegion(box([-1.0], [1.0]), np.eye(1), np.array([-0.5]))
     found = falsification.search(
         network, reached.box, [reached], num_steps=9, num_restarts=1, seed=0
     )
     assert found is not None
     missed = UnsafeRegion(box([0.0], [1.0]), np.eye(1), np.array([-1.0]))
-    assert missed.excess(network.single()(np.zeros((1, 1))))[0] == 0
+    assert missed.excess(outputs)[0] == 0
     assert not falsification.search(
         network, missed.box, [missed], num_steps=9, num_restarts=1, seed=0
     )
