@@ -12,6 +12,7 @@ from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.search import inputs
 from tasks.core.search.inputs import InputSearch
 from tests.networks import (
     KINDS,
@@ -91,9 +92,14 @@ def test_what_is_clipped_or_closed_is_beyond_the_goal(kind: Kind) -> None:
     assert closed >= 5
 
 
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "boxes"])
 @pytest.mark.parametrize("seed", range(12))
-def test_conjunctions_agree_with_the_exact_oracle(seed: int) -> None:
+def test_conjunctions_agree_with_the_exact_oracle(
+    seed: int, kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two and three rows, offset so that the least excess is a little above 0, or below."""
+    if not kernel:
+        monkeypatch.setattr(inputs, "MOST_PADDED", 0)
     generator = np.random.default_rng(seed)
     network = random_network(generator, (3, 8, 8, 3))
     ball = ball_around(generator.normal(size=(1, 3)) * 0.3, 0.5)

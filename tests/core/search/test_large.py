@@ -28,7 +28,7 @@ from tests.networks import (
     random_property,
     sampled_points,
 )
-from tests.oracle import least_excess, least_excess_at
+from tests.oracle import least_excess_at
 
 
 @pytest.fixture
@@ -104,25 +104,6 @@ def test_the_input_behind_the_gaps_between_lines_is_halved() -> None:
     _, found = padded.bounds(box, padded.phases[None].copy(), alive, 0.0, clips=False)
     assert found.split[0] == 0
     assert found.lower[0] == pytest.approx(-0.9)
-
-
-@pytest.mark.usefixtures("all_large")
-@pytest.mark.parametrize("seed", range(6))
-def test_conjunctions_agree_with_the_exact_oracle(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    network = random_network(generator, (3, 8, 8, 3))
-    ball = ball_around(generator.normal(size=(1, 3)) * 0.3, 0.5)
-    rows = generator.normal(size=(2 + seed % 2, 3))
-    least = least_excess(network, UnsafeRegion(ball, rows, np.zeros(len(rows))))
-    for excess in (0.02, -0.02):
-        region = UnsafeRegion(ball, rows, np.full(len(rows), excess - least))
-        hidden = preactivation_bounds(network, ball, "crown")
-        search = InputSearch(network, ball, [region], hidden)
-        assert isinstance(search.padded, BatchedBoxes)
-        found = search.run(time.monotonic() + 20)
-        assert found.proved == (excess > 0)
-        assert (found.candidate is None) == (excess > 0)
-        assert found.lower <= excess + 1e-6
 
 
 def test_after_the_deadline_nothing_takes_long_and_nothing_wrong_is_said() -> None:
