@@ -175,7 +175,7 @@ def _refusal(
     parts = []
     for source, details in by_source.items():
         unknown = {str(detail["loc"][0]) for detail in details if _is_unknown(detail)}
-        if settings is Settings and unknown and unknown <= set(GuardSettings.model_fields):
+        if source == str(path) and settings is Settings and _is_of_a_service(unknown):
             parts.append(f"{source}: settings of a service: certiflow guard --conf {path}")
         else:
             parts.append(f"{source}: {'; '.join(_described(details, settings))}")
@@ -191,6 +191,11 @@ def causes(error: ValidationError) -> list[ErrorDetails]:
 
 def _is_unknown(detail: ErrorDetails) -> bool:
     return detail["type"] == "extra_forbidden"
+
+
+def _is_of_a_service(unknown: set[str]) -> bool:
+    """Whether the keys that no run has are a service's, which names its model."""
+    return "model" in unknown and unknown <= set(GuardSettings.model_fields)
 
 
 def _described(details: Sequence[ErrorDetails], settings: type[BaseModel]) -> list[str]:
@@ -209,7 +214,7 @@ def describe(detail: ErrorDetails, settings: type[BaseModel] = Settings) -> str:
     """One error of pydantic's: the key, what it is, and what is allowed."""
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location) or "settings"
-    if detail["type"] == "extra_forbidden":
+    if _is_unknown(detail):
         allowed = _allowed_keys(location[:-1], settings)
         close = difflib.get_close_matches(location[-1], allowed, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -265,10 +265,10 @@ def run_of_model(uri: str) -> str | None:
 
 def _unavailable(uri: str, error: Exception) -> CertiflowError:
     there, named = "", re.match("models:/([^/@]+)", uri)
-    if named:
-        with suppress(MlflowException):  # as where the store does not answer
-            numbers = [str(version.number) for version in RegisteredModel(named[1]).versions()]
-            there = f"; {named[1]} has versions {', '.join(numbers)}" if numbers else ""
+    is_missing = getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+    if named and is_missing:  # the store answers
+        numbers = [str(version.number) for version in RegisteredModel(named[1]).versions()]
+        there = f"; {named[1]} has versions {', '.join(numbers)}" if numbers else ""
     return CertiflowError(
         f"{uri}: MLflow at {mlflow.get_tracking_uri()} cannot give this model "
         f"({first_line(error)}){there}; give models:/name@alias or models:/name/version"

@@ -108,6 +108,8 @@ def test_what_is_allowed_is_said_once_and_a_service_is_sent_to_its_command(tmp_p
     said = refused("model: models:/certiflow-mnist@champion\nepsilon: 0.1", tmp_path)
     assert "certiflow guard --conf" in said
     assert "allowed are" not in said
+    assert "unknown key 'epsilon'" in refused("epsilon: 0.1", tmp_path)
+    assert "unknown key 'model'" in refused("", tmp_path, "model=x.onnx")
 
 
 @pytest.mark.parametrize(

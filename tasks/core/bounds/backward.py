@@ -18,7 +18,7 @@ from tasks.core.bounds.backward_kernel import Tables, least_over, through_activa
 from tasks.core.bounds.relaxations import Bounds, Relaxation, activation_box
 from tasks.core.bounds.rounding import HUGE, UNDERFLOW, RoundingScales, gamma
 from tasks.core.networks.activation import Activation
-from tasks.core.networks.cones import Backward
+from tasks.core.networks.matrices import Backward
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box, Ellipsoid
 

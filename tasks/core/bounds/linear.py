@@ -24,7 +24,7 @@ from tasks.core.bounds.rounding import (
     RoundingScales,
     gamma,
 )
-from tasks.core.networks.cones import Backward
+from tasks.core.networks.matrices import Backward
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.threads import in_threads
 from tasks.core.properties.box import Box

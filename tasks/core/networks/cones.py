@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from scipy import sparse
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.networks.block_matrix import alike_rows, columns_read, stored
-from tasks.core.networks.matrices import DenseMatrix, Matrix
+from tasks.core.networks.matrices import Backward, DenseMatrix, Matrix
 
 Shift = tuple[FloatArray, FloatArray]
 
@@ -63,13 +63,6 @@ class Cone:
     def width(self) -> int:
         """The most values that matter of one layer."""
         return max(read.shape[1] for read in self.reads)
-
-
-class Backward(Protocol):
-    """What carries rows backwards, as every `Matrix` does."""
-
-    def backward(self, rows: NDArray[Any], /) -> NDArray[Any]:
-        """Rows over what a layer gives to rows over what it reads."""
 
 
 @dataclass(frozen=True, eq=False)

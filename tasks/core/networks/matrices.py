@@ -21,7 +21,14 @@ from tasks.core.errors import CertiflowError
 MAX_WEIGHTS = 2**28  # stored of one layer in float64: 2 GiB
 
 
-class Matrix(Protocol):
+class Backward(Protocol):
+    """What carries rows backwards."""
+
+    def backward(self, rows: NDArray[Any], /) -> NDArray[Any]:
+        """`rows @ W`: (n, outputs) to (n, inputs)."""
+
+
+class Matrix(Backward, Protocol):
     """What a layer needs of its W, shape (outputs, inputs), float64 or float32 throughout."""
 
     @property
@@ -34,9 +41,6 @@ class Matrix(Protocol):
 
     def forward(self, x: NDArray[Any], /) -> NDArray[Any]:
         """`x @ W.T`: (batch, inputs) to (batch, outputs)."""
-
-    def backward(self, rows: NDArray[Any], /) -> NDArray[Any]:
-        """`rows @ W`: (n, outputs) to (n, inputs)."""
 
     def rows(self, places: IntArray, /) -> NDArray[Any]:
         """The rows at `places`, (n, inputs), to be changed at will."""

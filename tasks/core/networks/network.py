@@ -252,6 +252,7 @@ class ReluNetwork:
     @classmethod
     def of_cone(cls, cone: Cone) -> ReluNetwork:
         """From what matters of the inputs at one of the places to its units, if all is shared."""
+        assert cone.first is None
         parts = zip(cone.matrices, cone.shifts, strict=True)
         return cls(tuple(Affine(matrix, *shift) for matrix, shift in parts), tuple(cone.linear))
 

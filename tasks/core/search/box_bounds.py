@@ -31,6 +31,7 @@ class BoxBounds:
 
     `network` loses the units that are found dead; `whole` and `whole_hidden` keep them, since in
     float32 they may be a little alive. `lower`, (regions,), is proved of each region's excess.
+    `takes_forms` says whether few inputs are carried forwards before CROWN.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class BoxBounds:
     ) -> None:
         self.whole, self.network = network, network
         self.regions, self.box = list(regions), regions[0].box
+        self.takes_forms = network.is_large or network.is_curved  # where they pay
         self.lower = np.full(len(regions), -np.inf) if known is None else known.lower.copy()
         self.hidden: list[Bounds] = []
         self.whole_hidden: list[Bounds] = []
@@ -82,18 +84,13 @@ class BoxBounds:
         if self.has_crown:
             return
         known = list[Bounds]()
-        if method == "crown" and self.has_few_inputs and self._takes_forms:
+        if method == "crown" and self.has_few_inputs and self.takes_forms:
             self.set_hidden(self.of_few_inputs())
             self._drop_dead_units(between_blocks=True)  # so many that blocks become smaller
             known = self.hidden
         self.set_hidden(preactivation_bounds(self.network, self.box, method, deadline, known))
         self._drop_dead_units()
         self.has_crown = method == "crown"
-
-    @property
-    def _takes_forms(self) -> bool:
-        """Where they pay; of other networks a certificate is bounded as its checker does."""
-        return self.network.is_large or self.network.is_curved
 
     def of_few_inputs(self) -> list[Bounds]:
         """Affine forms of the inputs that the box does not fix: soon, for any number of units."""
