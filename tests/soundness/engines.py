@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from unittest.mock import patch
 
 import numpy as np
 
+from tasks.core.bounds import linear
 from tasks.core.bounds.linear import (
+    Method,
     interval_lower_bounds,
     linear_lower_bounds,
     preactivation_bounds,
 )
+from tasks.core.bounds.precision import DOUBLE, SINGLE, Precision
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.execution import asking
@@ -47,8 +51,9 @@ def own(case: Case, seed: int) -> list[Finding]:
     """All but Marabou, which can take its process with it."""
     asked: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("network", lambda: _network(case)),
-        ("interval", lambda: _plain_bounds(case, "interval")),
-        ("crown", lambda: _plain_bounds(case, "crown")),
+        ("interval", lambda: _plain_bounds(case, "interval", "interval")),
+        ("crown", lambda: _plain_bounds(case, "crown", "crown")),
+        ("single", lambda: _single(case)),
         ("alpha_crown", lambda: _alpha_crown(case)),
         ("phases", lambda: _search(case, "phases")),
         ("inputs", lambda: _search(case, "inputs")),
@@ -116,7 +121,17 @@ def _network(case: Case) -> list[Finding]:
     return [Finding("network", "right")]
 
 
-def _plain_bounds(case: Case, method: str) -> list[Finding]:
+def _single(case: Case) -> list[Finding]:
+    """CROWN with hidden units' coefficients in float32, as of large networks in blocks."""
+
+    def precision(network: ReluNetwork) -> Precision:
+        return DOUBLE if network.is_curved else SINGLE
+
+    with patch.object(linear, "unit_precision", precision):
+        return _plain_bounds(case, "crown", "single")
+
+
+def _plain_bounds(case: Case, method: Method, engine: str) -> list[Finding]:
     found = []
     for network, box, regions, places in _boxes(case):
         hidden = preactivation_bounds(network, box, method)
@@ -130,8 +145,8 @@ def _plain_bounds(case: Case, method: str) -> list[Finding]:
             # the sum is the ladder's, which takes off its rounding; here it must not round up
             exact = [_sum(*pair) for pair in zip(rows, region.offsets, strict=True)]
             lower.append(max(exact))
-        found.append(findings.bounds(_part(case, places), method, lower))
-        found.append(_hidden(case, method, hidden, places))
+        found.append(findings.bounds(_part(case, places), engine, lower))
+        found.append(_hidden(case, engine, hidden, places))
     return [worst(found)]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import BoolArray
+from tasks.core.bounds.precision import DOUBLE, SINGLE
 from tasks.core.properties.linear_relations import Written
 from tasks.core.properties.specification import Property
 from tasks.core.search import ladder, marabou
@@ -55,13 +56,17 @@ def constant_rows() -> None:
 
 def overflow() -> None:
     """Numbers of any size are believed."""
+    for held in (DOUBLE, SINGLE):
+        object.__setattr__(held, "huge", np.inf)
     _everywhere("HUGE", np.inf)
 
 
 def underflow() -> None:
     """Rounding errors are relative at any size."""
+    for held in (DOUBLE, SINGLE):
+        object.__setattr__(held, "underflow", 0.0)
+        object.__setattr__(held, "tiny", 0.0)
     _everywhere("UNDERFLOW", 0.0)
-    _everywhere("TINY", 0.0)
 
 
 def carried_bounds() -> None:
@@ -127,6 +132,11 @@ def rounding_errors() -> None:
     _everywhere("gamma", lambda terms: 0.0)
 
 
+def single_rounding_errors() -> None:
+    """The same of what float32 may have added."""
+    _everywhere("single_gamma", lambda roundings: 0.0)
+
+
 def _without_load_check() -> None:
     _everywhere("check_agreement", lambda network, runtime, points: None)
 
@@ -151,5 +161,6 @@ MENDS: dict[str, Callable[[], None]] = {
         vnnlib_rationals,
         deployed_error,
         rounding_errors,
+        single_rounding_errors,
     )
 }

@@ -15,8 +15,9 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.bounds.backward_kernel import Tables, least_over, through_activation
+from tasks.core.bounds.precision import DOUBLE, Precision
 from tasks.core.bounds.relaxations import Bounds, Relaxation, activation_box
-from tasks.core.bounds.rounding import HUGE, UNDERFLOW, RoundingScales, gamma
+from tasks.core.bounds.rounding import HUGE, RoundingScales, gamma
 from tasks.core.networks.activation import Activation
 from tasks.core.networks.matrices import Backward
 from tasks.core.networks.network import ReluNetwork
@@ -94,6 +95,7 @@ class Surroundings:
         owners: IntArray,
         constant: FloatArray,
         planes: PlaneTerms | None = None,
+        precision: Precision = DOUBLE,
     ) -> FloatArray:
         """Of `coefficients @ h + constant`, (rows,): h what the activation of the last layer gives.
 
@@ -103,6 +105,7 @@ class Surroundings:
             owners: whose each row is, (rows,).
             constant: what is certain beside the coefficients, (rows,).
             planes: see `backward_bounds`.
+            precision: of the coefficients, the matrices, and the scales in the tables.
 
         Returns:
             The best of the bounds met on the way, from each activation's box to the inputs.
@@ -130,7 +133,9 @@ class Surroundings:
             scales = np.atleast_2d(self.ball.scales)
             scaled = coefficients * scales[owners % len(scales)]
             least = np.fmax(least, within + self.ball.least(scaled))
-        return _held(np.fmax(best, least + constant))
+        bounds = np.fmax(best, least + constant)
+        # As far as they prove something: an overflow on the way ends beyond `HUGE`.
+        return np.where(np.abs(bounds) < HUGE, bounds - precision.underflow, -np.inf)
 
 
 def backward_bounds(
@@ -230,8 +235,3 @@ class _Products:
 
 def _middle(box: Box) -> tuple[FloatArray, FloatArray]:
     return (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
-
-
-def _held(bounds: FloatArray) -> FloatArray:
-    """Lower bounds as far as they prove something: an overflow on the way ends beyond `HUGE`."""
-    return np.where(np.abs(bounds) < HUGE, bounds - UNDERFLOW, -np.inf)

@@ -16,14 +16,16 @@ from numpy.typing import ArrayLike
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.bounds.backward import Surroundings, through_affine
-from tasks.core.bounds.relaxations import Bounds, Relaxation, activation_box
-from tasks.core.bounds.rounding import (
-    HUGE,
-    UNDERFLOW,
-    Magnitudes,
-    RoundingScales,
-    gamma,
+from tasks.core.bounds.precision import (
+    DOUBLE,
+    SINGLE,
+    Precision,
+    matrices_up_to,
+    single_roundings,
+    unit_precision,
 )
+from tasks.core.bounds.relaxations import Bounds, Relaxation, activation_box
+from tasks.core.bounds.rounding import HUGE, UNDERFLOW, Magnitudes, RoundingScales, gamma
 from tasks.core.networks.matrices import Backward
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.threads import in_threads
@@ -32,7 +34,7 @@ from tasks.core.properties.specification import margin_rows
 
 Method = Literal["interval", "crown"]
 
-CHUNK_ENTRIES = 2**19  # of coefficients at once: 4 MB, which caches hold
+CHUNK_BYTES = 2**22  # of coefficients at once, which caches hold
 PARTS_AT_ONCE = 8  # of that size, shared by threads; each holds its tables
 
 
@@ -89,6 +91,11 @@ def _bounded(
             bounds = bounds.intersected(before.unit_bounds(is_open, deadline))
         before.append(bounds)
     return before
+
+
+def _entries(precision: Precision) -> int:
+    """How many coefficients at once."""
+    return CHUNK_BYTES // np.dtype(precision.dtype).itemsize
 
 
 def _widest(network: ReluNetwork, depth: int) -> int:
@@ -162,6 +169,7 @@ class _Before:
         self.hidden: list[Bounds] = []
         self.relaxations: list[Relaxation] = []
         self.magnitudes = Magnitudes(network, ball)
+        self.precision = unit_precision(network)
 
     def append(self, bounds: Bounds) -> None:
         """Goes on to the next layer, with bounds on the hidden layer between."""
@@ -181,7 +189,7 @@ class _Before:
         scales, result = self.magnitudes.scales(), np.empty((len(self.ball), num_rows))
         around = self.surroundings(scales)
         matrices = [layer.matrix for layer in network.layers]
-        size = max(1, CHUNK_ENTRIES // (num_rows * _widest(network, depth)))
+        size = max(1, _entries(DOUBLE) // (num_rows * _widest(network, depth)))
         for start in range(0, len(self.ball), size):
             some = slice(start, start + size)
             flat = rows[some].reshape(-1, rows.shape[-1])
@@ -198,9 +206,12 @@ class _Before:
         What is not come to at `deadline` is infinite as well.
         """
         bounds = Bounds(np.full(chosen.shape, -np.inf), np.full(chosen.shape, np.inf))
-        scales = self.magnitudes.scales()
+        depth, is_single = len(self.hidden), self.precision is SINGLE
+        scales = self.magnitudes.scales(
+            single_roundings(self.network, depth) if is_single else None
+        )
         around = self.surroundings(scales)
-        layer, scale = self.network.layers[len(self.hidden)], scales.affine[len(self.hidden)]
+        layer, scale = self.network.layers[depth], scales.affine[depth]
 
         def bound(part: _Part) -> None:
             if time.monotonic() > deadline:
@@ -208,9 +219,10 @@ class _Before:
             bias, lost = layer.bias[part.units], scale[part.boxes, part.units]
             both = part.around.lower_bounds(
                 part.matrices,
-                np.concatenate([part.rows, -part.rows]),
+                np.concatenate([part.rows, -part.rows]).astype(self.precision.dtype),
                 np.tile(part.owners, 2),
                 np.concatenate([bias - lost, -bias - lost]),
+                precision=self.precision,
             )
             bounds.lower[part.boxes, part.units] = both[: len(bias)]
             bounds.upper[part.boxes, part.units] = -both[len(bias) :]
@@ -225,9 +237,9 @@ class _Before:
         depth = len(self.hidden)
         found = self.network.cones(depth)
         if found is None:
-            whole = [layer.matrix for layer in self.network.layers[: depth + 1]]
+            whole = matrices_up_to(self.network, depth, self.precision)
             boxes, units = np.nonzero(chosen)
-            size = max(1, CHUNK_ENTRIES // (2 * _widest(self.network, depth)))
+            size = max(1, _entries(self.precision) // (2 * _widest(self.network, depth)))
             for start in range(0, len(units), size):
                 some = slice(start, start + size)
                 rows = whole[-1].rows(units[some])
@@ -236,14 +248,16 @@ class _Before:
         for cone in found:
             at = chosen[:, cone.units]  # (boxes, places, f)
             boxes, places = np.nonzero(at.any(axis=2))
-            size = max(1, CHUNK_ENTRIES // (2 * cone.units.shape[1] * cone.width))
+            entries = _entries(self.precision)
+            size = max(1, entries // (2 * cone.units.shape[1] * cone.width))
             for start in range(0, len(boxes), size):
                 box, place = boxes[start : start + size], places[start : start + size]
                 owners, filters = np.nonzero(at[box, place])
                 near = around.within(box, [read[place] for read in cone.reads])
                 units = cone.units[place[owners], filters]
+                mine = cone.single if self.precision is SINGLE else cone.matrices
                 rows = cone.matrices[-1].rows(filters)
-                matrices = cone.backwards(place, np.tile(owners, 2))  # of both bounds
+                matrices = cone.backwards(place, np.tile(owners, 2), mine)  # of both bounds
                 yield _Part(near, matrices, box[owners], units, owners, rows)
 
 

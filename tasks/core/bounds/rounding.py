@@ -11,9 +11,16 @@ over the steps is subtracted from the bound.
 At the ends of float64 errors are not relative. Below 2^-1022 a product loses up to 2^-1075 more:
 lost in coefficients, that is multiplied by values of at most `HUGE` < 2^499, so that 2^60
 operations lose less than 2^-515 < `UNDERFLOW`, which every bound gives up; lost in a scale of the
-rounding error, it is multiplied by coefficients of any size, so every scale is larger by `TINY`.
+rounding error, it is multiplied by coefficients of any size, so every scale is larger by `tiny`.
 Above, sums of finite numbers become infinite, and a chord's slope zero: where a weight or a value
 may reach `HUGE`, or a bound does, nothing is proved.
+
+Rows may be carried in float32 as well (see `precision`): coefficients and weights, while lines,
+bounds and their sums stay in float64. How often a term of a product is rounded is asked of what
+stores the weights: sums of sums of few terms err by little. A number below 2^-126 may be flushed to
+zero. Lost in coefficients, that is multiplied by values below 2^40, so that 2^40 operations lose
+less than 2^-40; lost in weights, it is multiplied by coefficients of any size, but up to 2^26
+values below 2^40 times 2^-126 are less than 2^-60.
 """
 
 from __future__ import annotations
@@ -24,14 +31,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.core.arrays import FloatArray
+from tasks.core.bounds.precision import DOUBLE, SINGLE, Precision
 from tasks.core.bounds.relaxations import Bounds, activation_box, curved_reach
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 
 UNIT_ROUNDOFF = 2.0**-53
-HUGE = 1e150  # of weights and values: the product of two is still a float64
-UNDERFLOW = 2.0**-500
-TINY = 2.0**-1000
+SINGLE_ROUNDOFF = 2.0**-24
+HUGE = DOUBLE.huge  # of weights and values: the product of two is still a float64
+UNDERFLOW = DOUBLE.underflow
 
 
 def gamma(terms: int) -> float:
@@ -40,6 +48,15 @@ def gamma(terms: int) -> float:
     The doubling covers that the error bound itself is computed in float64.
     """
     return 2 * terms * UNIT_ROUNDOFF / (1 - 2 * terms * UNIT_ROUNDOFF)
+
+
+def single_gamma(roundings: int) -> float:
+    """Relative error of a sum in float32 each term of which is rounded so often.
+
+    A little more, for the error bound's own rounding.
+    """
+    share = roundings * SINGLE_ROUNDOFF * (1 + 2.0**-20)
+    return share / (1 - share) if share < 1 else np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,27 +100,36 @@ class Magnitudes:
 
     @np.errstate(over="ignore", invalid="ignore")
     def _reach(self, depth: int, values: FloatArray) -> FloatArray:
-        layer = self.network.layers[depth]
-        reach = layer.absolute(values)
-        return reach if layer.magnitude < HUGE else np.full_like(reach, np.inf)
+        return self.network.layers[depth].absolute(values)
 
     @np.errstate(over="ignore", invalid="ignore")
-    def scales(self, boxes: slice = slice(None)) -> RoundingScales:
-        """The scales for a backward pass from the last layer appended to, over some of the boxes.
+    def scales(self, single: Sequence[int] | None = None) -> RoundingScales:
+        """The scales for a backward pass from the last layer appended to.
 
-        The constants of all layers pass through 2 (depth + 1) sums. Infinite where a weight or a
-        value may reach `HUGE`.
+        `single`: see `precision.single_roundings`; None of one in float64. Infinite where a weight
+        or a value may be so huge that nothing is proved.
         """
-        layers, extra = self.network.layers, 2 * len(self.affine) + 8
+        counts, held = ([0] * len(self.affine), DOUBLE) if single is None else (single, SINGLE)
+        narrow = 0 if single is None else 1  # what comes out of an activation is rounded
         return RoundingScales(
-            # at most so many products a sum, forwards or backwards
+            [self._affine_scale(*each, held) for each in enumerate(counts)],
             [
-                _scaled(reach[boxes], gamma(sum(layer.matrix.shape) + extra))
-                for layer, reach in zip(layers, self.affine, strict=False)
+                _scaled(each, self._gamma(each.shape[1]) + single_gamma(narrow), held)
+                for each in self.relu
             ],
-            [_scaled(each[boxes], gamma(each.shape[1] + extra)) for each in self.relu],
-            _scaled(self.inputs[boxes], gamma(self.network.num_inputs + 8)),
+            _scaled(self.inputs, gamma(self.network.num_inputs + 8), held),
         )
+
+    def _affine_scale(self, depth: int, roundings: int, held: Precision) -> FloatArray:
+        layer, reach = self.network.layers[depth], self.affine[depth]
+        reach = reach if layer.magnitude < held.huge else np.full_like(reach, np.inf)
+        terms = sum(layer.matrix.shape)  # at most so many products a sum, forwards or backwards
+        narrow = roundings + 2 if roundings else 0  # the row and the weight before the product
+        return _scaled(reach, self._gamma(terms) + single_gamma(narrow), held)
+
+    def _gamma(self, terms: int) -> float:
+        """The constants of all layers pass through 2 (depth + 1) sums."""
+        return gamma(terms + 2 * len(self.affine) + 8)
 
 
 def rounding_scales(network: ReluNetwork, hidden: Sequence[Bounds], ball: Box) -> RoundingScales:
@@ -114,9 +140,9 @@ def rounding_scales(network: ReluNetwork, hidden: Sequence[Bounds], ball: Box) -
     return magnitudes.scales()
 
 
-def _scaled(magnitudes: FloatArray, factor: float) -> FloatArray:
-    """The rounding error of numbers up to `magnitudes`; NaN is not below `HUGE` either."""
-    return np.where(magnitudes < HUGE, magnitudes * factor + TINY, np.inf)
+def _scaled(magnitudes: FloatArray, factor: float, held: Precision) -> FloatArray:
+    """The rounding error of numbers up to `magnitudes`; NaN is not below `huge` either."""
+    return np.where(magnitudes < held.huge, magnitudes * factor + held.tiny, np.inf)
 
 
 @np.errstate(over="ignore", invalid="ignore")

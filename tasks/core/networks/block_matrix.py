@@ -39,6 +39,14 @@ class BlockMatrix:
     def num_stored(self) -> int:
         return sum(part.weights.size for part in self.parts)
 
+    @property
+    def most_roundings(self) -> int:
+        blocks = np.zeros(self.shape[1] + 1, dtype=np.int64)
+        for part in self.parts:
+            blocks += np.bincount(part.columns.ravel(), minlength=len(blocks))
+        terms = max((part.weights.shape[1] for part in self.parts), default=0)
+        return terms + int(blocks[:-1].max(initial=0)) + len(self.parts)
+
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         values = with_zero(x)
         result = np.zeros((self.shape[0] + 1, len(x)), dtype=values.dtype)
@@ -58,6 +66,7 @@ class BlockMatrix:
     def absolute(self) -> BlockMatrix:
         return self._with_weights(np.abs)
 
+    @np.errstate(over="ignore")
     def single(self) -> BlockMatrix:
         return self._with_weights(lambda weights: weights.astype(np.float32))
 

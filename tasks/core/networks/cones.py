@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -53,11 +54,26 @@ class Cone:
             self, first=first, reads=[_everything(first, len(self.units)), *self.reads[1:]]
         )
 
-    def backwards(self, places: IntArray, owners: IntArray) -> Sequence[Backward]:
-        """Of every layer, for rows at these places, (owners,); whose each row is, (rows,)."""
+    @property
+    def every_matrix(self) -> list[Matrix]:
+        """Of every layer."""
+        return self.matrices if self.first is None else [self.first, *self.matrices]
+
+    @cached_property
+    def single(self) -> list[Matrix]:
+        """`matrices` in float32."""
+        return [matrix.single() for matrix in self.matrices]
+
+    def backwards(
+        self, places: IntArray, owners: IntArray, matrices: Sequence[Matrix]
+    ) -> Sequence[Backward]:
+        """Of every layer, for rows at these places, (owners,); whose each row is, (rows,).
+
+        `matrices` are the cone's, or those in float32; the first layer's stay in float64.
+        """
         if self.first is None:
-            return self.matrices
-        return [_FirstRows(self.first.weight, self.reads[1][places], owners), *self.matrices]
+            return matrices
+        return [_FirstRows(self.first.weight, self.reads[1][places], owners), *matrices]
 
     @property
     def width(self) -> int:

@@ -18,6 +18,7 @@ from scipy import sparse
 from tasks.core.arrays import BoolArray, IntArray
 from tasks.core.errors import CertiflowError
 
+CHUNK = 64  # terms of a sum in float32
 MAX_WEIGHTS = 2**28  # stored of one layer in float64: 2 GiB
 
 
@@ -38,6 +39,10 @@ class Matrix(Backward, Protocol):
     @property
     def num_stored(self) -> int:
         """How many weights are held."""
+
+    @property
+    def most_roundings(self) -> int:
+        """Of any product in a sum backwards in float32, its own and those of the sums it is in."""
 
     def forward(self, x: NDArray[Any], /) -> NDArray[Any]:
         """`x @ W.T`: (batch, inputs) to (batch, outputs)."""
@@ -79,11 +84,22 @@ class DenseMatrix:
     def num_stored(self) -> int:
         return self.weight.size
 
+    @property
+    def most_roundings(self) -> int:
+        return CHUNK + -(-self.weight.shape[0] // CHUNK)
+
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         return x @ self.weight.T
 
     def backward(self, rows: NDArray[Any]) -> NDArray[Any]:
-        return rows @ self.weight
+        if self.weight.dtype == np.float64:
+            return rows @ self.weight
+        # Sums of sums of few terms err by less, and float32 needs that.
+        result = rows[:, :CHUNK] @ self.weight[:CHUNK]
+        for start in range(CHUNK, len(self.weight), CHUNK):
+            some = slice(start, start + CHUNK)
+            result += rows[:, some] @ self.weight[some]
+        return result
 
     def rows(self, places: IntArray) -> NDArray[Any]:
         return self.weight[places]
@@ -91,6 +107,7 @@ class DenseMatrix:
     def absolute(self) -> DenseMatrix:
         return DenseMatrix(np.abs(self.weight))
 
+    @np.errstate(over="ignore")
     def single(self) -> DenseMatrix:
         return DenseMatrix(self.weight.astype(np.float32))
 

@@ -58,6 +58,12 @@ class Affine:
         """`x -> |W| x + sizes`, which is |bias| unless that is a sum."""
         return Affine(self.matrix.absolute(), self.sizes)
 
+    @cached_property
+    def single(self) -> Affine:
+        """In float32."""
+        with np.errstate(over="ignore"):
+            return Affine(self.matrix.single(), self.bias.astype(np.float32))
+
     def restricted(self, rows: BoolArray, columns: BoolArray) -> Affine:
         """The marked outputs and inputs alone."""
         if rows.all() and columns.all():
@@ -189,6 +195,11 @@ class ReluNetwork:
         """Whether hidden bounds of CROWN take much longer than an attack, or a pass of points."""
         return sum(map(len, self.activations)) > LARGE
 
+    @cached_property
+    def has_blocks(self) -> bool:
+        """Whether any matrix is in blocks, as those of convolutions are."""
+        return not all(isinstance(layer.matrix, DenseMatrix) for layer in self.layers)
+
     @property
     def num_inputs(self) -> int:
         return self.layers[0].matrix.shape[1]
@@ -217,10 +228,8 @@ class ReluNetwork:
 
     def single(self) -> ReluNetwork:
         """In float32, for attacks on large networks: nothing is proved of it."""
-        layers = (
-            Affine(layer.matrix.single(), layer.bias.astype(np.float32)) for layer in self.layers
-        )
-        return ReluNetwork(tuple(layers), roundings=self.roundings, activations=self.activations)
+        layers = tuple(layer.single for layer in self.layers)
+        return ReluNetwork(layers, roundings=self.roundings, activations=self.activations)
 
     def gradient(self, preactivations: Sequence[FloatArray], direction: FloatArray) -> FloatArray:
         """Gradient of `direction @ logits` by the inputs: (batch, outputs) to (batch, inputs).

@@ -17,7 +17,6 @@ from tasks.core.bounds.linear import (
     preactivation_bounds,
 )
 from tasks.core.bounds.relaxations import Bounds, Relaxation
-from tasks.core.bounds.rounding import Magnitudes, rounding_scales
 from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
@@ -168,7 +167,7 @@ def test_batches_are_split_without_changing_bounds(monkeypatch: pytest.MonkeyPat
     hidden = preactivation_bounds(network, ball, "crown")
     rows = np.eye(4)
     whole = linear_lower_bounds(network, 2, rows, hidden, ball)
-    monkeypatch.setattr("tasks.core.bounds.linear.CHUNK_ENTRIES", 100)
+    monkeypatch.setattr("tasks.core.bounds.linear.CHUNK_BYTES", 800)
     np.testing.assert_allclose(linear_lower_bounds(network, 2, rows, hidden, ball), whole)
 
 
@@ -195,21 +194,3 @@ def test_certified_is_what_any_bound_proves_and_no_more() -> None:
         proved["crown"] += int((crown & ~mixed & ~interval).sum())
         proved["none"] += int((~found).sum())
     assert min(proved.values()) >= 3
-
-
-def test_some_boxes_have_the_rounding_scales_of_themselves() -> None:
-    network = random_network(np.random.default_rng(0), (3, 5, 4, 2))
-    ball = ball_around(np.array([[0.0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 0.25]]), 0.1)
-    hidden = preactivation_bounds(network, ball, "interval")
-    magnitudes = Magnitudes(network, ball)
-    for bounds in hidden:
-        magnitudes.append(bounds)
-    some = slice(1, 3)
-    found = magnitudes.scales(some)
-    alone = rounding_scales(network, [bounds[some] for bounds in hidden], ball[some])
-    for one, other in zip(
-        [*found.affine, *found.relu, found.inputs],
-        [*alone.affine, *alone.relu, alone.inputs],
-        strict=True,
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
