@@ -35,12 +35,23 @@ def parsed_yaml(text: str) -> Any:
     """The value; raises `CertiflowError` saying what is wrong with the text, in one line."""
     try:
         return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        raise CertiflowError(_told(error)) from error
     except yaml.YAMLError as error:
         raise CertiflowError(" ".join(str(error).split())) from error
     except RecursionError as error:
         raise CertiflowError("it is nested too deep") from error
     except ValueError as error:  # such as a date with a month 13
         raise CertiflowError(" ".join(str(error).split())) from error
+
+
+def _told(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong, where, and where what it ends began."""
+    mark, begin = error.problem_mark, error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    started = f" in what begins in line {begin.line + 1}" if begin else ""
+    problem = " ".join(str(error.problem).split())
+    return f"{where}{problem}{started}; correct it there"
 
 
 def read_yaml(path: Path) -> Any:

@@ -25,6 +25,10 @@ from tasks.core.yaml_files import parsed_yaml, read_yaml, shown
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("data:\n\tdataset: x\n", "cannot start any token"),
         ("? [a]\n: b\n", "unhashable key"),
+        (
+            "data: [1, 2\nb: {a: 1\n",
+            "line 2, column 2: expected ',' or ']', but got ':' in what begins in line 1; correct",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(text: str, said: str, tmp_path: Path) -> None:

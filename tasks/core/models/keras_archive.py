@@ -73,7 +73,8 @@ def read_config(path: Path) -> Config:
             config = json.loads(archive.read(CONFIG))
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise CertiflowError(
-            f"{path}: Keras cannot load this model: it is no archive of Keras 3 ({error})"
+            f"{path}: Keras cannot load this model: it is no archive of Keras 3 ({error}); "
+            "give a whole file as `model.save('….keras')` writes it"
         ) from error
     if not isinstance(config, dict):
         raise CertiflowError(f"{path}: Keras cannot load this model: {CONFIG} is no model's")

@@ -74,10 +74,14 @@ def read_graph(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except Exception as error:  # protobuf's implementations raise classes of their own
-        raise CertiflowError(f"{path}: not an ONNX file: {first_line(error)}") from error
+        raise CertiflowError(
+            f"{path}: not an ONNX file: {first_line(error)}; give the whole file as exported"
+        ) from error
     graph = model.graph
     if not graph.node:
-        raise CertiflowError(f"{path}: not an ONNX file, or one without any operator")
+        raise CertiflowError(
+            f"{path}: not an ONNX file, or one without any operator; give one with a model"
+        )
     attributes = (entry.t for node in graph.node for entry in node.attribute)
     for tensor in (*graph.initializer, *attributes):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
