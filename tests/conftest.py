@@ -67,6 +67,7 @@ STORIES = (
     "test_cli",
     "test_study",
     "test_evaluation",
+    "test_guard_evaluation",
     "test_evidence",
     "test_completions",
     "test_page",
