@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from tasks.core.arrays import BoolArray, FloatArray, IntArray
-from tasks.core.networks.block_matrix import alike_rows, columns_read, stored
+from tasks.core.networks.block_matrix import alike_rows, columns_read
 from tasks.core.networks.matrices import Backward, DenseMatrix, Matrix
 
 Shift = tuple[FloatArray, FloatArray]
@@ -126,7 +126,7 @@ def cones(
         passing = [mask[read] for mask, read in zip(linear[begin:], reads[1:-1], strict=True)]
         place = _Place(reads, blocks, mine, passing)
         alike.setdefault(place.content, []).append(place)
-    return [_cone(places, first) for places in alike.values()]
+    return [_cone(places, first, matrices[begin:]) for places in alike.values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +152,23 @@ class _Place:
         return digest.digest()
 
 
-def _cone(places: Sequence[_Place], first: DenseMatrix | None) -> Cone:
+def _cone(places: Sequence[_Place], first: DenseMatrix | None, matrices: Sequence[Matrix]) -> Cone:
     *reads, units = (np.stack(each) for each in zip(*(p.reads for p in places), strict=True))
     if first is not None:
         reads.insert(0, _everything(first, len(units)))
-    one, matrices = places[0], [stored(block) for block in places[0].blocks]
-    return Cone(units, reads, first, matrices, one.shifts, one.linear)
+    one = places[0]
+    parts = [
+        matrix.restricted(_marked(after, matrix.shape[0]), _marked(before, matrix.shape[1]))
+        for matrix, before, after in zip(matrices, one.reads, one.reads[1:], strict=False)
+    ]
+    return Cone(units, reads, first, parts, one.shifts, one.linear)
+
+
+def _marked(places: IntArray, count: int) -> BoolArray:
+    """The ascending `places` of so many as a mask."""
+    marked = np.zeros(count, dtype=bool)
+    marked[places] = True
+    return marked
 
 
 def _everything(first: DenseMatrix, count: int) -> IntArray:
