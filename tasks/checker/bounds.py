@@ -218,10 +218,15 @@ def float32_error(network: Network, frame: Frame, rows: Any) -> Any:
     """Bounds on |rows @ (float32 outputs - outputs)|, (passes, rows), for any order of sums.
 
     Covers IEEE-754 float32 with numbers below 2^-126 flushed to zero, not Winograd's or Fourier
-    convolutions, TF32 or half precision. Infinite beyond float32's range.
+    convolutions, TF32 or half precision. Infinite beyond float32's range. Of a value up to u < 0
+    that is off by e, the ReLU is off by u + e at most.
     """
     error: Any = np.zeros_like(floats(frame.lower))
     for depth, layer in enumerate(network.layers):
+        if depth > 0:
+            high = floats(frame.hidden[depth - 1][1])
+            most = np.maximum(high + (1 + 2.0**-20) * error, 0)
+            error = np.where(high < 0, np.minimum(error, most), error)
         size = floats(_size(*_read(frame, depth))) + error
         for step in layer:
             before, share = error, min((step.terms + 4) * ROUNDOFF32, 0.25)
