@@ -178,8 +178,7 @@ CLAUSES = (
         (VERDICTS, "config.yaml", "README.md"),
         "column decided_by: attacks falsify; interval and linear bounds (abstract interpretation), "
         "branch and bound prove. Aware of the model, sound, complete given time but for rounding; "
-        "over the reals, computed in float64 rounded outwards; column deployed: for any float32 "
-        "evaluation as well.",
+        "over the reals, rounded outwards; column deployed: for any float32 evaluation as well.",
     ),
     _nothing(
         ISO,
