@@ -56,7 +56,7 @@ def single_roundings(network: ReluNetwork, depth: int) -> list[int]:
     0 where it is none in float32.
     """
     cones = network.cones(depth)
-    if cones is None:
+    if not cones:
         ways = [[layer.matrix for layer in network.layers[: depth + 1]]]
     else:
         ways = [cone.every_matrix for cone in cones]

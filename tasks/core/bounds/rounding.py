@@ -110,13 +110,9 @@ class Magnitudes:
         or a value may be so huge that nothing is proved.
         """
         counts, held = ([0] * len(self.affine), DOUBLE) if single is None else (single, SINGLE)
-        narrow = 0 if single is None else 1  # what comes out of an activation is rounded
         return RoundingScales(
             [self._affine_scale(*each, held) for each in enumerate(counts)],
-            [
-                _scaled(each, self._gamma(each.shape[1]) + single_gamma(narrow), held)
-                for each in self.relu
-            ],
+            [_scaled(each, self._gamma(each.shape[1]), held) for each in self.relu],
             _scaled(self.inputs, gamma(self.network.num_inputs + 8), held),
         )
 
@@ -124,7 +120,8 @@ class Magnitudes:
         layer, reach = self.network.layers[depth], self.affine[depth]
         reach = reach if layer.magnitude < held.huge else np.full_like(reach, np.inf)
         terms = sum(layer.matrix.shape)  # at most so many products a sum, forwards or backwards
-        narrow = roundings + 2 if roundings else 0  # the row and the weight before the product
+        # Before they meet W h, slopes are rounded as well, and so are weights.
+        narrow = 0 if held is DOUBLE else roundings + 2
         return _scaled(reach, self._gamma(terms) + single_gamma(narrow), held)
 
     def _gamma(self, terms: int) -> float:

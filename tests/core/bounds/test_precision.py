@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds import linear, rounding
-from tasks.core.bounds.linear import preactivation_bounds
+from tasks.core.bounds.linear import interval_step, preactivation_bounds
 from tasks.core.bounds.precision import DOUBLE, SINGLE, unit_precision
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.networks import network as networks
@@ -86,6 +86,16 @@ def bound_all(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def unbounded_behind_first(
+    network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ball: Box
+) -> Bounds:
+    """`interval_step` of the first layer alone: bounds behind it are those of CROWN."""
+    if depth == 0:
+        return interval_step(network, depth, hidden, ball)
+    infinite = np.full((1, len(network.layers[depth].bias)), np.inf)
+    return Bounds(-infinite, infinite)
+
+
 def off(found: list[Bounds], exact: list[Bounds]) -> FloatArray:
     """How far each bound is on the safe side of what is exact, beside its size."""
     pairs = [
@@ -110,6 +120,25 @@ def test_what_float32_loses_is_given_up(name: str, monkeypatch: pytest.MonkeyPat
     assert found.max() < 1e-3
     monkeypatch.setattr(rounding, "single_gamma", lambda roundings: 0.0)
     assert off(preactivation_bounds(network, box, "crown"), exact).min() < -1e-9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_slopes_are_rounded_behind_biases_of_any_size(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs near 10^6 of which biases leave next to nothing: a slope's last place is much."""
+    shape = named(name)
+    lower = np.full((1, shape.num_inputs), 1e6)
+    box, first = Box(lower, lower + 0.5), shape.layers[0]
+    bias = -first.matrix.forward(lower + 0.2)[0]  # not the middle, whose chords rise by a half
+    network = ReluNetwork((Affine(first.matrix, bias), *shape.layers[1:]), shape.linear)
+    bound_all(monkeypatch)
+    monkeypatch.setattr(linear, "interval_step", unbounded_behind_first)
+    found = []
+    for precision in (SINGLE, DOUBLE):
+        monkeypatch.setattr(linear, "unit_precision", lambda network, it=precision: it)
+        found.append(preactivation_bounds(network.up_to(2), box, "crown"))
+    assert off(found[0], found[1]).min() >= -1e-6
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e-8, 1e8, 1e11, 1e13, 1e30, 1e39])
