@@ -70,6 +70,7 @@ STORIES = (
     "test_guard_evaluation",
     "test_evidence",
     "test_completions",
+    "test_numbers",
     "test_page",
     "test_colour",
     "test_predict",
