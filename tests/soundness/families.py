@@ -43,6 +43,7 @@ NETWORKS: dict[str, tuple[Draw, int]] = {
     "huge_and_tiny": (edges.huge_and_tiny, 2),
     "decay": (edges.decay, 2),
     "boxes": (edges.boxes, 4),
+    "far": (edges.far, 3),
     "overflow": (edges.overflow, 5),
     "underflow": (edges.underflow, 4),
     "cancelling": (edges.cancelling, 3),

@@ -133,6 +133,19 @@ def boxes(rng: np.random.Generator) -> Case:
     return shifted(case, random_gap(rng, spread(case)), sums)
 
 
+def far(rng: np.random.Generator) -> Case:
+    """Inputs near 10^3 to 10^8 that the first layer's biases take away again."""
+    inputs, count, widths = random_shape(rng)
+    sums, near = random_sums(rng, inputs, count), random_box(rng, inputs)
+    plain, away = dense(rng, sums, widths), np.full(inputs, float(single(10 ** rng.uniform(3, 8))))
+    first = plain.layers[0]
+    moved = Affine(first.matrix, first.bias - first.weight @ away)
+    network = ReluNetwork((moved, *plain.layers[1:]))
+    box = Box(near.lower + away, near.upper + away)
+    case = known(network, [UnsafeRegion(box, random_rows(rng, 1, widths[-1]), np.zeros(1))], sums)
+    return shifted(case, random_gap(rng, spread(case)), sums)
+
+
 def overflow(rng: np.random.Generator) -> Case:
     """Weights, boxes and biases of 1e150 to 1e308: widths, sums and chords pass float64's end."""
     inputs = int(rng.choice([1, 2, 14]))
