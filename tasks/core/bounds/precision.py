@@ -8,6 +8,7 @@ of few inputs, and whose sums are too long for float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -38,7 +39,18 @@ SINGLE = Precision(np.float32, 2.0**40, 2.0**-40, 2.0**-60)
 def unit_precision(network: ReluNetwork) -> Precision:
     """Of hidden units' coefficients."""
     is_single = network.is_large and network.has_blocks and not network.is_curved
-    return SINGLE if is_single else DOUBLE
+    return SINGLE if is_single and products_are_of_float32() else DOUBLE
+
+
+@cache
+def products_are_of_float32() -> bool:
+    """Whether NumPy's library multiplies float32 matrices as such, and not in TF32 or bfloat16.
+
+    These keep at most 10 bits, and lose 2^-12 of 1 + 2^-12.
+    """
+    ones = np.full((256, 256), 1 + 2.0**-12, dtype=np.float32)
+    exact = 256 * (1 + 2.0**-12) ** 2
+    return bool((np.abs((ones @ ones).astype(np.float64) - exact) < 2.0**-15 * exact).all())
 
 
 def matrices_up_to(network: ReluNetwork, depth: int, precision: Precision) -> list[Matrix]:

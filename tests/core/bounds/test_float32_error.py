@@ -84,7 +84,7 @@ def test_no_order_of_sums_goes_beyond_the_error(kind: Kind) -> None:
 
 
 def test_a_unit_that_is_dead_may_be_alive_in_float32() -> None:
-    """A sum just below 0 that float32 has above 0: what comes out is covered, and little more."""
+    """A sum just below 0 that float32 has above 0: what comes out is covered."""
     found = 0
     for seed in range(200):
         generator = np.random.default_rng(seed)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tasks.core.arrays import FloatArray
-from tasks.core.bounds import linear, rounding
+from tasks.core.bounds import linear, precision, rounding
 from tasks.core.bounds.linear import interval_step, preactivation_bounds
-from tasks.core.bounds.precision import DOUBLE, SINGLE, unit_precision
+from tasks.core.bounds.precision import DOUBLE, SINGLE, products_are_of_float32, unit_precision
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.networks import network as networks
 from tasks.core.networks.block_matrix import BlockMatrix
@@ -135,8 +135,8 @@ def test_slopes_are_rounded_behind_biases_of_any_size(
     bound_all(monkeypatch)
     monkeypatch.setattr(linear, "interval_step", unbounded_behind_first)
     found = []
-    for precision in (SINGLE, DOUBLE):
-        monkeypatch.setattr(linear, "unit_precision", lambda network, it=precision: it)
+    for each in (SINGLE, DOUBLE):
+        monkeypatch.setattr(linear, "unit_precision", lambda network, it=each: it)
         found.append(preactivation_bounds(network.up_to(2), box, "crown"))
     assert off(found[0], found[1]).min() >= -1e-6
 
@@ -177,6 +177,15 @@ def test_large_networks_in_blocks_are_bounded_in_float32(
     assert unit_precision(named(name)) is DOUBLE
     monkeypatch.setattr(networks, "LARGE", 0)
     assert unit_precision(named(name)) is (DOUBLE if name in DENSE else SINGLE)
+    monkeypatch.setattr(precision, "products_are_of_float32", lambda: False)
+    assert unit_precision(named(name)) is DOUBLE
+
+
+def test_products_of_fewer_bits_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of 10 bits in the place of 1 + 2^-12 is 1."""
+    assert products_are_of_float32.__wrapped__()
+    monkeypatch.setattr(np, "full", lambda shape, value, dtype: np.ones(shape, dtype=dtype))
+    assert not products_are_of_float32.__wrapped__()
 
 
 def test_sums_in_float32_are_rounded_as_often_as_is_said() -> None:
