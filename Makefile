@@ -32,7 +32,7 @@ guard: setup ## serve the champion, each label with its proof (conf/guard.yaml)
 	@$(BIN)/certiflow guard
 
 QUICK := $(addprefix tests/,test_layers.py test_architecture.py test_documents.py tasks/test_settings.py) \
-  $(addprefix tests/core/,properties data sources bounds attacks evidence bundle)
+  $(addprefix tests/core/,properties data sources bounds dual attacks evidence bundle)
 
 check: lint ## lint, types, and the tests that take less than a minute
 	@$(BIN)/python -m pytest --quiet --durations=0 --durations-min=5 $(QUICK)

@@ -18,7 +18,7 @@ FLOORS = (
     {"."},
     {"properties", "networks", "execution"},
     {"data", "readers", "bounds"},
-    {"sources", "models"},
+    {"sources", "models", "dual"},
     {"attacks"},
     {"training", "search"},
     {"verification", "certificates"},

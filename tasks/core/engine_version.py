@@ -17,6 +17,7 @@ SOURCES = (
     "networks",
     "readers",
     "bounds",
+    "dual",
     "models",
     "attacks",
     "search",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.checker.certificate import PLANE_ONE, PLANE_ZERO, SLOPE_ONE
 from tasks.core.arrays import FloatArray, IntArray
-from tasks.core.bounds.choices import Choices
+from tasks.core.dual.choices import Choices
 
 MOST = 2**16 - 1
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from tasks.checker.certificate import CROWN, INTERVALS, MULTIPLIERS, NOTHING
 from tasks.checker.network import Network
 from tasks.core.arrays import IntArray
-from tasks.core.bounds.choices import Choices
 from tasks.core.bounds.linear import Method
-from tasks.core.bounds.tightening import tightened_hidden
 from tasks.core.certificates.fixed_point import Multipliers, settled
 from tasks.core.certificates.input_trees import input_tree
 from tasks.core.certificates.writing import BoxProof, TreeNode
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.specification import UnsafeRegion
 from tasks.core.search.box_bounds import FEW_INPUTS, BoxBounds

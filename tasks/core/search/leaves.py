@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tasks.core.arrays import FloatArray
-from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
-from tasks.core.bounds.subproblems import SignArray
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.dual_problem import DualProblem
+from tasks.core.dual.subproblems import SignArray
 from tasks.core.networks.network import Affine
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks.falsification import padded_rows, reaches
-from tasks.core.bounds.ascent import Limits, Optimised
-from tasks.core.bounds.choices import Choices, joined
-from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.relaxations import Bounds
-from tasks.core.bounds.subproblems import SignArray, Subproblems
-from tasks.core.bounds.tightening import tightened_hidden
+from tasks.core.dual.ascent import Limits, Optimised
+from tasks.core.dual.choices import Choices, joined
+from tasks.core.dual.dual_problem import DualProblem
+from tasks.core.dual.subproblems import SignArray, Subproblems
+from tasks.core.dual.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tasks.core.bounds.choices import Choices
+from tasks.core.dual.choices import Choices
 
 
 @dataclass(frozen=True)

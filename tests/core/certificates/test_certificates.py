@@ -12,7 +12,6 @@ from onnx.helper import make_node
 
 from tasks.checker.certificate import CROWN, INTERVALS, MULTIPLIERS
 from tasks.checker.check import check
-from tasks.core.bounds.choices import Choices
 from tasks.core.certificates import certify
 from tasks.core.certificates.certify import (
     Balls,
@@ -26,6 +25,7 @@ from tasks.core.certificates.proofs import WHOLE
 from tasks.core.certificates.reading import proved_in
 from tasks.core.certificates.transfer import transferred
 from tasks.core.certificates.writing import write_certificate
+from tasks.core.dual.choices import Choices
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box

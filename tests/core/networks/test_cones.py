@@ -9,7 +9,7 @@ import pytest
 
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
-from tasks.core.bounds.tightening import tightened_hidden
+from tasks.core.dual.tightening import tightened_hidden
 from tasks.core.networks import cones
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import ReluNetwork

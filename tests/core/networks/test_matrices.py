@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from tasks.core.bounds.input_planes import Spans
 from tasks.core.bounds.rounding import gamma
+from tasks.core.dual.input_planes import Spans
 from tasks.core.errors import CertiflowError
 from tasks.core.networks import blocks, matrices
 from tasks.core.networks.block_matrix import BlockMatrix, stored

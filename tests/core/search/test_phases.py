@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.core.bounds.linear import preactivation_bounds
-from tasks.core.bounds.tightening import tightened_hidden
+from tasks.core.dual.tightening import tightened_hidden
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion

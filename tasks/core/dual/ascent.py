@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import Float32Array, IntArray
-from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.float32_passes import Passes
-from tasks.core.bounds.live_layers import compiled
-from tasks.core.bounds.subproblems import Subproblems
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.float32_passes import Passes
+from tasks.core.dual.live_layers import compiled
+from tasks.core.dual.subproblems import Subproblems
 
 LEARNING_RATE = 0.25
 PLANE_RATE = 0.2

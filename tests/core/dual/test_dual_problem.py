@@ -8,13 +8,13 @@ import numba
 import numpy as np
 import pytest
 
-from tasks.core.bounds import dual
-from tasks.core.bounds.ascent import Limits
-from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
-from tasks.core.bounds.subproblems import SignArray, Subproblems
+from tasks.core.dual import dual_problem
+from tasks.core.dual.ascent import Limits
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.dual_problem import DualProblem
+from tasks.core.dual.subproblems import SignArray, Subproblems
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import UnsafeRegion
@@ -157,9 +157,9 @@ def test_a_subproblem_is_bounded_alike_alone_and_in_any_batch(
         generator = np.random.default_rng([KINDS.index(kind), case])
         problem, problems, start = several_problems(generator, kind)
         stop = float(np.median(problem.estimated(problems, start))) + 0.05
-        monkeypatch.setattr(dual, "AT_ONCE", 100)
+        monkeypatch.setattr(dual_problem, "AT_ONCE", 100)
         whole = problem.optimise(problems, start, Limits(6, stop))
-        monkeypatch.setattr(dual, "AT_ONCE", 2)
+        monkeypatch.setattr(dual_problem, "AT_ONCE", 2)
         monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", num_threads)
         parted = problem.optimise(problems, start, Limits(6, stop))
         expected = np.minimum(whole.estimates, stop)  # beyond it, steps are taken or not

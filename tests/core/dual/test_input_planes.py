@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tasks.core.bounds import input_planes
-from tasks.core.bounds.input_planes import InputPlanes, Spans
 from tasks.core.bounds.linear import interval_step
 from tasks.core.bounds.relaxations import Relaxation
+from tasks.core.dual import input_planes
+from tasks.core.dual.input_planes import InputPlanes, Spans
 from tasks.core.networks.activation import Activation
 from tasks.core.networks.matrices import DenseMatrix
 from tasks.core.networks.network import Affine, ReluNetwork

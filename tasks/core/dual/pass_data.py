@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import BoolArray, Float32Array, IntArray
-from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.curve_choices import CurveTables
-from tasks.core.bounds.input_planes import InputPlanes
 from tasks.core.bounds.relaxations import Relaxation
-from tasks.core.bounds.subproblems import Subproblems
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.curve_choices import CurveTables
+from tasks.core.dual.input_planes import InputPlanes
+from tasks.core.dual.subproblems import Subproblems
 from tasks.core.networks.activation import Activation
 from tasks.core.properties.box import Box
 

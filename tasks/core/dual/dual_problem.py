@@ -17,16 +17,16 @@ from itertools import pairwise
 import numpy as np
 
 from tasks.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
-from tasks.core.bounds.ascent import Limits, Optimised, ascended
 from tasks.core.bounds.backward import PlaneTerms, backward_bounds
-from tasks.core.bounds.choices import Choices, joined
-from tasks.core.bounds.curve_choices import chosen_slopes, middle_shares
-from tasks.core.bounds.float32_passes import Passes
-from tasks.core.bounds.input_planes import InputPlanes, Spans
-from tasks.core.bounds.pass_data import LiveUnits
 from tasks.core.bounds.relaxations import Bounds, Relaxation
 from tasks.core.bounds.rounding import RoundingScales, gamma, rounding_scales
-from tasks.core.bounds.subproblems import Subproblems
+from tasks.core.dual.ascent import Limits, Optimised, ascended
+from tasks.core.dual.choices import Choices, joined
+from tasks.core.dual.curve_choices import chosen_slopes, middle_shares
+from tasks.core.dual.float32_passes import Passes
+from tasks.core.dual.input_planes import InputPlanes, Spans
+from tasks.core.dual.pass_data import LiveUnits
+from tasks.core.dual.subproblems import Subproblems
 from tasks.core.networks.activation import Activation
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.threads import in_threads, parts

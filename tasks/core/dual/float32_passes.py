@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.core.arrays import Float32Array, IntArray
-from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.curve_choices import Lines
-from tasks.core.bounds.input_planes import Planes
-from tasks.core.bounds.live_layers import compiled, live_layers
-from tasks.core.bounds.pass_data import LiveUnits, PassData
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.curve_choices import Lines
+from tasks.core.dual.input_planes import Planes
+from tasks.core.dual.live_layers import compiled, live_layers
+from tasks.core.dual.pass_data import LiveUnits, PassData
 from tasks.core.networks.network import ReluNetwork
 
 LINE_COST = np.float32(1e-6)

@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
-from tasks.core.bounds.ascent import Limits
-from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.dual import DualProblem
 from tasks.core.bounds.linear import Method, linear_lower_bounds, preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
-from tasks.core.bounds.subproblems import Subproblems
-from tasks.core.bounds.tightening import tightened_hidden
+from tasks.core.dual.ascent import Limits
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.dual_problem import DualProblem
+from tasks.core.dual.subproblems import Subproblems
+from tasks.core.dual.tightening import tightened_hidden
 from tasks.core.networks.network import Affine
 from tasks.core.properties.box import Box
 from tests.curved_networks import curved_network

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.arrays import BoolArray, Float32Array, IntArray
-from tasks.core.bounds.ascent import Limits
-from tasks.core.bounds.choices import Choices
-from tasks.core.bounds.dual import MAX_ENTRIES, DualProblem
 from tasks.core.bounds.relaxations import Bounds
-from tasks.core.bounds.subproblems import Subproblems
+from tasks.core.dual.ascent import Limits
+from tasks.core.dual.choices import Choices
+from tasks.core.dual.dual_problem import MAX_ENTRIES, DualProblem
+from tasks.core.dual.subproblems import Subproblems
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 
