@@ -23,6 +23,7 @@ from tasks.core.bounds.linear import margin_lower_bounds, preactivation_bounds
 from tasks.core.data.datasets import Dataset
 from tasks.core.execution.asking import Resources
 from tasks.core.models.runtimes import Classifier
+from tasks.core.queries.properties import Instance, verify_instances
 from tasks.core.readers.keras_network import relu_network
 from tasks.core.search.first_stages import AttackStrength
 from tasks.core.sources.download import MIRROR_VARIABLE
@@ -31,7 +32,6 @@ from tasks.core.training.training_settings import TrainingSettings
 from tasks.core.verdicts import Engine, Verdict, VerificationResult
 from tasks.core.verification import local_robustness
 from tasks.core.verification.balls import Sample
-from tasks.core.verification.properties import Instance, verify_instances
 from tests.networks import ball_around
 
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.core.networks import composed
 from tasks.core.networks.curves import CURVES, Kind
-from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.tensor import Tensor
+from tasks.core.tensors import composed
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
 
 # Of a layer of its own, with values for which it is defined.
 SAFE = [kind for kind in CURVES if kind not in {Kind.LOG, Kind.SQRT, Kind.RECIPROCAL, Kind.EXP}]

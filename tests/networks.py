@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.core.arrays import FloatArray
-from tasks.core.networks.convolutions import convolved
-from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Window
 from tasks.core.properties.box import Box
 from tasks.core.properties.perturbation import Perturbation
 from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.tensors.convolutions import convolved
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Window
 
 Kind = Literal["dense", "convolutional", "residual"]
 KINDS: tuple[Kind, ...] = ("dense", "convolutional", "residual")

@@ -22,8 +22,8 @@ from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.properties.box import Box
 from tasks.core.properties.equivalence import Equivalence
+from tasks.core.queries.equivalence import EquivalenceResult, equivalences
 from tasks.core.verdicts import Verdict
-from tasks.core.verification.equivalence import EquivalenceResult, equivalences
 
 SHOWN = 12  # inputs of a difference on the screen; the file has all
 

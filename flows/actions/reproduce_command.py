@@ -12,8 +12,8 @@ from rich.table import Table
 from flows.actions.head import write_json
 from flows.actions.verify_command import Effort, verified
 from tasks import console
-from tasks.core.verification.properties import Instance
-from tasks.core.verification.property_solver import InstanceResult
+from tasks.core.queries.properties import Instance
+from tasks.core.queries.property_solver import InstanceResult
 from tasks.core.verification.reluplex import PublishedCell, cells, load_network
 
 CACHE = Path("data")

@@ -23,10 +23,10 @@ from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.files import output_file
 from tasks.core.properties.numerals import float_of
 from tasks.core.properties.vnnlib import format_counterexample
+from tasks.core.queries.properties import Instance, verify_instances
+from tasks.core.queries.property_solver import VERDICTS, InstanceResult
 from tasks.core.verdict_columns import DEPLOYED_WORDS
 from tasks.core.verdicts import Engine
-from tasks.core.verification.properties import Instance, verify_instances
-from tasks.core.verification.property_solver import VERDICTS, InstanceResult
 
 MEMORY_LIMIT_BYTES = 4 * 2**30  # of each process
 COLUMNS = ("network", "property", "verdict", "decided_by", "seconds", "deployed")

@@ -31,11 +31,11 @@ from tasks.core.properties.perturbation import Perturbation
 from tasks.core.properties.query import Query
 from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.properties.vnnlib import read_property
+from tasks.core.queries.property_solver import VERDICTS, Asked, believed, check_ending
 from tasks.core.search.ladder import warm_up
 from tasks.core.verdicts import DecidedBy, Verdict
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import radius_here
-from tasks.core.verification.property_solver import VERDICTS, Asked, believed, check_ending
 from tasks.core.verification.radius_search import RadiusGoal
 
 OwnEngine = Literal["ladder", "bounds"]

@@ -15,6 +15,7 @@ SOURCES = (
     "verdict_columns.py",
     "properties",
     "networks",
+    "tensors",
     "readers",
     "bounds",
     "dual",
@@ -23,6 +24,7 @@ SOURCES = (
     "search",
     "execution",
     "verification",
+    "queries",
     "pairs",
 )
 LIBRARIES = ("keras", "maraboupy", "numba", "numpy", "onnx", "onnxruntime", "scipy", "tensorflow")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.core.verification.input_files import InputFile
-from tasks.core.verification.property_solver import (
+from tasks.core.queries.input_files import InputFile
+from tasks.core.queries.property_solver import (
     InstanceResult,
     PropertyJob,
     PropertySolver,

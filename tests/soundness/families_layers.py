@@ -12,12 +12,12 @@ from fractions import Fraction
 import numpy as np
 
 from tasks.core.arrays import FloatArray
-from tasks.core.networks.convolutions import average_pooled, convolved
-from tasks.core.networks.lowering import Lowering
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Window
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.tensors.convolutions import average_pooled, convolved
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Window
 from tests.soundness.cases import Case
 from tests.soundness.exact import Reached
 

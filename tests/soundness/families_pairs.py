@@ -14,10 +14,10 @@ from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.side_by_side import side_by_side
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
-from tasks.core.verification.changes import plain
-from tasks.core.verification.input_files import InputFile
-from tasks.core.verification.property_solver import InstanceResult, PropertyJob, PropertySolver
-from tasks.core.verification.twin import twin
+from tasks.core.queries.changes import plain
+from tasks.core.queries.input_files import InputFile
+from tasks.core.queries.property_solver import InstanceResult, PropertyJob, PropertySolver
+from tasks.core.queries.twin import twin
 from tests.networks import random_network
 from tests.soundness import findings
 from tests.soundness.cases import (

@@ -8,7 +8,7 @@ from math import prod
 from tasks.core.data.datasets import Extent
 from tasks.core.errors import CertiflowError
 from tasks.core.models.inspection import Ends, check_fit
-from tasks.core.networks.endings import Ending
+from tasks.core.tensors.endings import Ending
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from tasks.core.models.examination import Examination, Layer
 from tasks.core.models.keras_archive import Archive, Config, kind, read_archive
-from tasks.core.networks.endings import Ending
 from tasks.core.readers.keras_activations import NAMES
+from tasks.core.tensors.endings import Ending
 
 RECTIFIERS = {"ReLU", "LeakyReLU"}
 BENDING = {"ELU", "PReLU", "Softmax"}

@@ -16,8 +16,8 @@ from tasks.core.files import ArtifactRef, sha256_of
 from tasks.core.models.agreement import check_agreement, seeded_points
 from tasks.core.models.conversion import how_to_convert
 from tasks.core.models.runtimes import NumpyRuntime, Runtime
-from tasks.core.networks.endings import Ending
 from tasks.core.networks.network import ReluNetwork
+from tasks.core.tensors.endings import Ending
 
 if TYPE_CHECKING:
     import keras

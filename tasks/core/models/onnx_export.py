@@ -14,10 +14,10 @@ from onnx import TensorProto
 from tasks.core.arrays import IntArray
 from tasks.core.errors import CertiflowError
 from tasks.core.models.onnx_graph import Graph
-from tasks.core.networks.windows import Shape
 from tasks.core.readers.keras_endings import ends_of
 from tasks.core.readers.keras_graph import Walk, check_layer
 from tasks.core.readers.keras_images import is_channels_last, kernel_of, window_of
+from tasks.core.tensors.windows import Shape
 
 if TYPE_CHECKING:
     import keras

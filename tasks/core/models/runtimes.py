@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from tasks.core.arrays import Float32Array, Inputs, IntArray
 from tasks.core.errors import CertiflowError, first_line
-from tasks.core.networks.endings import LEAST, THRESHOLD
 from tasks.core.networks.matrices import Matrix
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.readers.onnx_endings import OpenGraph, opened, unopened
 from tasks.core.readers.onnx_network import input_shape, only_input, read_graph
+from tasks.core.tensors.endings import LEAST, THRESHOLD
 
 if TYPE_CHECKING:
     import keras

@@ -17,8 +17,8 @@ from tasks.core.models.agreement import check_agreement
 from tasks.core.models.inspection import Ends, check_fit
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import Runtime
-from tasks.core.networks.endings import LEAST
 from tasks.core.networks.tolerance import in_float32, scale_of, within
+from tasks.core.tensors.endings import LEAST
 
 ROWS = 16  # of the test set, at which what is deployed is held against what is proved
 

@@ -10,7 +10,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.side_by_side import selecting
 from tasks.core.pairs.near_pairs import NearPairs
-from tasks.core.verification.twin import Twin
+from tasks.core.queries.twin import Twin
 
 
 def twin_network(network: ReluNetwork, pairs: NearPairs, *, clipped: bool = True) -> ReluNetwork:

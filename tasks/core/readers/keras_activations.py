@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.core.networks import composed
 from tasks.core.networks.curves import Kind
-from tasks.core.networks.lowering import Lowering
-from tasks.core.networks.tensor import Tensor
+from tasks.core.tensors import composed
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     import keras

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.endings import LEAST, THRESHOLD, Ending
 from tasks.core.readers.keras_graph import (
     COPY,
     check_arguments,
@@ -14,6 +13,7 @@ from tasks.core.readers.keras_graph import (
     made_by,
     only_input,
 )
+from tasks.core.tensors.endings import LEAST, THRESHOLD, Ending
 
 if TYPE_CHECKING:
     import keras

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.windows import Shape
+from tasks.core.tensors.windows import Shape
 
 if TYPE_CHECKING:
     import keras

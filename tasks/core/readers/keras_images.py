@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.networks.convolutions import (
+from tasks.core.tensors.convolutions import (
     average_pooled,
     averaged,
     convolved,
     transposed_convolved,
 )
-from tasks.core.networks.lowering import Lowering
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Shape, Window
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Shape, Window
 
 if TYPE_CHECKING:
     import keras

@@ -9,12 +9,7 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks import composed
-from tasks.core.networks.endings import decided
-from tasks.core.networks.lowering import ROOT_ROUNDINGS, Lowering
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Shape
 from tasks.core.readers.keras_activations import activated, of_layer
 from tasks.core.readers.keras_endings import ends_of
 from tasks.core.readers.keras_graph import Walk, check_layer, only_input, unsupported
@@ -28,6 +23,11 @@ from tasks.core.readers.keras_images import (
     transposed_convolution,
     upsampled,
 )
+from tasks.core.tensors import composed
+from tasks.core.tensors.endings import decided
+from tasks.core.tensors.lowering import ROOT_ROUNDINGS, Lowering
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Shape
 
 if TYPE_CHECKING:
     import keras

@@ -9,10 +9,10 @@ import numpy as np
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks import composed
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Shape
 from tasks.core.readers.onnx_node import Node
+from tasks.core.tensors import composed
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Shape
 
 
 def add(node: Node) -> Tensor:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks import composed
 from tasks.core.networks.curves import Kind
-from tasks.core.networks.lowering import Lowering
-from tasks.core.networks.tensor import Tensor
 from tasks.core.readers.onnx_node import Node
+from tasks.core.tensors import composed
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
 
 
 def curve(kind: Kind) -> Callable[[Node], Tensor]:

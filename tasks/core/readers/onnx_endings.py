@@ -11,7 +11,7 @@ import onnx
 from onnx.helper import get_attribute_value, make_node, make_tensor_value_info
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.endings import Ending
+from tasks.core.tensors.endings import Ending
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED}
 SOFTMAX: Mapping[str, Ending] = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}

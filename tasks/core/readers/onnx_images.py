@@ -6,15 +6,15 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.convolutions import (
+from tasks.core.readers.onnx_node import Node
+from tasks.core.tensors.convolutions import (
     average_pooled,
     averaged,
     convolved,
     transposed_convolved,
 )
-from tasks.core.networks.tensor import Tensor, along
-from tasks.core.networks.windows import Shape, Window
-from tasks.core.readers.onnx_node import Node
+from tasks.core.tensors.tensor import Tensor, along
+from tasks.core.tensors.windows import Shape, Window
 
 
 def conv(node: Node) -> Tensor:

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 
 from tasks.core.errors import CertiflowError, first_line
-from tasks.core.networks.endings import Ending, decided
-from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
-from tasks.core.networks.tensor import Tensor
 from tasks.core.readers.onnx_endings import opened, unopened
 from tasks.core.readers.onnx_node import Node, Value
 from tasks.core.readers.onnx_operators import outputs
+from tasks.core.tensors.endings import Ending, decided
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
 
 # Before 7 arithmetic broadcasts along an attribute's axis and normalisation may train; after 28
 # nothing is known of what an operator means.

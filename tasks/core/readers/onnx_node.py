@@ -14,9 +14,9 @@ from onnx.reference import ReferenceEvaluator
 
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError, first_line
-from tasks.core.networks.lowering import Lowering
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Shape, Window
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Shape, Window
 
 Array = NDArray[Any]
 Value = Tensor | Array

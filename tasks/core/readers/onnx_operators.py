@@ -10,7 +10,6 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.curves import Kind
-from tasks.core.networks.tensor import Tensor
 from tasks.core.readers.onnx_arithmetic import (
     add,
     clip,
@@ -53,6 +52,7 @@ from tasks.core.readers.onnx_images import (
 )
 from tasks.core.readers.onnx_node import MACHINE_LEARNING, Array, Node, Value
 from tasks.core.readers.onnx_sizes import check_result
+from tasks.core.tensors.tensor import Tensor
 
 
 def is_read(node: onnx.NodeProto) -> bool:

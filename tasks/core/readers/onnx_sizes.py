@@ -6,8 +6,8 @@ from math import prod
 
 import numpy as np
 
-from tasks.core.networks.windows import Shape, check_elements
 from tasks.core.readers.onnx_node import Node
+from tasks.core.tensors.windows import Shape, check_elements
 
 
 def check_result(node: Node) -> None:

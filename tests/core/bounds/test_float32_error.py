@@ -14,10 +14,10 @@ from tasks.core.arrays import FloatArray
 from tasks.core.bounds.float32_error import output_error, point_error, row_error
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.models.loading import load
-from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.specification import Property, UnsafeRegion
 from tasks.core.search.ladder import decide
+from tasks.core.tensors.lowering import Lowering
 from tasks.core.verdicts import Verdict
 from tests.model_files import saved_onnx
 from tests.networks import KINDS, Kind, box, random_network, random_network_of, sampled_points

@@ -142,7 +142,7 @@ def test_dead_units_go_and_partners_stay() -> None:
 
 def test_where_a_function_has_no_value_nothing_is_proved() -> None:
     from tasks.core.networks.curves import Kind
-    from tasks.core.networks.lowering import Lowering
+    from tasks.core.tensors.lowering import Lowering
 
     for kind in (Kind.RECIPROCAL, Kind.LOG, Kind.SQRT):
         lowering = Lowering((1, 1))

@@ -21,10 +21,10 @@ from tasks.core.pairs.global_robustness import ClassResult, global_robustness
 from tasks.core.pairs.near_pairs import NearPairs
 from tasks.core.properties.domain import Domain
 from tasks.core.properties.vnnlib import read_property
+from tasks.core.queries.properties import Instance, verify_instances
+from tasks.core.queries.property_solver import InstanceResult
 from tasks.core.verification.balls import Sample
 from tasks.core.verification.critical_radius import Bracket, critical_radii
-from tasks.core.verification.properties import Instance, verify_instances
-from tasks.core.verification.property_solver import InstanceResult
 from tasks.core.verification.radius_search import RadiusGoal
 from tests.dask_cluster import Cluster
 from tests.networks import box, pixels, random_network

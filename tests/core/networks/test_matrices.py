@@ -16,12 +16,12 @@ from tasks.core.dual.input_planes import Spans
 from tasks.core.errors import CertiflowError
 from tasks.core.networks import blocks, matrices
 from tasks.core.networks.block_matrix import BlockMatrix, stored
-from tasks.core.networks.convolutions import average_pooled, convolved
-from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.matrices import DenseMatrix, Matrix
 from tasks.core.networks.network import Affine, ReluNetwork
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Window
+from tasks.core.tensors.convolutions import average_pooled, convolved
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Window
 from tests.networks import convolutional, random_network
 
 Layer = Callable[[np.random.Generator, Lowering], Tensor]

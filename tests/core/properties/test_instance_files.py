@@ -14,8 +14,8 @@ from tasks.core.errors import CertiflowError
 from tasks.core.models.onnx_export import exported
 from tasks.core.properties.instance_files import Question, instance_files, write_instances
 from tasks.core.properties.specification import Property
-from tasks.core.verification.input_files import InputFile
-from tasks.core.verification.property_solver import PropertyJob, PropertySolver
+from tasks.core.queries.input_files import InputFile
+from tasks.core.queries.property_solver import PropertyJob, PropertySolver
 from tests.networks import ball_around
 
 EPSILON = 0.1

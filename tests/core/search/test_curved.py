@@ -13,7 +13,6 @@ from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.slopes import slope_bounds
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.curves import Kind
-from tasks.core.networks.lowering import Lowering
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.network_file import read_network, write_network
 from tasks.core.properties.box import Box
@@ -22,6 +21,7 @@ from tasks.core.search import marabou
 from tasks.core.search.inputs import InputSearch
 from tasks.core.search.ladder import RELUS_ALONE, decide
 from tasks.core.search.phases import PhaseSearch
+from tasks.core.tensors.lowering import Lowering
 from tasks.core.verdicts import Verdict
 from tests.curved_networks import curved_network
 from tests.networks import random_network

@@ -16,9 +16,9 @@ from tasks.core.files import sha256_of
 from tasks.core.models.loading import LoadedModel
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.queries.properties import Instance, verify_instances
 from tasks.core.sources.download import MIRROR_VARIABLE, DatasetUnavailableError
 from tasks.core.verification import reluplex
-from tasks.core.verification.properties import Instance, verify_instances
 from tasks.core.verification.reluplex import PublishedCell, cells, load_network
 from tests.model_files import NNET_LINES, saved_nnet
 from tests.property_files import saved_distance

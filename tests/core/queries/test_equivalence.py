@@ -21,8 +21,8 @@ from tasks.core.properties.domain import Domain, Feature
 from tasks.core.properties.equivalence import Equivalence
 from tasks.core.properties.query import Interface
 from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.queries.equivalence import EquivalenceResult, equivalences
 from tasks.core.verdicts import Verdict
-from tasks.core.verification.equivalence import EquivalenceResult, equivalences
 from tests.model_files import saved_onnx
 from tests.networks import box, random_network
 from tests.oracle import least_excess

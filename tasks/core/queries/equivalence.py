@@ -17,9 +17,9 @@ import numpy as np
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import VerdictStore
 from tasks.core.properties.equivalence import Equivalence
+from tasks.core.queries.properties import Instance, verify_instances
+from tasks.core.queries.property_solver import VERDICTS, InstanceResult
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
-from tasks.core.verification.properties import Instance, verify_instances
-from tasks.core.verification.property_solver import VERDICTS, InstanceResult
 
 
 @dataclass(frozen=True)

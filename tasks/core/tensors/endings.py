@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.core.networks.lowering import Lowering
-from tasks.core.networks.tensor import Tensor
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
 
 Ending = Literal["logits", "softmax", "log_softmax", "logistic", "sigmoid"]
 

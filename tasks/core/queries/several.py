@@ -14,11 +14,11 @@ from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.side_by_side import fed, side_by_side
 from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.queries.changes import Form, by_changes, plain
+from tasks.core.queries.twin import are_alike, twin
 from tasks.core.search.answer import Answer, combined
 from tasks.core.search.ladder import decide
 from tasks.core.verdicts import Engine, Verdict
-from tasks.core.verification.changes import Form, by_changes, plain
-from tasks.core.verification.twin import are_alike, twin
 
 
 def decide_of_several(

@@ -14,11 +14,11 @@ from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.activation import Activation
 from tasks.core.networks.block_matrix import stored
-from tasks.core.networks.convolutions import channel_windows
 from tasks.core.networks.curves import CURVES, Kind
 from tasks.core.networks.network import Affine, ReluNetwork, Roundings
-from tasks.core.networks.tensor import Tensor, along
-from tasks.core.networks.windows import Shape, Window
+from tasks.core.tensors.convolutions import channel_windows
+from tasks.core.tensors.tensor import Tensor, along
+from tasks.core.tensors.windows import Shape, Window
 
 BEYOND_FLOAT32 = 2**24  # roundings, with which nothing is known
 MOST_UNITS = 250_000  # inputs and hidden ones: far more than bounds can be had of in any time

@@ -8,9 +8,9 @@ import numpy as np
 
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.curves import Kind
-from tasks.core.networks.lowering import Lowering
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import check_elements
+from tasks.core.tensors.lowering import Lowering
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import check_elements
 
 SQRT_TWO = float(np.sqrt(2.0))
 

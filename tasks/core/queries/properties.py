@@ -20,15 +20,15 @@ from tasks.core.execution.worker_pool import Outcome
 from tasks.core.models.loading import LoadedModel
 from tasks.core.properties.equivalence import Equivalence
 from tasks.core.properties.specification import Property
-from tasks.core.verdicts import DecidedBy, Engine, Verdict
-from tasks.core.verification.input_files import InputFile
-from tasks.core.verification.property_solver import (
+from tasks.core.queries.input_files import InputFile
+from tasks.core.queries.property_solver import (
     VERDICTS,
     VNNCOMP_WORDS,
     InstanceResult,
     PropertyJob,
     PropertySolver,
 )
+from tasks.core.verdicts import DecidedBy, Engine, Verdict
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.side_by_side import side_by_side
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
-from tasks.core.verification.changes import plain
-from tasks.core.verification.twin import are_alike, twin
+from tasks.core.queries.changes import plain
+from tasks.core.queries.twin import are_alike, twin
 from tests.networks import (
     KINDS,
     Kind,

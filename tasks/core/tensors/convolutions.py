@@ -10,8 +10,8 @@ from scipy import sparse
 from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.errors import CertiflowError
 from tasks.core.networks.matrices import check_size
-from tasks.core.networks.tensor import Tensor
-from tasks.core.networks.windows import Shape, Window
+from tasks.core.tensors.tensor import Tensor
+from tasks.core.tensors.windows import Shape, Window
 
 
 def convolved(tensor: Tensor, kernel: FloatArray, window: Window, groups: int) -> Tensor:

@@ -12,9 +12,9 @@ from tasks.core.networks.network import ReluNetwork
 from tasks.core.networks.side_by_side import fed, side_by_side
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.queries.changes import Form, by_changes
+from tasks.core.queries.several import decide_of_several
 from tasks.core.verdicts import Verdict
-from tasks.core.verification.changes import Form, by_changes
-from tasks.core.verification.several import decide_of_several
 from tests.networks import box, random_network
 from tests.oracle import least_excess
 

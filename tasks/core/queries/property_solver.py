@@ -23,12 +23,12 @@ from tasks.core.properties.equivalence import Equivalence
 from tasks.core.properties.query import Assigned, Interface, Query
 from tasks.core.properties.specification import Property
 from tasks.core.properties.vnnlib import read_query
+from tasks.core.queries.counterexamples import confirmed, reached
+from tasks.core.queries.input_files import InputFile
+from tasks.core.queries.several import decide_of_several
 from tasks.core.search.answer import Answer
 from tasks.core.search.ladder import decide, warm_up
 from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Engine, Verdict
-from tasks.core.verification.counterexamples import confirmed, reached
-from tasks.core.verification.input_files import InputFile
-from tasks.core.verification.several import decide_of_several
 
 VNNCOMP_WORDS = {Verdict.ROBUST: "unsat", Verdict.FALSIFIED: "sat"}  # the others are the same
 VERDICTS = {VNNCOMP_WORDS.get(verdict, verdict.value): verdict for verdict in Verdict}

@@ -7,9 +7,9 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.attacks import falsification
 from tasks.core.models.loading import LoadedModel
-from tasks.core.networks.endings import GAP
 from tasks.core.properties.domain import Domain
 from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.tensors.endings import GAP
 from tasks.core.verification.replay import replayed
 
 POLISH_STEPS = 100

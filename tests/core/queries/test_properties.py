@@ -23,17 +23,17 @@ from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
 from tasks.core.properties.query import Query
 from tasks.core.properties.specification import Property, UnsafeRegion
-from tasks.core.search.answer import Answer
-from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
-from tasks.core.verification import properties, property_solver
-from tasks.core.verification.counterexamples import confirmed, reached
-from tasks.core.verification.input_files import InputFile
-from tasks.core.verification.properties import Instance, verify_instances
-from tasks.core.verification.property_solver import (
+from tasks.core.queries import properties, property_solver
+from tasks.core.queries.counterexamples import confirmed, reached
+from tasks.core.queries.input_files import InputFile
+from tasks.core.queries.properties import Instance, verify_instances
+from tasks.core.queries.property_solver import (
     InstanceResult,
     PropertyJob,
     PropertySolver,
 )
+from tasks.core.search.answer import Answer
+from tasks.core.verdicts import NEAR_BOUNDARY, DecidedBy, Verdict
 from tests.model_files import NNET_LINES, saved_nnet, saved_onnx
 from tests.property_files import saved_distance, saved_property
 

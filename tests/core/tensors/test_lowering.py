@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.core.networks.lowering import Lowering
+from tasks.core.tensors.lowering import Lowering
 
 
 def test_what_only_cancels_out_is_not_the_zero_of_a_relu() -> None:

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from tasks.core.arrays import FloatArray, IntArray
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.windows import Shape
+from tasks.core.tensors.windows import Shape
 
 
 @dataclass(frozen=True, eq=False)
