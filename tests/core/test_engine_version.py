@@ -26,7 +26,9 @@ CARRIERS = {
 
 def test_every_module_behind_a_verdict_is_in_the_version() -> None:
     seen: set[Path] = set()
-    waiting = {path for room in ("verification", "queries", "pairs") for path in (CORE / room).glob("*.py")}
+    waiting = {
+        path for room in ("verification", "queries", "pairs") for path in (CORE / room).glob("*.py")
+    }
     while waiting:
         path = waiting.pop()
         seen.add(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.errors import CertiflowError
 from tasks.core.readers.keras_graph import (
     COPY,
-    check_arguments,
+    check_call,
     check_layer,
     is_of_keras,
     made_by,
@@ -46,11 +46,13 @@ def logits_of(model: keras.Model) -> tuple[Any, Ending]:
     ending = _ending(layer)
     if ending == "logits":
         return output, ending
-    check_layer(layer)
-    check_arguments(layer, call.arguments.kwargs)
-    _check_outputs(layer, output.shape, ending)
     import keras
 
+    check_layer(layer)
+    if isinstance(activation := getattr(layer, "activation", None), keras.layers.Layer):
+        check_layer(activation)
+    check_call(layer, call)
+    _check_outputs(layer, output.shape, ending)
     if isinstance(layer, keras.layers.Softmax | keras.layers.Activation):
         return call.input_tensors[0], ending
     return _without_activation(layer)(call.input_tensors[0]), ending

@@ -51,14 +51,27 @@ def check_layer(layer: keras.layers.Layer) -> None:
         raise unsupported(f"{kind.__name__} in {mode}")
 
 
-def check_arguments(layer: keras.layers.Layer, arguments: dict[str, Any]) -> None:
-    """Refuses what a call gives besides tensors: by training=True a layer sees the whole batch."""
-    for name, value in arguments.items():
+def check_call(layer: keras.layers.Layer, call: Any) -> None:
+    """Refuses what a layer is given besides its input, or the one list of inputs of a merge.
+
+    A mask takes elements out of a softmax; by training=True a layer sees the whole batch.
+    """
+    import keras
+
+    is_merge = isinstance(layer, keras.layers.Add | keras.layers.Multiply)
+    given = {f"argument {place}": value for place, value in enumerate(call.arguments.args[1:], 2)}
+    for name, value in (given | call.arguments.kwargs).items():
         if value is not None and value is not False:
+            shown = f"{name} = {value}" if isinstance(value, bool) else name
             raise CertiflowError(
-                f"({type(layer).__name__}) is called with {name} = {value}, which cannot be "
-                "verified; build the model without it"
+                f"({type(layer).__name__}) is called with {shown}, which cannot be verified; "
+                "build the model without it"
             )
+    if len(call.input_tensors) != 1 and not is_merge:
+        raise CertiflowError(
+            f"({type(layer).__name__}) is called with {len(call.input_tensors)} inputs, which "
+            "cannot be verified; build the model with one"
+        )
 
 
 def only_input(model: keras.Model) -> Any:
@@ -99,7 +112,7 @@ class Walk(Generic[T]):
             try:
                 check_layer(layer)
                 self._made[id(symbol)] = self.result(layer, inputs, symbol.shape)
-                check_arguments(layer, call.arguments.kwargs)
+                check_call(layer, call)
             except CertiflowError as error:
                 name = layer.name.removesuffix(COPY)
                 number = self._numbers.get(name, "outside of layers")

@@ -11,9 +11,10 @@ import onnx
 from onnx.helper import get_attribute_value, make_node, make_tensor_value_info
 
 from tasks.core.errors import CertiflowError
+from tasks.core.readers.onnx_node import is_of_onnx
 from tasks.core.tensors.endings import Ending
 
-FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED}
+LABELS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.STRING}
 SOFTMAX: Mapping[str, Ending] = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
 POST_TRANSFORMS: Mapping[str, Ending] = {
     "NONE": "logits",
@@ -46,7 +47,7 @@ def opened(model: onnx.ModelProto) -> OpenGraph:
         CertiflowError: more than one output that is no label.
     """
     graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output}
+    makers = {name: node for node in graph.node if is_of_onnx(node) for name in node.output}
     scores = [entry for entry in graph.output if not _is_label(entry)]
     if len(scores) != 1:
         raise CertiflowError(
@@ -56,19 +57,26 @@ def opened(model: onnx.ModelProto) -> OpenGraph:
     name = scores[0].name
     while (node := makers.get(name)) is not None and _passes(node, makers):
         name = node.input[0]
-    if node is None:
+    if node is not None and (end := _ended(model, node, makers)) is not None:
+        return end
+    if len(graph.output) == 1 and (node is None or graph.output[0].name == name):
         return OpenGraph(model, "logits")
+    return OpenGraph(_cut(model, name), "logits")
+
+
+def _ended(
+    model: onnx.ModelProto, node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]
+) -> OpenGraph | None:
+    """The graph up to the logits of which `node` gives probabilities; None where it gives none."""
     if node.op_type in SOFTMAX and _attribute(node, "axis", _default_axis(model)) in (-1, 1):
         return OpenGraph(_cut(model, node.input[0]), SOFTMAX[node.op_type])
-    probability = _probability_of_one(node, makers, graph)
+    probability = _probability_of_one(node, makers, model.graph)
     if probability is not None:
         logit = makers[probability].input[0]
         return OpenGraph(_cut(model, logit, probability), "sigmoid")
     if node.op_type == "LinearClassifier":
         return _of_linear_classifier(model, node)
-    if len(graph.output) == 1 and graph.output[0].name == name:
-        return OpenGraph(model, "logits")
-    return OpenGraph(_cut(model, name), "logits")
+    return None
 
 
 def unopened(model: onnx.ModelProto) -> OpenGraph:
@@ -86,7 +94,7 @@ def unopened(model: onnx.ModelProto) -> OpenGraph:
 
 
 def _is_label(entry: onnx.ValueInfoProto) -> bool:
-    return entry.type.HasField("tensor_type") and entry.type.tensor_type.elem_type not in FLOATS
+    return entry.type.HasField("tensor_type") and entry.type.tensor_type.elem_type in LABELS
 
 
 def _passes(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
@@ -139,9 +147,9 @@ def _probability_of_one(
 
 
 def _is_one(name: str, graph: onnx.GraphProto) -> bool:
-    """Whether an initializer holds nothing but 1."""
+    """Whether an initializer is a single 1."""
     found = [onnx.numpy_helper.to_array(each) for each in graph.initializer if each.name == name]
-    return len(found) == 1 and bool((found[0] == 1).all())
+    return len(found) == 1 and found[0].size == 1 and bool((found[0] == 1).all())
 
 
 def _of_linear_classifier(model: onnx.ModelProto, node: onnx.NodeProto) -> OpenGraph:

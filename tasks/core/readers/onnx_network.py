@@ -12,7 +12,7 @@ import onnx
 from tasks.core.errors import CertiflowError, first_line
 from tasks.core.networks.network import ReluNetwork
 from tasks.core.readers.onnx_endings import opened, unopened
-from tasks.core.readers.onnx_node import Node, Value
+from tasks.core.readers.onnx_node import MACHINE_LEARNING, STANDARD, Node, Value
 from tasks.core.readers.onnx_operators import outputs
 from tasks.core.tensors.endings import Ending, decided
 from tasks.core.tensors.lowering import Lowering
@@ -81,6 +81,12 @@ def read_graph(path: Path) -> onnx.ModelProto:
     if not graph.node:
         raise CertiflowError(
             f"{path}: not an ONNX file, or one without any operator; give one with a model"
+        )
+    own = [each for each in model.functions if each.domain in STANDARD | {MACHINE_LEARNING}]
+    if own:
+        raise CertiflowError(
+            f"{path}: it defines an operator {own[0].name} in the domain of ONNX's: runtimes take "
+            "either; export the model without functions"
         )
     attributes = (entry.t for node in graph.node for entry in node.attribute)
     for tensor in (*graph.initializer, *attributes):

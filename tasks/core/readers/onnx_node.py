@@ -22,6 +22,14 @@ Array = NDArray[Any]
 Value = Tensor | Array
 
 MACHINE_LEARNING = "ai.onnx.ml"  # a domain: what is read of it has not changed since its opset 1
+OF_MACHINE_LEARNING = {"LinearClassifier", "Normalizer", "Scaler", "ZipMap"}
+STANDARD = {"", "ai.onnx"}
+
+
+def is_of_onnx(node: onnx.NodeProto) -> bool:
+    """Whether the operator is ONNX's of that name: other domains' are whatever they are."""
+    domains = {MACHINE_LEARNING} if node.op_type in OF_MACHINE_LEARNING else STANDARD
+    return node.domain in domains
 
 
 @dataclass(frozen=True, eq=False)

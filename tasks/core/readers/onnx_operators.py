@@ -50,15 +50,14 @@ from tasks.core.readers.onnx_images import (
     reduce,
     resize,
 )
-from tasks.core.readers.onnx_node import MACHINE_LEARNING, Array, Node, Value
+from tasks.core.readers.onnx_node import Array, Node, Value, is_of_onnx
 from tasks.core.readers.onnx_sizes import check_result
 from tasks.core.tensors.tensor import Tensor
 
 
 def is_read(node: onnx.NodeProto) -> bool:
     """Whether the operator can be read, on constants at least."""
-    domains = {MACHINE_LEARNING} if node.op_type in OF_MACHINE_LEARNING else {"", "ai.onnx"}
-    return node.domain in domains and node.op_type in OPERATORS.keys() | FOLDED
+    return is_of_onnx(node) and node.op_type in OPERATORS.keys() | FOLDED
 
 
 def outputs(node: Node) -> list[Value]:
@@ -92,11 +91,36 @@ def _refuse_others(node: Node, kind: str) -> None:
 def _results(node: Node, kind: str) -> list[Value]:
     if kind in FOLDED and not node.depends_on_input:
         constants = node.evaluated(node.constants())
+        _refuse_uncertain(kind, node.constants(), constants)
         if kind in UNEVEN and any(array.dtype.kind == "f" for array in constants):
             node.lowering.distrust_constants()
         return [*constants]
     result = OPERATORS[kind](node)
     return result if isinstance(result, list) else [result]
+
+
+def _refuse_uncertain(kind: str, given: list[Array | None], constants: list[Array]) -> None:
+    """Refuses constants that runtimes compute otherwise than ONNX's reference, by any amount."""
+    read = [array for array in given if array is not None]
+    computed = constants if kind == "Cast" else [*read, *constants]
+    if kind not in MOVES and (narrow := [each for each in computed if _is_narrow(each)]):
+        raise CertiflowError(
+            f"on constants in {narrow[0].dtype} cannot be verified, which runtimes compute in "
+            "float32; export the model with its constants computed"
+        )
+    if kind == "Range" and any(array.dtype.kind == "f" for array in read):
+        # Some add the step again and again: to the same sums where all are whole and exact.
+        whole = all((np.trunc(each) == each).all() for each in read)
+        if not whole or any((np.abs(each) >= WHOLE_IN_FLOAT32).any() for each in constants):
+            raise CertiflowError(
+                "in steps that are not whole cannot be verified, which runtimes sum in their own "
+                "ways; export the model with its constants computed"
+            )
+
+
+def _is_narrow(array: Array) -> bool:
+    """Whether the numbers are floats of fewer bits than float32; NumPy knows most as raw bytes."""
+    return array.dtype.kind in "fV" and array.dtype.itemsize < 4
 
 
 def _identity(node: Node) -> Tensor:
@@ -151,6 +175,8 @@ def _pad(node: Node) -> Tensor:
     chosen = normalize_axis_tuple(range(rank) if axes is None else axes.tolist(), rank)
     around = np.zeros((rank, 2), dtype=np.int64)
     around[list(chosen)] = pads.reshape(2, len(chosen)).T
+    if (np.maximum(-around, 0).sum(axis=1) > tensor.shape).any():
+        raise CertiflowError(f"pads = {pads.tolist()} cut off more than the shape {tensor.shape}")
     kept = tuple(
         slice(max(-before, 0), size + min(after, 0))
         for size, (before, after) in zip(tensor.shape, around, strict=True)
@@ -236,7 +262,6 @@ OPERATORS: dict[str, Operator] = {
     "Upsample": resize,
     "Where": where,
 }
-OF_MACHINE_LEARNING = {"Scaler"}
 # By ONNX's reference, on constants alone: exporters compute shapes, masks and weights with them.
 UNEVEN = {
     "Cos",
@@ -251,41 +276,48 @@ UNEVEN = {
     "Sum",
     "Tanh",
 }  # float32 constants that each runtime rounds in its own way
-FOLDED = UNEVEN | {
-    "Abs",
-    "Add",
-    "Cast",
+MOVES = {
     "Concat",
     "Constant",
     "ConstantOfShape",
-    "Div",
-    "Equal",
-    "Greater",
     "Expand",
     "Flatten",
-    "Floor",
     "Gather",
     "Identity",
-    "Less",
-    "Max",
-    "Min",
-    "Mul",
-    "Neg",
-    "Not",
-    "Range",
-    "Reciprocal",
     "Reshape",
     "Shape",
-    "Sign",
     "Slice",
-    "Sqrt",
     "Squeeze",
-    "Sub",
     "Tile",
     "Transpose",
     "Unsqueeze",
     "Where",
-}
+}  # which change no number
+FOLDED = (
+    UNEVEN
+    | MOVES
+    | {
+        "Abs",
+        "Add",
+        "Cast",
+        "Div",
+        "Equal",
+        "Floor",
+        "Greater",
+        "Less",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "Not",
+        "Range",
+        "Reciprocal",
+        "Sign",
+        "Sqrt",
+        "Sub",
+    }
+)
+WHOLE_IN_FLOAT32 = 2**24  # below it every whole number is exact
 HARMLESS = {
     "BatchNormalization": {"momentum"},  # for training
     "Cast": {"saturate", "round_mode"},  # for types of 8 bits, to which no cast is read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tasks.core.models.agreement import box_points, check_agreement, seeded_poin
 from tasks.core.models.runtimes import NumpyRuntime
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
+from tasks.core.tensors.lowering import BEYOND_FLOAT32
 from tests.networks import box, random_network
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -83,3 +84,15 @@ def test_points_of_boxes_hold_their_ends() -> None:
     for expected in ([0.5, 0.5], [0.0, 0.0], [1.0, 1.0]):
         assert (points == expected).all(axis=1).any()
     assert ((points == 0) | (points == 1) | (points == 0.5)).all()
+
+
+def test_constants_that_may_differ_a_little_may_not_differ_much() -> None:
+    """No float32 error is known of such a network, which is asked all the same."""
+    unsure = tuple(replace(each, count=BEYOND_FLOAT32) for each in network().roundings)
+    some = replace(network(), roundings=unsure)
+    for change in (1e-5, -1e-5):
+        almost = ReluNetwork(tuple(Affine(a.weight * (1 + change), a.bias) for a in some.layers))
+        check_agreement(some, NumpyRuntime(almost), seeded_points(3))
+    other = ReluNetwork(tuple(Affine(a.weight * 1.1, a.bias) for a in some.layers))
+    with pytest.raises(CertiflowError, match="float32 explains"):
+        check_agreement(some, NumpyRuntime(other), seeded_points(3))

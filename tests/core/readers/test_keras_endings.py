@@ -135,3 +135,38 @@ def test_endings_that_decide_something_else_are_refused(
 ) -> None:
     with pytest.raises(CertiflowError, match=message):
         relu_network(keras.Sequential([keras.Input(shape), ending]))
+
+
+@pytest.mark.parametrize("mask", ["positional", "keyword", "tensor"])
+def test_a_mask_of_the_closing_softmax_is_refused(mask: str, tmp_path: Path) -> None:
+    """It takes classes out of the choice."""
+    source = keras.Input((4,))
+    logits, kept = layers.Dense(3)(source), np.array([[True, False, True]])
+    softmax = layers.Softmax(name="end")
+    if mask == "keyword":
+        output = softmax(logits, mask=kept)
+    else:
+        output = softmax(logits, kept if mask == "positional" else layers.Dense(3)(source))
+    path = tmp_path / "model.keras"
+    keras.Model(source, output).save(path)
+    with pytest.raises(CertiflowError, match=r"is called with (argument 2|mask), which cannot"):
+        load(path)
+
+
+class Turned(layers.Softmax):
+    """Of the negated logits."""
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return super().call(-inputs, mask)
+
+
+@pytest.mark.parametrize(
+    ("activation", "named"),
+    [(layers.Softmax(dtype="float16"), "Softmax in float16"), (Turned(), "Turned of tests")],
+)
+def test_a_closing_softmax_that_computes_otherwise_is_refused(
+    activation: layers.Layer, named: str
+) -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation=activation)])
+    with pytest.raises(CertiflowError, match=named):
+        relu_network(model)

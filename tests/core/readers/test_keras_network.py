@@ -148,6 +148,14 @@ def test_layers_of_another_function_are_named(layer: layers.Layer, named: str) -
             lambda source: layers.Dropout(0.5, name="drop")(source, training=True),
             r"layer 2 'drop' \(Dropout\) is called with training = True",
         ),
+        (
+            lambda source: layers.Dense(2)(layers.Softmax(name="soft")(source, source)),
+            r"layer 2 'soft' \(Softmax\) is called with argument 2",
+        ),
+        (
+            lambda source: layers.Dense(2)(layers.Softmax(name="soft")(source, mask=source)),
+            r"layer 2 'soft' \(Softmax\) is called with mask",
+        ),
         (lambda source: keras.ops.add(source, 1.0), r"'add.*' \(Add\) cannot be verified"),
         (keras.activations.relu, r"\(ReLU\) cannot be verified"),
     ],

@@ -30,6 +30,7 @@ from tests.model_files import Constants, integers, normal, saved_onnx
 
 ML = "ai.onnx.ml"
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+DOUBLE = onnx.TensorProto.DOUBLE
 SCALER = make_node(
     "Scaler",
     ["x"],
@@ -284,3 +285,47 @@ def test_linear_classifiers_that_decide_otherwise_are_refused(
     )
     with pytest.raises(CertiflowError, match=f"post_transform = {transform} over {rows} scores"):
         read_onnx(saved(tmp_path, [classifier], {}))
+
+
+def test_a_complement_of_several_ones_is_no_probability(tmp_path: Path) -> None:
+    """(1 - p, 1 - p, 1 - p, p) are four classes."""
+    nodes = [
+        make_node("MatMul", ["x", "w"], ["z"]),
+        make_node("Sigmoid", ["z"], ["p"]),
+        make_node("Sub", ["ones", "p"], ["q"]),
+        make_node("Concat", ["q", "p"], ["y"], axis=1),
+    ]
+    constants = {"w": normal(4, 1), "ones": np.ones((1, 3), dtype=np.float32)}
+    model = load(saved_onnx(tmp_path, nodes, constants))
+    assert (model.ending, model.network.num_outputs) == ("logits", 4)
+
+
+def with_another_output(path: Path, kind: int) -> Path:
+    """One that is `z`, cast."""
+    model = onnx.load(path)
+    model.graph.node.append(make_node("Cast", ["z"], ["other"], to=kind))
+    model.graph.output.append(make_tensor_value_info("other", kind, None))
+    onnx.save(model, path)
+    return path
+
+
+def test_other_scores_are_no_labels(tmp_path: Path) -> None:
+    nodes = [make_node("MatMul", ["x", "w"], ["z"]), make_node("Neg", ["z"], ["y"])]
+    path = with_another_output(saved_onnx(tmp_path, nodes, {"w": normal(4, 3)}), INT64)
+    assert read_onnx(path).ending == "logits"
+    with pytest.raises(CertiflowError, match="the graph has 2 that are no labels"):
+        read_onnx(with_another_output(saved_onnx(tmp_path, nodes, {"w": normal(4, 3)}), DOUBLE))
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx", ML])
+def test_functions_in_the_domain_of_onnxs_are_refused(domain: str, tmp_path: Path) -> None:
+    path = saved_onnx(tmp_path, [make_node("Identity", ["x"], ["y"])])
+    model = onnx.load(path)
+    own = make_node("Neg", ["a"], ["b"])
+    function = onnx.helper.make_function(
+        domain, "Identity", ["a"], ["b"], [own], [make_opsetid("", 13)]
+    )
+    model.functions.append(function)
+    onnx.save(model, path)
+    with pytest.raises(CertiflowError, match="defines an operator Identity in the domain of ONNX"):
+        read_onnx(path)

@@ -15,7 +15,8 @@ from onnx.helper import make_node
 from tasks.core.errors import CertiflowError
 from tasks.core.models.runtimes import OnnxRuntime
 from tasks.core.readers.onnx_network import read_onnx
-from tasks.core.readers.onnx_operators import OF_MACHINE_LEARNING, OPERATORS
+from tasks.core.readers.onnx_node import OF_MACHINE_LEARNING
+from tasks.core.readers.onnx_operators import OPERATORS
 from tests.model_files import Constants, Shape, integers, normal, saved_onnx
 
 IMAGE: Shape = (1, 4, 5, 6)

@@ -26,6 +26,50 @@ REFUSED: dict[str, tuple[list[onnx.NodeProto], Constants, str]] = {
         {},
         r"node 1 '' \(Relu\): cannot be verified",
     ),
+    **{
+        f"a last {name} of another domain": (
+            [make_node(name, ["x"], ["y"], domain="com.custom")],
+            {},
+            rf"node 1 '' \({name}\): cannot be verified",
+        )
+        for name in ("Identity", "Softmax", "LogSoftmax", "Sigmoid", "Normalizer", "ZipMap")
+    },
+    "a sum of constants in float16": (
+        [
+            make_node("Add", ["a", "a"], ["b"]),
+            make_node("Cast", ["b"], ["c"], to=onnx.TensorProto.FLOAT),
+            make_node("Add", ["x", "c"], ["y"]),
+        ],
+        {"a": normal(6).astype(np.float16)},
+        r"node 1 '' \(Add\): on constants in float16 cannot be verified",
+    ),
+    "constants that become float16": (
+        [
+            make_node("Cast", ["a"], ["b"], to=onnx.TensorProto.FLOAT16),
+            make_node("Cast", ["b"], ["c"], to=onnx.TensorProto.FLOAT),
+            make_node("Add", ["x", "c"], ["y"]),
+        ],
+        {"a": normal(6)},
+        r"node 1 '' \(Cast\): on constants in float16 cannot be verified",
+    ),
+    "steps of a tenth": (
+        [make_node("Range", ["a", "b", "s"], ["c"]), make_node("Add", ["x", "c"], ["y"])],
+        {name: np.array(at, np.float32) for name, at in (("a", 0), ("b", 0.6), ("s", 0.1))},
+        r"\(Range\): in steps that are not whole cannot be verified",
+    ),
+    "steps beyond float32": (
+        [make_node("Range", ["a", "b", "s"], ["c"]), make_node("Add", ["x", "c"], ["y"])],
+        {
+            name: np.array(at, np.float32)
+            for name, at in (("a", 2**24), ("b", 2**24 + 12), ("s", 2))
+        },
+        r"\(Range\): in steps that are not whole cannot be verified",
+    ),
+    "cuts beyond the image": (
+        [make_node("Pad", ["x", "a"], ["p"]), make_node("ReduceSum", ["p"], ["y"])],
+        {"a": integers(0, 0, 0, -7, 0, 0, 0, 3)},
+        r"\(Pad\): pads = .* cut off more than the shape \(1, 4, 7, 6\)",
+    ),
     "constant operator": (
         [make_node("Floor", ["x"], ["y"])],
         {},
