@@ -20,10 +20,11 @@ the inputs. It starts with A @ y and puts something no greater in its place, lay
 **Rounding in float64.** A sum of n products, in any order, errs by at most n u / (1 - n u) times
 the sum of their magnitudes, u = 2^-53 (Higham 2002, eq. 3.5). What coefficients lose is multiplied
 by values up to a known size, so a step costs at most gamma(n) |A| @ size: for an affine one, size
-is |W| |h| + |b|. This gamma counts n twice and 64 more, and doubles that: for what is added to the
-running constant, the lines' own roundings, and those of the error. Below 2^-1022 an operation may
-lose 2^-1075 more, times coefficients and values below 2^400 (`network.MOST_GROWTH`), far less than
-`UNDERFLOW`. What is not finite proves nothing. `Exact` numbers lose nothing by rounding.
+is |W| |h| + |b|. This gamma counts n twice, 16 for each step of the network, since constant and
+error run through all of them, and 64 more for the lines' own roundings, and doubles that. Below
+2^-1022 an operation may lose 2^-1075 more, times coefficients and values below 2^400
+(`network.MOST_GROWTH`), far less than `UNDERFLOW`. What is not finite proves nothing. `Exact`
+numbers lose nothing by rounding.
 """
 
 from __future__ import annotations
@@ -120,13 +121,14 @@ def lower_bounds(network: Network, rows: Any, frame: Frame, choices: Choices) ->
     `rows` is (passes, rows, outputs); frame and choices are of as many passes or of one for all.
     """
     exact, depth = _is_exact(frame), len(frame.hidden)
+    sums = 8 * sum(len(steps) for steps in network.layers)
     a: Any = rows * Exact.of(1) if exact else rows
     zero: Any = 0.0
     constant, error, direct, best = zero, zero, zero, zero
     for index in range(depth, -1, -1):
         for step, size in zip(network.layers[index][::-1], frame.sizes[index][::-1], strict=True):
             constant = constant + a @ step.bias
-            error = error + _lost(a, size, step.terms + len(step.bias))
+            error = error + _lost(a, size, step.terms + len(step.bias) + sums)
             if step.slack:
                 error = error + _dot(np.abs(a), size) * (2 * step.slack)
             a = a @ step.weight
@@ -134,24 +136,25 @@ def lower_bounds(network: Network, rows: Any, frame: Frame, choices: Choices) ->
         lower, upper = _read(frame, index)
         positive, negative = np.maximum(a, 0), np.minimum(a, 0)
         end = _dot(positive, lower) + _dot(negative, upper) + constant
-        end = end - error - _lost(a, _size(lower, upper), a.shape[-1])
+        end = end - error - _lost(a, _size(lower, upper), a.shape[-1] + sums)
         best = end if index == depth else np.maximum(best, end)
         if index == 0:
             return best if exact else np.where(np.abs(best) < MOST, best - UNDERFLOW, -np.inf)
         bounds = frame.hidden[index - 1]
         slopes, chords, tops = _lines(*bounds, choices.slopes and choices.slopes[index - 1])
-        error = error + _lost(a, _size(*bounds), a.shape[-1])
+        error = error + _lost(a, _size(*bounds), a.shape[-1] + sums)
         if index == 1 and choices.levels is not None:
             planed = negative * _is_open(*bounds)[:, None, :]
             direct, below = _planes(network, frame, choices, planed)
             constant, negative = constant + below, negative - planed
-            error = error + _lost(planed, frame.sizes[0][0], 8 * (network.inputs + a.shape[-1]))
+            terms = 8 * (network.inputs + a.shape[-1]) + sums
+            error = error + _lost(planed, frame.sizes[0][0], terms)
         constant = constant + _dot(negative, tops)
         a = positive * slopes[:, None, :] + negative * chords[:, None, :]
         if choices.splits is not None:
-            terms = choices.splits[index - 1][:, None, :]
-            error = error + _lost(terms, _size(*bounds), a.shape[-1])
-            a = a - terms
+            multipliers = choices.splits[index - 1][:, None, :]
+            error = error + _lost(multipliers, _size(*bounds), a.shape[-1] + sums)
+            a = a - multipliers
     raise AssertionError("the loop returns at the inputs")
 
 
@@ -229,13 +232,13 @@ def float32_error(network: Network, frame: Frame, rows: Any) -> Any:
             error = np.where(high < 0, np.minimum(error, most), error)
         size = floats(_size(*_read(frame, depth))) + error
         for step in layer:
-            before, share = error, min((step.terms + 4) * ROUNDOFF32, 0.25)
+            before, share = error, min((step.terms + 4) * ROUNDOFF32, 0.5)
             greatest = np.maximum(size.max(axis=-1, keepdims=True), 1)
             weight = step.absolute.weight.T
             size = size @ weight + step.absolute.bias
             flushed = LEAST32 * (4 * step.terms + 4) * step.gain * greatest
             lost = share / (1 - share) * (1 + 2.0**-20) * size + flushed
-            lost = np.where((size < GREATEST32).all(), lost, np.inf)
+            lost = np.where((size < GREATEST32).all() and share < 0.5, lost, np.inf)
             error = before @ weight + lost
             size = size + error
     through = np.abs(floats(rows) @ network.layers[-1][-1].weight)

@@ -119,8 +119,7 @@ class _Chain:
             case "Flatten" if _are(options, axis=1):
                 self.order = self.order.ravel()
             case "Reshape" if given[0] is None and _are(options, allowzero=0):
-                sizes = enumerate(constant.tolist()[1:])  # all but the batch's; 0 keeps an axis
-                self.order = self.order.reshape([size or self.order.shape[i] for i, size in sizes])
+                self._reshape(*constant.tolist())
             case "Transpose" if options["perm"][0] == 0:
                 self.order = self.order.transpose([axis - 1 for axis in options["perm"][1:]])
             case "Add" | "Sub" if kind == "Add" or given[0] is None:
@@ -133,7 +132,9 @@ class _Chain:
                 self._scale(scale / np.sqrt(variance.astype(np.float64) + epsilon))
                 self._shift(shift)
             case "MatMul" if given[0] is None and self.order.shape[-1] == self.order.size:
+                leading = self.order.shape[:-1]  # all 1
                 self._append(constant.T, 0)
+                self.order = self.order.reshape(*leading, -1)
             case "Gemm" if given[0] is None and _are(options, transA=0, alpha=1.0, beta=1.0):
                 needed(self.order.ndim == 1, "Gemm of more than rows")
                 weight = given[1] if options.get("transB", 0) else given[1].T
@@ -145,6 +146,13 @@ class _Chain:
                 pass
             case _:
                 raise RefusedError(f"{kind} with {options} is not read")
+
+    def _reshape(self, batch: int, *sizes: int) -> None:
+        """0 keeps an axis; -1 is what is left, of the batch too where the others make all of it."""
+        kept = [size or self.order.shape[axis] for axis, size in enumerate(sizes)]
+        of_batch = batch in {0, 1} or (batch == -1 and np.prod(kept) == self.order.size)
+        needed(of_batch, f"a Reshape to {batch, *sizes} does not keep the batch")
+        self.order = self.order.reshape(kept)
 
     def _convolve(self, given: list[Any], options: dict[str, Any]) -> None:
         (outputs, read, tall, wide), (channels, height, width) = given[1].shape, self.order.shape

@@ -118,6 +118,17 @@ def test_boxes_that_are_not_finite_are_refused(tmp_path: Path) -> None:
             check(changed(certificate, lambda arrays, wrong=wrong: wrong), model)
 
 
+def test_empty_boxes_are_refused(tmp_path: Path) -> None:
+    network, balls, _ = case(0, (3, 5, 3), share=0.5)
+    model, certificate = certified(tmp_path, network, balls)
+
+    def turned(arrays: Arrays) -> Arrays:
+        return {"box_upper": arrays["box_lower"] - 1}
+
+    with pytest.raises(RefusedError, match="a box is empty"):
+        check(changed(certificate, turned), model)
+
+
 def test_questions_without_a_box_are_not_proved(tmp_path: Path) -> None:
     network, balls, _ = case(0, (3, 5, 3), share=0.5)
     model, certificate = certified(tmp_path, network, balls)
@@ -325,3 +336,25 @@ def test_bounds_of_a_box_do_not_depend_on_those_beside_it(by_crown: bool) -> Non
         alone = hidden_bounds(read, lower[at], upper[at], by_crown)
         for one, other in zip(together.hidden, alone.hidden, strict=True):
             np.testing.assert_allclose([each[at] for each in one], other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [200, 1000])
+def test_the_constant_of_a_deep_chain_is_not_rounded_upwards(depth: int) -> None:
+    """Each layer adds 0.6 of the last place of the last bias."""
+    tiny, one = 0.6 * 2.0**-52, np.ones((1, 1))
+    layers = [[Step(one * (place > 0), np.array([tiny]))] for place in range(depth)]
+    network = Network(1, [*layers, [Step(one, np.ones(1))]], [1] * (depth + 1))
+    frame = hidden_bounds(network, np.zeros((1, 1)), one, by_crown=True)
+    found = lower_bounds(network, one[None], frame, Choices())[0, 0]
+    assert found > 1 - 1e-9
+    assert Fraction(float(found)) <= 1 + depth * Fraction(tiny)
+
+
+def test_nothing_is_known_of_float32_sums_that_are_too_long() -> None:
+    step = Step(np.ones((1, 2)), np.zeros(1))
+    ones = np.ones((1, 2))
+    for terms, is_known in ((2**22, True), (2**24, False)):
+        step.__dict__["terms"] = terms  # as of a matrix that no test holds
+        network = Network(2, [[step]], [1])
+        frame = hidden_bounds(network, ones, ones, by_crown=False)
+        assert np.isfinite(float32_error(network, frame, np.ones((1, 1, 1)))).all() == is_known

@@ -80,6 +80,24 @@ CHAINS: dict[str, tuple[list[onnx.NodeProto], Constants, Shape]] = {
         CONV | {"s": normal(3), "m": normal(3, seed=2), "v": abs(normal(3)) + 1},
         (1, 2, 4, 5),
     ),
+    "reshaped by what is left": (
+        [
+            make_node("Reshape", ["x", "s"], ["a"]),
+            make_node("Reshape", ["a", "t"], ["b"]),
+            make_node("Add", ["b", "c"], ["y"]),
+        ],
+        {"s": integers(-1, 2, 2), "t": integers(1, -1), "c": normal(4)},
+        (1, 4),
+    ),
+    "a product of rows of one": (
+        [
+            make_node("MatMul", ["x", "w"], ["a"]),
+            make_node("Reshape", ["a", "s"], ["b"]),
+            make_node("Add", ["b", "c"], ["y"]),
+        ],
+        {"w": normal(3, 2), "s": integers(0, 0, -1), "c": normal(1, 2)},
+        (1, 1, 3),
+    ),
     "reshaped without a step": (
         [make_node("Reshape", ["x", "s"], ["a"]), make_node("Relu", ["a"], ["y"])],
         {"s": integers(0, 2, 2)},
@@ -185,6 +203,27 @@ def test_whatever_is_not_read_is_refused(
 ) -> None:
     path = saved_onnx(tmp_path, nodes, {"w": weight, "b": normal(3)})
     with pytest.raises(RefusedError, match="cannot be read as affine steps and ReLUs"):
+        read_network(path)
+
+
+@pytest.mark.parametrize("sizes", [(3, 2, -1), (2, 2, 1), (-1, 2, 1), (4, 1)])
+def test_a_reshape_that_does_not_keep_the_batch_is_refused(
+    sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    """What stands in the batch's place would be dropped, and later nodes read other numbers."""
+    nodes = [
+        make_node("Reshape", ["x", "s"], ["a"]),
+        make_node("Reshape", ["a", "t"], ["y"]),
+    ]
+    path = saved_onnx(tmp_path, nodes, {"s": integers(*sizes), "t": integers(1, 4)})
+    with pytest.raises(RefusedError, match="does not keep the batch"):
+        read_network(path)
+
+
+def test_a_constant_that_makes_more_rows_is_refused(tmp_path: Path) -> None:
+    nodes = [make_node("MatMul", ["x", "w"], ["a"]), make_node("Add", ["a", "c"], ["y"])]
+    path = saved_onnx(tmp_path, nodes, {"w": normal(3, 2), "c": normal(2, 1)}, shape=(1, 1, 3))
+    with pytest.raises(RefusedError, match="cannot be read"):
         read_network(path)
 
 

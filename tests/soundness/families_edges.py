@@ -146,6 +146,21 @@ def far(rng: np.random.Generator) -> Case:
     return shifted(case, random_gap(rng, spread(case)), sums)
 
 
+def drift(rng: np.random.Generator) -> Case:
+    """Many constants of about an ulp of the last one: in one running sum each is rounded to it."""
+    inputs = int(rng.choice([1, 2, 14]))
+    sums = random_sums(rng, inputs, 1)
+    units, ulp = int(rng.integers(400, 1500)), 2.0**-52
+    constants = single(ulp * rng.choice([0.3, 0.6, 0.8]) * rng.uniform(0.9, 1.1, size=units))
+    first = Affine(constants[:, None] / 8 @ sums, constants)
+    total = Affine(np.ones((1, units)), np.zeros(1))
+    last = Affine(rng.choice([-1.0, 1.0], size=(1, 1)), rng.choice([-1.0, 1.0], size=1))
+    network = ReluNetwork((first, total, last))
+    region = UnsafeRegion(random_box(rng, inputs), np.ones((1, 1)), np.zeros(1))
+    case = known(network, [region], sums)
+    return shifted(case, units * ulp * rng.uniform(-0.3, 0.05), sums)
+
+
 def overflow(rng: np.random.Generator) -> Case:
     """Weights, boxes and biases of 1e150 to 1e308: widths, sums and chords pass float64's end."""
     inputs = int(rng.choice([1, 2, 14]))

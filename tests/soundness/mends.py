@@ -17,6 +17,7 @@ import numpy as np
 
 from tasks.core.arrays import BoolArray
 from tasks.core.bounds.precision import DOUBLE, SINGLE
+from tasks.core.bounds.rounding import Magnitudes, gamma
 from tasks.core.properties.linear_relations import Written
 from tasks.core.properties.specification import Property
 from tasks.core.search import ladder, marabou
@@ -103,10 +104,10 @@ def keras_types() -> None:
     """Layers and activations are what they are called, and inputs what they look like."""
     from tasks.core.readers import keras_network
 
-    keras_network._is_of_keras = lambda thing: True
-    keras_network._check_layer = lambda layer: None
-    keras_network._check_arguments = lambda layer, arguments: None
-    keras_network._Walk._activated = lambda self, layer, tensor: (
+    _everywhere("is_of_keras", lambda thing: True)
+    _everywhere("check_layer", lambda layer: None)
+    _everywhere("check_call", lambda layer, call: None)
+    keras_network._Lowered._activated = lambda self, layer, tensor: (
         self.lowering.relu(tensor) if layer.activation.__name__ == "relu" else tensor
     )
     _without_load_check()
@@ -137,6 +138,15 @@ def single_rounding_errors() -> None:
     _everywhere("single_gamma", lambda roundings: 0.0)
 
 
+def one_running_sum() -> None:
+    """The constants of all layers are said to pass through two sums a layer."""
+
+    def few(self: Magnitudes, terms: int) -> float:
+        return gamma(terms + 2 * len(self.affine) + 8)
+
+    Magnitudes._gamma = few
+
+
 def _without_load_check() -> None:
     _everywhere("check_agreement", lambda network, runtime, points: None)
 
@@ -162,5 +172,6 @@ MENDS: dict[str, Callable[[], None]] = {
         deployed_error,
         rounding_errors,
         single_rounding_errors,
+        one_running_sum,
     )
 }

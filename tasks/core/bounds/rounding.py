@@ -113,7 +113,7 @@ class Magnitudes:
         return RoundingScales(
             [self._affine_scale(*each, held) for each in enumerate(counts)],
             [_scaled(each, self._gamma(each.shape[1]), held) for each in self.relu],
-            _scaled(self.inputs, gamma(self.network.num_inputs + 8), held),
+            _scaled(self.inputs, self._gamma(self.network.num_inputs), held),
         )
 
     def _affine_scale(self, depth: int, roundings: int, held: Precision) -> FloatArray:
@@ -125,8 +125,9 @@ class Magnitudes:
         return _scaled(reach, self._gamma(terms) + single_gamma(narrow), held)
 
     def _gamma(self, terms: int) -> float:
-        """The constants of all layers pass through 2 (depth + 1) sums."""
-        return gamma(terms + 2 * len(self.affine) + 8)
+        """Constants of all layers may be terms of one sum: two of each unit, one of an input."""
+        units = sum(len(layer.bias) for layer in self.network.layers)
+        return gamma(terms + 2 * units + self.network.num_inputs + 8)
 
 
 def rounding_scales(network: ReluNetwork, hidden: Sequence[Bounds], ball: Box) -> RoundingScales:

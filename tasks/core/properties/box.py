@@ -85,4 +85,7 @@ class Ellipsoid(Box):
 
         -radius |coefficients * scales|_2, by Cauchy and Schwarz, less rounding: (n,).
         """
-        return -self.radius * np.linalg.norm(scaled, axis=1) * (1 + NORM_ROUNDING)
+        most = np.abs(scaled).max(axis=1, initial=0)  # of parts of it squares are no underflow
+        most = np.where(most > 0, most, 1.0)
+        norms = np.linalg.norm(scaled / most[:, None], axis=1)
+        return -self.radius * most * norms * (1 + NORM_ROUNDING)

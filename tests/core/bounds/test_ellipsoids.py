@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
+import pytest
 
 from tasks.core.arrays import FloatArray
 from tasks.core.bounds.linear import linear_lower_bounds, preactivation_bounds
-from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box, Ellipsoid
 from tests.networks import random_network
 
@@ -48,3 +51,13 @@ def test_sound_and_mostly_better_than_the_box() -> None:
         box = bounds(network, Box(ball.lower, ball.upper))
         better += (found > box + 1e-6).sum()
     assert better > 100
+
+
+@pytest.mark.parametrize(("weight", "radius"), [(1e-165, 1e100), (1e-162, 1e20), (1e-170, 1e140)])
+def test_squares_that_are_below_float64_are_not_lost(weight: float, radius: float) -> None:
+    network = ReluNetwork((Affine(np.array([[weight]]), np.zeros(1)),))
+    everything = Box(np.full((1, 1), -1e149), np.full((1, 1), 1e149))
+    ball = Ellipsoid.within(everything, np.zeros((1, 1)), np.ones(1), radius)
+    found = linear_lower_bounds(network, 0, np.ones((1, 1)), [], ball)[0, 0]
+    exact = -Fraction(weight) * Fraction(radius)
+    assert exact * 2 < Fraction(float(found)) <= exact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -168,3 +169,27 @@ def test_boxes_too_thin_to_split_end_the_search() -> None:
         found = InputSearch(network, region.box, [region], []).run(time.monotonic() + 5)
     assert not found.proved
     assert "too thin to split" in found.reason
+
+
+@pytest.mark.parametrize("units", [400, 1500])
+def test_constants_of_all_layers_in_one_sum_are_charged_for_it(units: int) -> None:
+    """Each unit adds 0.6 of the last place of the last bias, to which one running sum rounds it."""
+    tiny = 0.6 * 2.0**-52
+    network = ReluNetwork(
+        (
+            Affine(np.full((units, 1), tiny / 4), np.full(units, tiny)),
+            Affine(np.ones((1, units)), np.zeros(1)),
+            Affine(np.ones((1, 1)), np.ones(1)),
+        )
+    )
+    unit_box = box([0.0], [0.5])
+    greatest = 1 + units * Fraction(tiny) * Fraction(9, 8)  # tiny / 4 is exact
+    least = 1 + units * Fraction(tiny)
+    threshold = float(greatest) + 60 * 2.0**-52
+    assert Fraction(threshold) > greatest  # so that all of the box is in the region
+    region = UnsafeRegion(unit_box, np.ones((1, 1)), np.array([-threshold]))
+    hidden = preactivation_bounds(network, unit_box, "crown")
+    search = InputSearch(network, unit_box, [region], hidden)
+    found = search.run(time.monotonic() + 5)
+    assert not found.proved
+    assert Fraction(float(found.lower)) <= least - Fraction(threshold)
