@@ -153,7 +153,8 @@ class Service:
         if fall_back is not None and is_open:
             labels = fall_back.served.certified(inputs[is_open]).labels
             for row, label in zip(is_open, labels.tolist(), strict=True):
-                answers[row] = replace(answers[row], label=label)
+                # What is proved is of this version's own label, and of no other.
+                answers[row] = replace(answers[row], label=label, certified_radius=0.0)
         return answers
 
     def _watch(self, served: Served, arrival: Arrival, flags: Mask | None) -> None:

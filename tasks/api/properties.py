@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,7 +27,8 @@ class Robustness:
         >>> len(Robustness(box([0.0], [1.0]), label=2).of(10).unsafe)
         9
         """
-        if not 0 <= self.label < num_outputs or num_outputs < 2:
+        is_whole = isinstance(self.label, Integral)
+        if not is_whole or not 0 <= self.label < num_outputs or num_outputs < 2:
             raise CertiflowError(
                 f"the label is {self.label}, of a model of {num_outputs} outputs: expected one of "
                 "two or more, counted from 0"

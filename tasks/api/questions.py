@@ -167,7 +167,9 @@ def radius(
     """How far `x`, of the model's input shape, may move (L-infinity) before it loses its label.
 
     `label` None is the model's own. Inputs stay between `lower` and `upper`, single numbers or
-    arrays of the input's shape. `max_epsilon` is at most 1, in the inputs' units.
+    arrays of the input's shape. `max_epsilon` is at most 1, in the inputs' units. `x` and both
+    bounds are taken as the nearest float32 numbers, which models are given: proved is what is
+    between these.
 
     Raises:
         CertiflowError: as `load`; another shape, an input out of bounds, a label that is no output,
@@ -242,7 +244,13 @@ def _property(model: LoadedModel, prop: Property | Robustness | str | Path) -> P
             "the property has no unsafe region, or a domain of its own: make it of boxes with "
             "Robustness, unreachable or always_positive, or of their regions"
         )
-    return Property(tuple(_region(model, region) for region in found.unsafe))
+    regions = tuple(_region(model, region) for region in found.unsafe)
+    if len({region.rows.shape[1] for region in regions}) > 1:
+        raise CertiflowError(
+            "some of the property's regions are of outputs, others of outputs and inputs: give all "
+            "rows as many columns, with zeros for the inputs"
+        )
+    return Property(regions)
 
 
 def _region(model: LoadedModel, region: UnsafeRegion) -> UnsafeRegion:

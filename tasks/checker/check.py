@@ -67,6 +67,7 @@ def check(
             boxes = zip(*sides, owners, strict=True)
             labels = arrays["question_label"].tolist()
             parts = [robustness(low, high, labels[q], read.widths[-1]) for low, high, q in boxes]
+        needed(all(part.regions for part in parts), "of a box nothing is asked")
         chosen = [not only or names[owner] in only for owner in owners]
         excluded = _Checker(read, parts, arrays, exact).excluded(chosen)
     except RefusedError:

@@ -16,7 +16,8 @@ import onnx
 from .refused import RefusedError, needed
 
 MOST_WEIGHTS = 2**27  # of a matrix written out
-FLOATS = (np.float32, np.float64)
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+READ_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 ROOT = 32  # roundings of a quotient by a root, in any way of computing it
 MOST_GROWTH = 2.0**300  # of coefficients on their way back through all layers, see `bounds`
 
@@ -82,7 +83,9 @@ class _Chain:
         self.graph = graph
         self.constants = {each.name: _array(each) for each in graph.initializer}
         (given,) = (each for each in graph.input if each.name not in self.constants)
-        sizes = [each.dim_value for each in given.type.tensor_type.shape.dim]
+        kind = given.type.tensor_type
+        needed(kind.elem_type in READ_TYPES, f"the input is of ONNX's type {kind.elem_type}")
+        sizes = [each.dim_value for each in kind.shape.dim]
         needed(sizes[0] in {0, 1}, f"the first axis has {sizes[0]} places and is no batch's")
         self.value, self.order = given.name, np.arange(int(np.prod(sizes[1:]))).reshape(sizes[1:])
         self.layers: list[list[Step]] = [[]]
@@ -103,18 +106,20 @@ class _Chain:
             self.value = node.output[0]
         needed([self.value] == [each.name for each in self.graph.output], "the end is no output")
         if (self.order.ravel() != np.arange(self.order.size)).any() or not self.layers[-1]:
-            self._append(np.eye(self.order.size), 0)
+            self._append(np.eye(self.order.size), 0, (self.order.size,))
         return Network(inputs, self.layers, [len(steps[-1].bias) for steps in self.layers])
 
     def _add(self, kind: str, given: list[Any], options: dict[str, Any]) -> None:
         needed(
             options.keys() <= _READ.get(kind, set()), f"{kind} with {sorted(options)} is not read"
         )
+        types = {each.dtype for each in given if each is not None and kind != "Reshape"}
+        needed(types <= FLOATS, f"a weight of {kind} is of type {', '.join(map(str, types))}")
         constant: Any = next((each for each in given if each is not None), None)
         match kind:
             case "Relu":
                 if not self.layers[-1]:
-                    self._append(np.eye(self.order.size), 0)
+                    self._append(np.eye(self.order.size), 0, self.order.shape)
                 self.layers.append([])
             case "Flatten" if _are(options, axis=1):
                 self.order = self.order.ravel()
@@ -132,14 +137,12 @@ class _Chain:
                 self._scale(scale / np.sqrt(variance.astype(np.float64) + epsilon))
                 self._shift(shift)
             case "MatMul" if given[0] is None and self.order.shape[-1] == self.order.size:
-                leading = self.order.shape[:-1]  # all 1
-                self._append(constant.T, 0)
-                self.order = self.order.reshape(*leading, -1)
+                self._append(constant.T, 0, (*self.order.shape[:-1], constant.shape[1]))
             case "Gemm" if given[0] is None and _are(options, transA=0, alpha=1.0, beta=1.0):
                 needed(self.order.ndim == 1, "Gemm of more than rows")
                 weight = given[1] if options.get("transB", 0) else given[1].T
                 bias = given[2] if len(given) > 2 else np.zeros(1)
-                self._append(weight, np.broadcast_to(bias, (1, len(weight)))[0])
+                self._append(weight, np.broadcast_to(bias, (1, len(weight)))[0], (len(weight),))
             case "Conv" if given[0] is None and _are(options, group=1, auto_pad=b"NOTSET"):
                 self._convolve(given, options)
             case "Identity" | "Dropout" if len(given) == 1:
@@ -172,8 +175,7 @@ class _Chain:
             at = places[channel, y + by * i, x + along * j]
             weight[:, rows, columns, at] += given[1][:, channel, i, j, None, None]
         bias = np.repeat(given[2], y.size * x.size) if len(given) > 2 else 0
-        self._append(weight[..., :-1].reshape(size, -1), bias)
-        self.order = self.order.reshape(outputs, y.size, x.size)
+        self._append(weight[..., :-1].reshape(size, -1), bias, (outputs, y.size, x.size))
 
     def _shift(self, constant: Any) -> None:
         """Plus a constant: as the last step's bias, if it has none, so that nothing is rounded."""
@@ -190,22 +192,18 @@ class _Chain:
 
     def _spread(self, values: Any) -> Any:
         """Broadcast to the tensor, in the order of the last step's outputs."""
-        needed(
-            values.dtype in FLOATS and self.order.size**2 <= MOST_WEIGHTS,
-            f"a tensor of {self.order.size} {values.dtype}",
-        )
+        needed(self.order.size**2 <= MOST_WEIGHTS, f"a tensor of {self.order.size}")
         flat = np.empty(self.order.size)
         flat[self.order.ravel()] = np.broadcast_to(values, (1, *self.order.shape)).ravel()
         return flat
 
-    def _append(self, weight: Any, bias: Any) -> None:
-        """A step whose columns are in the tensor's order; what follows is a vector in its own."""
-        needed(weight.dtype in FLOATS, f"a weight is of type {weight.dtype}")
+    def _append(self, weight: Any, bias: Any, shape: tuple[int, ...]) -> None:
+        """A step whose columns are in the tensor's order; its outputs make a tensor of `shape`."""
         placed = np.zeros(weight.shape)
         placed[:, self.order.ravel()] = weight
         biases = np.broadcast_to(np.asarray(bias, dtype=np.float64), len(placed))
         self.layers[-1].append(Step(placed, biases))
-        self.order = np.arange(len(placed))
+        self.order = np.arange(len(placed)).reshape(shape)
 
 
 _READ = {  # attributes that change nothing here, or are looked at

@@ -34,6 +34,7 @@ class Part:
 def robustness(lower: Any, upper: Any, label: int, outputs: int) -> Part:
     """A region for each other class, in ascending order: its logit is at least the label's."""
     needed(not (lower > upper).any(), "a box is empty, of which all is true")
+    needed(0 <= label < outputs >= 2, f"label {label} of {outputs} outputs is no choice")
     rows = np.eye(outputs)[label] - np.delete(np.eye(outputs), label, axis=0)
     return Part(lower, upper, [(row[None], np.zeros(1)) for row in rows])
 

@@ -98,6 +98,17 @@ CHAINS: dict[str, tuple[list[onnx.NodeProto], Constants, Shape]] = {
         {"w": normal(3, 2), "s": integers(0, 0, -1), "c": normal(1, 2)},
         (1, 1, 3),
     ),
+    "a ReLU of axes without a step": (
+        [
+            make_node("Relu", ["x"], ["a"]),
+            make_node("Reshape", ["a", "s"], ["b"]),
+            make_node("Transpose", ["b"], ["c"], perm=[0, 2, 1]),
+            make_node("Flatten", ["c"], ["f"]),
+            make_node("Gemm", ["f", "w"], ["y"]),
+        ],
+        {"s": integers(0, 0, -1), "w": normal(6, 2)},
+        (1, 2, 3, 1),
+    ),
     "reshaped without a step": (
         [make_node("Reshape", ["x", "s"], ["a"]), make_node("Relu", ["a"], ["y"])],
         {"s": integers(0, 2, 2)},

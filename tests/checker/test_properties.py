@@ -83,3 +83,10 @@ def test_robustness_is_a_region_for_each_other_class() -> None:
     part = robustness(np.zeros(2), np.ones(2), 1, 3)
     assert [rows.tolist() for rows, _ in part.regions] == [[[-1, 1, 0]], [[0, 1, -1]]]
     assert all(offsets.tolist() == [0] for _, offsets in part.regions)
+
+
+@pytest.mark.parametrize(("label", "outputs"), [(0, 1), (2, 2), (-1, 3)])
+def test_what_is_no_choice_between_classes_is_refused(label: int, outputs: int) -> None:
+    """Without another class there would be no region, and nothing to exclude."""
+    with pytest.raises(RefusedError, match="is no choice"):
+        robustness(np.zeros(2), np.ones(2), label, outputs)

@@ -37,7 +37,8 @@ class Answer:
     Attributes:
         label: as it is told; None where it is withheld.
         served: the version's own label.
-        certified_radius: the greatest of the service's radii up to which the label is proved.
+        certified_radius: the greatest of the service's radii up to which the label is proved; 0 of
+            another version's.
         decided_by: a stage of the ladder; `budget` or `queue` where there was no time for it.
         margin: the proved least margin at epsilon, or what bounds it from below.
         counterexample: a valid input within epsilon that has another label.

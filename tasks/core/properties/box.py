@@ -73,12 +73,14 @@ class Ellipsoid(Box):
         return cls(lower, upper, center, scales, radius)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | IntArray) -> Ellipsoid:
-        center = self.center[rows]
-        return Ellipsoid(self.lower[rows], self.upper[rows], center, self.scales, self.radius)
+        scales = self.scales if self.scales.ndim == 1 else self.scales[rows]
+        return Ellipsoid(self.lower[rows], self.upper[rows], self.center[rows], scales, self.radius)
 
     def at(self, boxes: IntArray, columns: IntArray) -> Ellipsoid:
-        box, center = super().at(boxes, columns), self.center[boxes[:, None] % len(self), columns]
-        return Ellipsoid(box.lower, box.upper, center, self.scales[columns], self.radius)
+        box, places = super().at(boxes, columns), boxes[:, None] % len(self)
+        scales = np.broadcast_to(self.scales, self.center.shape)[places, columns]
+        center = self.center[places, columns]
+        return Ellipsoid(box.lower, box.upper, center, scales, self.radius)
 
     def least(self, scaled: FloatArray) -> FloatArray:
         """A lower bound on `coefficients @ (x - center)`, from them times `scales`: (n, inputs).

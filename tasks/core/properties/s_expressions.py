@@ -9,6 +9,7 @@ from tasks.core.errors import CertiflowError
 
 MAX_DEPTH = 100  # of nested parentheses; far below Python's recursion limit
 
+LINE_END = re.compile(r"\r\n|\r|\n")
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 INDEXED = re.compile(r"[()]|\[[^][()]*\]|[^\s()[]+|\[")  # with [0, 1] in one piece
 
@@ -22,9 +23,12 @@ class Form:
 
 
 def parsed(text: str, token: re.Pattern[str] = _TOKEN) -> list[Form]:
-    """The top-level parentheses; `;` starts a comment. Raises `CertiflowError` naming the line."""
+    """The top-level parentheses. Raises `CertiflowError` naming the line.
+
+    `;` starts a comment, which a line feed or a carriage return ends (SMT-LIB 2.6, section 3.1).
+    """
     stack = [Form(0, [])]
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(LINE_END.split(text), start=1):
         for piece in token.findall(line.partition(";")[0]):
             if piece == "(":
                 form = Form(number, [])

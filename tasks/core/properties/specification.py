@@ -100,13 +100,25 @@ class Property:
             for region in self.unsafe
         )
 
+    def is_of_labels(self, num_outputs: int) -> bool:
+        """Whether it asks over each box that one output exceeds all others, and nothing else."""
+        for places in self.by_box():
+            rows = np.concatenate([self.unsafe[place].rows for place in places])
+            if len(rows) != len(places) or rows.shape[1] != num_outputs:
+                return False
+            asked = rows / np.abs(rows).max(axis=1, keepdims=True) + 0.0  # no zero is negative
+            expected = margin_rows([int(rows[0].argmax())], num_outputs)[0] + 0.0
+            if {row.tobytes() for row in asked} != {row.tobytes() for row in expected}:
+                return False
+        return True
+
     @cached_property
     def sha256(self) -> str:
         """Digest of all numbers: two properties share it only when they are the same."""
         digest = hashlib.sha256()
         for region in self.unsafe:
             for array in (region.box.lower, region.box.upper, region.rows, region.offsets):
-                digest.update(repr(array.shape).encode())
+                digest.update(f"{array.dtype.str} {array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         if self.domain is not None:
             digest.update(self.domain.words().encode())

@@ -262,9 +262,21 @@ def believed(asked: Asked, answer: Answer) -> InstanceResult:
         answer.decided_by,
         0.0,
         margin=answer.margin,
-        deployed=answer.deployed,
+        deployed=None if answer.deployed is None else answer.deployed and _reaches_ending(asked),
         reason=answer.reason,
     )
+
+
+def _reaches_ending(asked: Asked) -> bool:
+    """Whether what float32 logits are proved to do, probabilities in float32 do as well.
+
+    So they do where the greatest is compared with the others: of two that are both small, either
+    or both may be 0.
+    """
+    model, query = asked.model, asked.query
+    if query.of_logits or not model.has_softmax:
+        return True
+    return query.prop.is_of_labels(model.network.num_outputs)
 
 
 def _replayed_again(asked: Asked, known: InstanceResult) -> InstanceResult | None:

@@ -61,3 +61,17 @@ def test_squares_that_are_below_float64_are_not_lost(weight: float, radius: floa
     found = linear_lower_bounds(network, 0, np.ones((1, 1)), [], ball)[0, 0]
     exact = -Fraction(weight) * Fraction(radius)
     assert exact * 2 < Fraction(float(found)) <= exact
+
+
+def test_each_box_keeps_its_own_scales() -> None:
+    generator = np.random.default_rng(2)
+    network = random_network(generator, (4, 6, 3))
+    center, scales = generator.normal(size=(3, 4)), generator.uniform(0.1, 1, size=(3, 4))
+    everything = Box(np.full((3, 4), -9.0), np.full((3, 4), 9.0))
+    ball = Ellipsoid.within(everything, center, scales, 0.4)
+    together = bounds(network, ball)
+    for row in range(3):
+        np.testing.assert_allclose(bounds(network, ball[row : row + 1])[0], together[row])
+    columns = np.array([[3, 0], [1, 2]])
+    some = ball.at(np.array([2, 0]), columns)
+    np.testing.assert_array_equal(some.scales, scales[[[2], [0]], columns])

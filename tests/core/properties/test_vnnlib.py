@@ -285,6 +285,15 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff" + plain).sha256 == read(tmp_path, plain).sha256
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_line_break_of_any_kind_ends_a_comment(end: str, tmp_path: Path) -> None:
+    """What stands behind a carriage return is an alternative more, not part of the comment."""
+    text = declared(*UNIT_BOX, f"(assert (or (<= Y_0 0) ; first{end} (>= Y_1 1)))")
+    path = tmp_path / "property.vnnlib"
+    path.write_bytes(text.encode())
+    assert len(read_property(path, 2, 2).unsafe) == 2
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1251"])
 def test_comments_may_be_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     comment = "Größe" if encoding == "latin-1" else "размер"

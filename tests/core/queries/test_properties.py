@@ -296,6 +296,39 @@ def test_probabilities_are_compared_by_their_logits(tmp_path: Path) -> None:
     assert not found[2].deployed  # how a float32 softmax rounds is nowhere promised
 
 
+@pytest.mark.parametrize(
+    ("ending", "logits"),
+    [
+        ("Softmax", (0.0, -200.0, -210.0)),
+        ("Softmax", (300.0, 1e-5, 0.0)),
+        ("LogSoftmax", (300.0, 1e-5, 0.0)),
+    ],
+)
+def test_of_two_small_probabilities_nothing_is_said_of_the_deployed_model(
+    ending: str, logits: tuple[float, ...], tmp_path: Path
+) -> None:
+    """In float32 both are 0, or as near to the greatest, whatever their logits are."""
+    nodes = [
+        make_node("MatMul", ["x", "w"], ["a"]),
+        make_node("Add", ["a", "b"], ["z"]),
+        make_node(ending, ["z"], ["y"]),
+    ]
+    weight = np.array([[0, 1, 1], [0, 0, 0]], dtype=np.float32)
+    constants = {"w": weight, "b": np.array(logits, dtype=np.float32)}
+    model = saved_onnx(tmp_path, nodes, constants, shape=(1, 2))
+    given = {"num_outputs": 3, "box": ((0.0, 1.0), (0.0, 1.0))}
+    small = saved_property(tmp_path / "small.vnnlib", "(<= Y_1 Y_2)", **given)
+    greatest = "(or (<= Y_0 Y_1) (<= Y_0 Y_2))"
+    label = saved_property(tmp_path / "label.vnnlib", greatest, **given)
+    found = verify([Instance(model, prop, 10) for prop in (small, label)])
+    assert [result.verdict for result in found] == ["unsat", "unsat"]
+    assert [result.deployed for result in found] == [False, True]
+    point = np.full((1, 2), 0.5, dtype=np.float32)
+    (y,) = onnxruntime.InferenceSession(model).run(None, {"x": point})[0]
+    assert y[1] <= y[2]
+    assert y.argmax() == 0
+
+
 def test_probabilities_nearer_than_rounding_are_no_counterexample(tmp_path: Path) -> None:
     """In float32 they may be equal, or the other way round, where the logits differ that little."""
     nodes = [make_node("MatMul", ["x", "a"], ["z"]), make_node("Softmax", ["z"], ["y"])]

@@ -160,6 +160,11 @@ def other_domain() -> api.Property:
     return replace(api.unreachable(SQUARE, [[1.0, 0.0]], [0.0]), domain=Domain((2,)))
 
 
+def of_mixed_rows() -> api.Property:
+    regions = [api.unreachable(SQUARE, [[1.0] * n], [0.0]).unsafe[0] for n in (2, 4)]
+    return api.Property(tuple(regions))
+
+
 @pytest.mark.parametrize(
     ("ask", "why"),
     [
@@ -175,6 +180,9 @@ def other_domain() -> api.Property:
         (lambda: api.linf_ball([0.5], 0.1, lower=[0, 0]), "or the center's shape"),
         (lambda: api.unreachable(SQUARE, [1.0, 0.0], [0.0]), r"rows has shape \(2,\)"),
         (lambda: api.verify(IDENTITY, api.Robustness(SQUARE, 2)), "the label is 2"),
+        (lambda: api.verify(IDENTITY, api.Robustness(SQUARE, 0.5)), "the label is 0.5"),  # type: ignore[arg-type]
+        (lambda: api.radius(IDENTITY, [0.2, 0.5], 0.5), "the label is 0.5"),  # type: ignore[arg-type]
+        (lambda: api.verify(IDENTITY, of_mixed_rows()), "others of outputs and inputs"),
         (lambda: api.verify(IDENTITY, api.Robustness(api.box([0], [1]), 0)), "Box of 1"),
         (lambda: api.verify(IDENTITY, api.unreachable(SQUARE, [[1.0]], [0.0])), "1 columns"),
         (lambda: api.verify(IDENTITY, api.Property(())), "no unsafe region"),
