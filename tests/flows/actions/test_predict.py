@@ -131,6 +131,19 @@ def test_categories_may_change_where_that_is_asked_for(
     assert found["flipped_by"].str.contains("job").any()
 
 
+def test_rows_that_break_a_relation_are_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is proved is of valid rows nearby, and there may be none."""
+    rows = pd.read_csv("new.csv").head(3)
+    rows.loc[1, ["amount", "months"]] = [300.0, 60]
+    rows.to_csv("broken.csv", index=False)
+    asked = ["predict", "bank.onnx", "broken.csv", "--data", "loans.yaml", *FAST]
+    result = invoked(monkeypatch, *asked, "--output", "of_broken.csv")
+    assert result.exit_code == 0, result.exception
+    assert "amount >= 20 * months is broken by 1 of 3 rows (2): what is proved" in result.output
+
+
 def test_images_have_neither(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = refusal(
         monkeypatch, "predict", "bank.onnx", "new.csv", "--data", "digits", "--scale=std"
