@@ -18,7 +18,7 @@ from tasks.core.bundle.findings import Findings
 from tasks.core.bundle.recount import Tables
 from tasks.core.bundle.replay import undisturbed
 from tasks.core.bundle.statement import ONNX
-from tasks.core.data.datasets import Dataset
+from tasks.core.data.datasets import Dataset, stratified_sample
 from tasks.core.errors import CertiflowError
 from tasks.core.evidence import by_class
 from tasks.core.files import ArtifactRef
@@ -34,6 +34,7 @@ from tasks.evidence.gathering import RUN, told_name
 from tasks.settings import DataSettings, Settings
 from tasks.train import load_classifier
 
+WORDS = {"licence", "citation", "notes"}  # that change nothing
 MEASURE_SLACK = 0.002  # of a few points whose sums come in another order
 
 
@@ -73,6 +74,28 @@ def obtained(data: DataDescription, settings: DataSettings) -> Dataset:
     if found.sha256 != data.sha256:
         raise CertiflowError(f"{data.source} is other data here: {found.sha256}")
     return found
+
+
+def check_data(data: DataDescription, dataset: Dataset, findings: Findings) -> None:
+    """What the bundle says of the data, what an attacker may do to them included."""
+    said = data.model_dump()
+    found = DataDescription.of(dataset, data.source, data.sample).model_dump()
+    wrong = [name for name in said if name not in WORDS and said[name] != found[name]]
+    told = f"another {wrong[0]}" if wrong else "the same"
+    findings.add("again", "data.json beside the data", "the same", told, same=not wrong)
+
+
+def check_drawn(tables: Tables, settings: Settings, dataset: Dataset, findings: Findings) -> None:
+    """That the points are those that the run's seed draws, and were not chosen."""
+    count = settings.verification.count_of(len(dataset.test_labels))
+    drawn = {"verified points": (tables.verdicts, count)}
+    if tables.radii is not None and settings.radius is not None:
+        drawn["points with critical radii"] = (tables.radii, settings.radius.samples)
+    for what, (table, size) in drawn.items():
+        expected = stratified_sample(dataset.test_labels, size, settings.seed).tolist()
+        same = sorted(table["sample_index"].unique().tolist()) == expected
+        told = "they are" if same else "others"
+        findings.add("again", f"{what} as the seed draws them", "they are", told, same)
 
 
 def check_sample(

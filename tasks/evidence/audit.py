@@ -191,6 +191,9 @@ def _on_data(
         findings.skip("accuracy, attacks and bounds, on the data", str(error))
         findings.skip("that verified points are of the test set", str(error))
     else:
+        with findings.reading("again", "data.json"):
+            again.check_data(data, dataset, findings)
+            again.check_drawn(tables, settings, dataset, findings)
         with findings.reading("again", "verified points"):
             points = again.check_sample(folder, tables.verdicts, dataset, findings)
         with findings.reading("again", "accuracy"):

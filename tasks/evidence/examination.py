@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.core.arrays import FloatArray
 from tasks.core.bundle.described import DataDescription
 from tasks.core.bundle.findings import Findings
 from tasks.core.bundle.recount import GRID, VERDICTS, Name, Number, Tables, grid, named, numbers
@@ -29,6 +30,8 @@ from tasks.evidence.gathering import (
     told_name,
 )
 from tasks.presentation.model_card import numbers_of
+
+DRAWN = 128  # inputs, twice, at which two files of a model are held against each other
 
 
 def described(folder: Path) -> DataDescription:
@@ -89,6 +92,13 @@ def check_tables(folder: Path, tables: Tables, data: DataDescription, findings: 
     findings.number("table", "verified points", len(data.sample), len(verified))
     if verified != list(data.sample):
         findings.add("table", "verified points", "those of data.json", "others", same=False)
+    balls = tables.verdicts[["sample_index", "epsilon"]]
+    asked = len(verified) * balls["epsilon"].nunique()
+    same = len(balls) == asked and not balls.duplicated().any()
+    told = f"{len(balls)}" + ("" if same else ", some twice or none")
+    findings.add("table", "balls, each once", f"{asked}", told, same)
+    if tables.radii is not None:
+        _check_radii(tables, tables.radii, findings)
     with findings.reading("table", PARQUET):
         same = pd.read_parquet(folder / PARQUET).equals(pd.read_csv(folder / VERDICTS))
         told = "the same" if same else f"others than in {VERDICTS}"
@@ -102,6 +112,19 @@ def check_tables(folder: Path, tables: Tables, data: DataDescription, findings: 
             )
             told = "the same" if same else "others than in tables/test_points.npz"
             findings.add("table", GRID, "shares", told, same)
+
+
+def _check_radii(tables: Tables, radii: pd.DataFrame, findings: Findings) -> None:
+    """Critical radii against the attack on the whole test set: no certificate goes with them."""
+    places, count = radii["sample_index"].to_numpy(), len(tables.points["clean"])
+    broken = np.vstack([~tables.points["pgd"], np.ones(count, dtype=bool)]).argmax(axis=0)
+    broken_at = np.append(tables.epsilons, np.inf)[broken]
+    broken_at = np.where(tables.points["clean"], broken_at, 0.0)[places]
+    wrong = places[(radii["proved"] > 0) & (radii["proved"] >= broken_at)]
+    wrong = np.append(wrong, places[radii["sample_index"].duplicated()])
+    told = f"sample {wrong[0]} is broken nearer, or told twice" if len(wrong) else "none"
+    findings.add("table", "critical radii that PGD breaks", "none", told, same=not len(wrong))
+    findings.skip(f"{len(radii)} proved critical radii", "no certificate goes with them")
 
 
 def check_cards(folder: Path, statement: Statement, findings: Findings) -> None:
@@ -183,8 +206,17 @@ def check_models(folder: Path, data: DataDescription, findings: Findings) -> Non
         findings.add("model", "SHA-256 of the network verified", stated, found[:8], same)
     if trained(folder) != folder / ONNX:
         other = loading.load(folder / ONNX).network
-        points = np.random.default_rng(0).random((64, original.network.num_inputs))
+        points = _drawn(data)[:, : original.network.num_inputs]  # without a target
         one, two = original.network(points), other(points)
         far = float(np.abs(one - two).max()) if one.shape == two.shape else np.inf
         same = far <= 1e-9 * max(float(np.abs(one).max()), 1.0)
-        findings.add("model", "scores as ONNX and as trained", "the same", f"{far:.2g} apart", same)
+        what = f"scores as ONNX and as trained, at {len(points)} inputs drawn anew"
+        findings.add("model", what, "the same", f"{far:.2g} apart", same)
+
+
+def _drawn(data: DataDescription) -> FloatArray:
+    """Inputs from all over the domain, and corners of it: others each time, and no proof."""
+    generator, domain = np.random.default_rng(), data.perturbation.domain
+    shares = generator.random((2, DRAWN, domain.num_inputs))
+    shares[1] = shares[1].round()
+    return domain.lower + shares.reshape(-1, domain.num_inputs) * (domain.upper - domain.lower)

@@ -43,6 +43,40 @@ def with_points(files: Files) -> Files:
     return {"tables/test_points.npz": buffer.getvalue()}
 
 
+def with_doubled_rows(files: Files) -> Files:
+    """Proofs are counted twice."""
+    table = pd.read_csv(io.BytesIO(files["tables/verification.csv"]))
+    table = pd.concat([table, table[table["verdict"] == "robust"]])
+    return {"tables/verification.csv": table.to_csv(index=False).encode()}
+
+
+def with_points_of_choice(files: Files) -> Files:
+    """Fewer points than the seed draws, the rest as they are."""
+    table = pd.read_csv(io.BytesIO(files["tables/verification.csv"]))
+    radii = pd.read_csv(io.BytesIO(files["tables/critical_radius.csv"]))
+    left = radii["sample_index"].iloc[:-1]
+    radii = radii[radii["sample_index"].isin(left)]
+    table = table[table["sample_index"] != table["sample_index"].max()]
+    return {
+        "tables/verification.csv": table.to_csv(index=False).encode(),
+        "tables/critical_radius.csv": radii.to_csv(index=False).encode(),
+    }
+
+
+def with_radii(files: Files) -> Files:
+    """Proved farther than an attack reaches."""
+    radii = pd.read_csv(io.BytesIO(files["tables/critical_radius.csv"]))
+    radii["proved"], radii["falsified"] = 0.3, np.inf
+    return {"tables/critical_radius.csv": radii.to_csv(index=False).encode()}
+
+
+def with_smaller_moves(files: Files) -> Files:
+    """An attacker may do a tenth of what is claimed."""
+    data = json.loads(files["data.json"])
+    data["down"] = data["up"] = [0.1 * each for each in data["up"]]
+    return {"data.json": json.dumps(data).encode()}
+
+
 def with_metric(files: Files) -> Files:
     run = json.loads(files["run.json"])
     run["metrics"]["pgd/robust_accuracy/eps_0.1"] += 0.01
