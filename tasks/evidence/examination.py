@@ -16,6 +16,7 @@ from tasks.core.bundle.findings import Findings
 from tasks.core.bundle.recount import GRID, VERDICTS, Name, Number, Tables, grid, named, numbers
 from tasks.core.bundle.replay import Replay, replayed, replayed_radii
 from tasks.core.bundle.statement import ONNX, Statement, claims
+from tasks.core.evidence import metrics
 from tasks.core.models import loading
 from tasks.core.models.runtimes import Runtime
 from tasks.core.models.tolerance import ToleranceRuntime
@@ -116,11 +117,9 @@ def check_tables(folder: Path, tables: Tables, data: DataDescription, findings: 
 
 def _check_radii(tables: Tables, radii: pd.DataFrame, findings: Findings) -> None:
     """Critical radii against the attack on the whole test set: no certificate goes with them."""
-    places, count = radii["sample_index"].to_numpy(), len(tables.points["clean"])
-    broken = np.vstack([~tables.points["pgd"], np.ones(count, dtype=bool)]).argmax(axis=0)
-    broken_at = np.append(tables.epsilons, np.inf)[broken]
-    broken_at = np.where(tables.points["clean"], broken_at, 0.0)[places]
-    wrong = places[(radii["proved"] > 0) & (radii["proved"] >= broken_at)]
+    places = radii["sample_index"].to_numpy()
+    broken_at = np.where(tables.points["clean"], metrics.broken_at(tables.points), 0.0)
+    wrong = places[(radii["proved"] > 0) & (radii["proved"] >= broken_at[places])]
     wrong = np.append(wrong, places[radii["sample_index"].duplicated()])
     told = f"sample {wrong[0]} is broken nearer, or told twice" if len(wrong) else "none"
     findings.add("table", "critical radii that PGD breaks", "none", told, same=not len(wrong))

@@ -205,6 +205,13 @@ def with_exact(grid: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     return grid.merge(summary[["epsilon", *names]], on="epsilon", how="left") if names else grid
 
 
+def broken_at(points: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """The least radius at which PGD breaks each test point, infinite where none does: (n,)."""
+    never = np.ones(points["pgd"].shape[1], dtype=bool)
+    first = np.vstack([~points["pgd"], never]).argmax(axis=0)
+    return np.append(points["epsilons"], np.inf)[first]
+
+
 def check_points(verification: pd.DataFrame, points: Mapping[str, NDArray[Any]]) -> None:
     """Holds a `verification_table` against what attacks and bounds say of each test point.
 
@@ -217,15 +224,15 @@ def check_points(verification: pd.DataFrame, points: Mapping[str, NDArray[Any]])
     Raises:
         ContradictionError: a point is proved by one and broken, there or nearer, by the other.
     """
-    epsilons, count = np.append(points["epsilons"], np.inf), points["pgd"].shape[1]
-    broken_at = epsilons[np.vstack([~points["pgd"], np.ones(count, dtype=bool)]).argmax(axis=0)]
     certified = np.where(points["certified"], points["epsilons"][:, None], -1).max(axis=0)
     places = verification["sample_index"].to_numpy()
     proved = _is(verification, "verdict", Verdict.ROBUST.value)
     proved &= ~_is(verification, "deployed", DEPLOYED_WORDS[False])
     broken = _is(verification, "verdict", Verdict.FALSIFIED.value)
     radii = verification["epsilon"].to_numpy()
-    wrong = (proved & (broken_at[places] <= radii)) | (broken & (certified[places] >= radii))
+    wrong = (proved & (broken_at(points)[places] <= radii)) | (
+        broken & (certified[places] >= radii)
+    )
     if wrong.any():
         row = verification[wrong].iloc[0]
         raise ContradictionError(
