@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -173,9 +174,23 @@ def _split(frame: Any, served: Served) -> Asked:
     columns = frame.get("columns")
     if columns is None or not served.bundle.description.features:
         return served.contract.inputs(rows)
-    if any(not isinstance(row, list) or len(row) != len(columns) for row in rows):
-        raise BrokenRuleError(f"expected rows of {len(columns)} cells, one for each column")
-    return served.contract.rows([dict(zip(columns, row, strict=True)) for row in rows])
+    return served.contract.rows(_by_name(columns, rows))
+
+
+def _by_name(columns: Any, rows: list[Any]) -> list[dict[str, Any]]:
+    """Rows by their columns' names, each of which there is once."""
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise BrokenRuleError("expected columns that are a list of names")
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise BrokenRuleError(f"the column '{twice[0]}' is there twice: expected each name once")
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(columns):
+            found = f"has {len(row)} cells" if isinstance(row, list) else f"is {row!r}"
+            raise BrokenRuleError(
+                f"row {number} {found}: expected {len(columns)} cells, one for each column"
+            )
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _records_of_csv(body: bytes, served: Served) -> list[dict[str, Any]]:
@@ -186,9 +201,13 @@ def _records_of_csv(body: bytes, served: Served) -> list[dict[str, Any]]:
     numbers = {
         feature.name for feature in served.bundle.description.features if feature.kind != "category"
     }
+    try:
+        columns, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
+    except csv.Error as error:
+        raise MalformedError(f"the body is no CSV ({error}): expected a line of names") from None
     return [
         {name: _number(cell) if name in numbers else cell for name, cell in row.items()}
-        for row in _list(list(csv.DictReader(io.StringIO(text))))
+        for row in _by_name(columns, _list(rows))
     ]
 
 

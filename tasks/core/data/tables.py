@@ -89,7 +89,9 @@ def dataset_of(
             )
     completions = completions_for(train.values, schema, given)
     train, test, filled = _completed(train, test, schema, completions)
-    inputs = encoded(train.values, schema.columns_read), encoded(test.values, schema.columns_read)
+    inputs = [
+        encoded(part.values, schema.columns_read).astype(np.float32) for part in (train, test)
+    ]
     domain = Domain.of_table(schema.columns_read, schema.relations)
     try:
         perturbation = Perturbation.of_table(domain, inputs[0], scale, most_changes)
@@ -131,7 +133,7 @@ def read_rows(
             _refuse(np.isnan(column), frame[feature.name], path.name, "a value")
         columns.append(column)
     values = np.stack(columns, axis=1)
-    inputs = encoded(completed(values, features, completions), features)
+    inputs = encoded(completed(values, features, completions), features).astype(np.float32)
     return frame, inputs, in_words(values, features, completions)
 
 

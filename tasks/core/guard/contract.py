@@ -45,7 +45,7 @@ class Contract:
         """
         shape = self.domain.shape
         try:
-            array = np.asarray(values, dtype=np.float32)
+            array = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError):
             raise BrokenRuleError(
                 f"inputs are no array of numbers: expected {self.domain.noun}s of shape {shape}"
@@ -59,7 +59,7 @@ class Contract:
             raise BrokenRuleError(f"there is no {self.domain.noun}: expected one at least")
         array = array.reshape(len(array), *shape)
         self.check(array)
-        return Asked(array)
+        return Asked(array.astype(np.float32))
 
     def rows(self, records: Sequence[Record]) -> Asked:
         """Valid inputs of a table's rows by feature: numbers, and the words of categories.
@@ -97,14 +97,21 @@ class Contract:
         inputs = self.inputs(encoded(whole, features)).inputs
         return Asked(inputs, in_words(values, features, self.completions))
 
-    def check(self, inputs: Float32Array) -> None:
-        """Raises `BrokenRuleError` naming the first row and rule that is broken."""
-        valid = self.domain.contains(inputs)
+    def check(self, inputs: FloatArray) -> None:
+        """Raises `BrokenRuleError` naming the first row and rule that is broken.
+
+        Bounds and relations are those of float32 numbers, which models take; a number is whole as
+        it is sent, since 41.0000001 becomes 41.
+        """
+        flat = inputs.reshape(len(inputs), -1)
+        with np.errstate(over="ignore"):
+            rounded = flat.astype(np.float32).astype(np.float64)
+        points = np.where(self.domain.whole & (flat != np.round(flat)), flat, rounded)
+        valid = self.domain.contains(points)
         if valid.all():
             return
         row = int(np.argmin(valid))
-        point = inputs[row].reshape(-1).astype(np.float64)
-        raise BrokenRuleError(f"{self.domain.noun} {row}: {self._broken(point)}")
+        raise BrokenRuleError(f"{self.domain.noun} {row}: {self._broken(points[row])}")
 
     def _broken(self, point: FloatArray) -> str:
         domain, size = self.domain, self.domain.num_inputs
@@ -120,7 +127,7 @@ class Contract:
                     upper[place]
                 )
             if whole[place] and value != round(value):
-                return f"{name} is {told(value)}: expected a whole number"
+                return f"{name} is {float(value)!r}: expected a whole number"
         for feature, columns in domain.groups:
             if point[columns].sum() != 1:
                 return f"{feature.name} has {point[columns].sum():g} categories: expected one"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tasks.core.arrays import BoolArray, Float32Array, FloatArray, Mask
+from tasks.core.arrays import BoolArray, FloatArray, Mask
 from tasks.core.properties.box import Box
 from tasks.core.properties.relations import Relation, parse
 
@@ -72,6 +72,13 @@ class Feature(BaseModel):
         for named in (self.categories, self.values):
             if len(set(named)) < len(named):
                 raise ValueError(f"{self.name} has a category twice: name each once")
+        codes = {code: place for place, code in enumerate(self.values)}
+        for place, name in enumerate(self.categories):
+            if codes.get(name, place) != place:
+                raise ValueError(
+                    f"{self.name} has the category '{name}', which is another's value: expected "
+                    "names that are no other category's, since a cell may hold either"
+                )
         if self.lower > self.upper:
             raise ValueError(
                 f"{self.name} has lower {self.lower:g} above upper {self.upper:g}: exchange them"
@@ -272,7 +279,7 @@ def _share(old: float | str, new: float | str, span: float) -> float:
     return abs(new - old) / span if span else 0.0
 
 
-def encoded(values: FloatArray, features: Sequence[Feature]) -> Float32Array:
+def encoded(values: FloatArray, features: Sequence[Feature]) -> FloatArray:
     """Rows (n, features), of categories their place, as a model takes them: categories one-hot."""
     columns = []
     for feature, column in zip(features, values.T, strict=True):
@@ -280,4 +287,4 @@ def encoded(values: FloatArray, features: Sequence[Feature]) -> Float32Array:
             columns.append(column[:, None] == np.arange(len(feature.categories)))
         else:
             columns.append(column[:, None])
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    return np.concatenate(columns, axis=1)

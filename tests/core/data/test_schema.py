@@ -88,6 +88,14 @@ def test_numbers_are_words_of_classes_and_categories(tmp_path: Path) -> None:
             },
             "a has a category twice",
         ),
+        (
+            {
+                "features": [
+                    {"name": "a", "kind": "category", "categories": [1, 2], "values": [2, 1]}
+                ]
+            },
+            "a has the category '1', which is another's value: expected names that are no other",
+        ),
         ({"positive": "lost"}, "positive is 'lost': expected one of kept, left"),
         ({"classes": None}, "neither classes nor a tolerance: .*tolerance: 1000 where it is a nu"),
         ({"tolerance": 5}, "has classes and a tolerance: keep classes where"),

@@ -32,6 +32,7 @@ def test_named_features_are_the_model_s_inputs(contract: Contract) -> None:
     ("change", "said"),
     [
         ({"months": 12.5}, "row 0: months is 12.5: expected a whole number"),
+        ({"age": 41.0000001}, "row 0: age is 41.0000001: expected a whole number"),
         ({"months": 73}, "row 0: months is 73: expected 4 to 72"),
         ({"amount": -1}, "row 0: amount is -1: expected 0 to 10,000"),
         ({"amount": float("nan")}, "row 0: amount is empty: expected a value"),
@@ -57,6 +58,19 @@ def test_what_is_missing_or_no_row_is_named(contract: Contract) -> None:
         contract.rows(["x"])  # type: ignore[list-item]
     with pytest.raises(BrokenRuleError, match="job has 2 categories: expected one"):
         contract.inputs([[1500, 12, 40, 1, 1, 0]])
+    with pytest.raises(BrokenRuleError, match=r"row 0: months is 12\.0000001: expected a whole"):
+        contract.inputs([[1500, 12.0000001, 40, 1, 0, 0]])
+    with pytest.raises(BrokenRuleError, match="row 0: amount is inf: expected a finite number"):
+        contract.inputs([[1e300, 12, 40, 1, 0, 0]])
+
+
+def test_bounds_are_those_of_float32_numbers() -> None:
+    """0.1 is a little less than the float32 number nearest to it, which is the least one."""
+    contract = Contract(Domain.of_table([Feature(name="share", lower=0.1, upper=0.7)]))
+    asked = contract.rows([{"share": 0.1}, {"share": 0.7}, {"share": float(np.float32(0.7))}])
+    assert asked.inputs.tolist() == np.float32([[0.1], [0.7], [0.7]]).tolist()
+    with pytest.raises(BrokenRuleError, match=r"share is 0\.09999999: expected 0\.1 to"):
+        contract.rows([{"share": 0.09999999}])
 
 
 def test_an_empty_cell_is_completed_and_told(contract: Contract) -> None:

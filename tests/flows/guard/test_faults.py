@@ -196,6 +196,27 @@ def test_a_shadow_is_compared_and_a_canary_serves_its_share(project: Path, data:
         assert guard.predict(flagged, **{"x-client": "another"})
 
 
+def test_what_is_open_has_the_label_of_the_version_to_fall_back_to(
+    project: Path, data: Dataset
+) -> None:
+    """And no proof: that was of this version's own label."""
+    opposite = guarded.class_means(data, order=-1)
+    guarded.register(project, opposite, data)
+    other = {"policy": "fall_back", "fall_back": f"models:/{MODEL}/2"}
+    with guarded.guarding(project, SETTINGS | other) as guard:
+        answers = guard.predict(data.test_inputs)["answers"]
+    fell_back = np.array([each["decision"] == "fell_back" for each in answers])
+    assert fell_back.sum() > 5
+    assert (~fell_back).sum() > 5
+    labels = np.array([each["label"] for each in answers])
+    own = guarded.class_means(data)(data.test_inputs).argmax(axis=1)
+    other_label = opposite(data.test_inputs).argmax(axis=1)
+    assert (labels == np.where(fell_back, other_label, own)).all()
+    radii = np.array([each["certified_radius"] for each in answers])
+    assert (radii[fell_back] == 0).all()
+    assert (radii[~fell_back] >= 0.02).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -122,6 +122,29 @@ def test_rows_come_as_mlflow_sends_them(guard: Guard, data: Dataset) -> None:
     assert refused.json()["detail"] == "row 0: months is 12.5: expected a whole number"
 
 
+def test_tables_that_do_not_fit_their_columns_are_refused(guard: Guard, data: Dataset) -> None:
+    """Neither is a cell of a name that stands twice dropped, nor one that is cut off completed."""
+    row = records(data)[0]
+    names, cells = list(row), list(row.values())
+    one_too_few, twice = cells[:-1], [*names, names[0]]
+    for columns, values, said in (
+        (names, one_too_few, f"row 0 has {len(names) - 1} cells: expected {len(names)} cells"),
+        (twice, [*cells, cells[0]], f"the column '{names[0]}' is there twice"),
+    ):
+        frame = {"columns": columns, "data": [values]}
+        text = ",".join(columns) + "\n\n" + ",".join(map(str, values)) + "\n"
+        for response in (
+            guard.post("/invocations", {"dataframe_split": frame}),
+            guard.client.post("/invocations", content=text, headers={"content-type": "text/csv"}),
+        ):
+            assert response.status_code == 422
+            assert said in json.dumps(response.json())
+    frame = {"columns": len(names), "data": [cells]}
+    response = guard.post("/invocations", {"dataframe_split": frame})
+    assert response.status_code == 422
+    assert "expected columns that are a list of names" in json.dumps(response.json())
+
+
 def test_an_empty_cell_is_answered_as_the_row_that_is_told(guard: Guard, data: Dataset) -> None:
     row = records(data)[0]
     empty, whole = row | {"age": None}, row | {"age": 33}
