@@ -20,6 +20,7 @@ from statistics import median
 from time import monotonic, perf_counter
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -127,7 +128,13 @@ def main() -> None:
     mirror = os.environ.get(MIRROR_VARIABLE, "").removeprefix("file://")
     own = [Path(mirror) / "vnncomp2021" / name for name in ("mnistfc", "acasxu")]
     folders = [Path(each) for each in sys.argv[1:]] or [each for each in own if each.is_dir()]
-    table = Table(title="Certificates", title_justify="left")
+    table = Table(
+        title="Certificates, medians; ratio: check to search",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
     for column in (
         "folder",
         "unsat",
@@ -135,10 +142,10 @@ def main() -> None:
         "deployed",
         "exact",
         "sat passed",
-        "median bytes",
+        "bytes",
         "search s",
         "check s",
-        "check / search",
+        "ratio",
     ):
         table.add_column(column, justify="left" if column == "folder" else "right")
     ladder.warm_up()
@@ -150,7 +157,7 @@ def main() -> None:
             str(found.proofs),
             str(found.certified),
             str(found.deployed),
-            f"{found.exact} of {found.exact_tried}",
+            f"{found.exact}/{found.exact_tried}",
             str(found.wrong),
             *(
                 (
