@@ -35,7 +35,12 @@ MEMORY = 4 * 2**30
 
 
 def _went_to_a_process(result: VerificationResult) -> bool:
-    """The batched attack comes before the bounds, the ladder's own after them."""
+    """The batched attack comes before the bounds, the ladder's own after them.
+
+    A process that was ended from outside told nothing of its stages.
+    """
+    if result.verdict is Verdict.TIMEOUT:
+        return True
     is_attacked = result.decided_by is DecidedBy.ATTACK and "crown" in result.stage_seconds
     return is_attacked or not {"attack", "interval", "crown"} >= set(result.stage_seconds)
 
