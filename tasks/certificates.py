@@ -63,15 +63,24 @@ def network_of(model: ArtifactRef, loaded: LoadedModel, sample: Sample, log: Run
 
 
 def carried_over(
-    network: Path, dataset: str, sample: Sample, epsilons: Sequence[float], log: Run
+    network: Path,
+    loaded: LoadedModel,
+    dataset: str,
+    sample: Sample,
+    epsilons: Sequence[float],
+    log: Run,
 ) -> Carried:
-    """Tries the champion's certificates on a new model before any search.
+    """Tries the champion's certificates on a new model, in the file `network`, before any search.
 
     How many proofs carry over, and what they took to be found for the champion, is said and logged.
-    Nothing does where there is no champion with certificates.
+    Nothing does where there is no champion with certificates, or where the model ends with a
+    softmax or sigmoid: a check of its logits cannot say whether its probabilities are apart in
+    float32.
     """
     from tasks.core.certificates.transfer import transferred
 
+    if loaded.ending != "logits":
+        return Carried()
     champion = RegisteredModel(model_name(dataset)).champion()
     if champion is None or not champion.run_id:
         return Carried()

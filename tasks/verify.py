@@ -56,7 +56,7 @@ def verify(
     network = network_of(model, loaded, sample, log) if settings.certificates else None
     carried = Carried()
     if network is not None:
-        carried = carried_over(network, dataset.name, sample, settings.epsilons, log)
+        carried = carried_over(network, loaded, dataset.name, sample, settings.epsilons, log)
     results = verify_sample(
         loaded,
         sample,

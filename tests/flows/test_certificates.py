@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from flows.robustness import robustness_flow
+from tasks import certificates
+from tasks.core.models import loading
+from tasks.core.sources.catalogue import load
+from tasks.core.verification.balls import Sample
 from tasks.presentation.records import Summary
 from tests.command import invoked, refusal
 from tests.flow_project import flow_project, smoke
@@ -70,6 +77,27 @@ def test_proofs_carry_over_to_the_next_version(second: Summary, project: Path) -
     assert len(carried) == metrics_of(second)["verification/certificates/carried"] > 0
     assert set(carried["verdict"]) == {"robust"}
     assert set(rows.loc[rows["verdict"] == "robust", "certificate"]) == {"checked"}
+
+
+def test_proofs_of_logits_are_not_carried_over_to_probabilities(
+    first: Summary, project: Path
+) -> None:
+    """The checker knows nothing of a softmax, whose probabilities may tie in float32."""
+    folder = project / "runs" / first.run_name
+    loaded, data = loading.load(folder / "model.keras"), load("digits", project / "cache")
+    rows = pd.unique(rows_of(first, project)["sample_index"])
+    sample = Sample(rows, data.test_inputs[rows], data.test_labels[rows], data.perturbation)
+    log: Any = SimpleNamespace(metrics=lambda numbers: None)
+    for ending, is_carried in (("logits", True), ("softmax", False), ("sigmoid", False)):
+        found = certificates.carried_over(
+            folder / "certificates" / "model.onnx",
+            replace(loaded, ending=ending),
+            "digits",
+            sample,
+            (0.02, 0.1),
+            log,
+        )
+        assert bool(found.results) == bool(found.proofs) == is_carried
 
 
 def test_another_network_is_refused(

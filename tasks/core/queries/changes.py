@@ -48,8 +48,11 @@ def plain(columns: Sequence[IntArray], prop: Property) -> Form:
     return _form(columns, prop, selecting(np.arange(box.lower.shape[1]), box.lower.shape[1]), box)
 
 
-def by_changes(columns: Sequence[IntArray], prop: Property) -> Form | None:
+def by_changes(columns: Sequence[IntArray], prop: Property, num_outputs: int) -> Form | None:
     """Of a property whose regions share one box; None where it bounds no change.
+
+    Its rows are of the networks' `num_outputs` outputs together and, behind them, of the inputs, or
+    of the outputs alone, which bound no change.
 
     A row y - x + c <= 0 or x - y + c <= 0 that all regions have, x an input of the first of two
     networks alone and y of the second, bounds e = y - x. The points have e in the place of y, and
@@ -60,6 +63,8 @@ def by_changes(columns: Sequence[IntArray], prop: Property) -> Form | None:
         return None
     before = prop.unsafe[0].box
     size = before.lower.shape[1]
+    if prop.unsafe[0].rows.shape[1] != num_outputs + size:
+        return None
     common = set.intersection(*map(_keys, prop.unsafe))
     pairs = [pair for pair in _pairs(columns, prop, common) if pair.is_exact_in(prop)]
     if not pairs:

@@ -64,7 +64,9 @@ def _best(
     networks: Sequence[ReluNetwork], columns: Sequence[IntArray], prop: Property
 ) -> tuple[Form, ReluNetwork]:
     """The form, and networks side by side or twins, by which all regions are best excluded."""
-    forms = [form for form in (plain(columns, prop), by_changes(columns, prop)) if form is not None]
+    num_outputs = sum(network.num_outputs for network in networks)
+    changes = by_changes(columns, prop, num_outputs)
+    forms = [form for form in (plain(columns, prop), changes) if form is not None]
     asked = [(form, fed(networks, form.maps)) for form in forms]
     if are_alike(networks):
         asked += [(form, twin(networks, form.maps, form.boxes)) for form in forms]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.core.arrays import FloatArray
-from tasks.core.networks.network import ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.networks.side_by_side import fed, side_by_side
 from tasks.core.properties.box import Box
 from tasks.core.properties.specification import Property, UnsafeRegion
@@ -54,7 +54,7 @@ def reaches(prop: Property, outputs: list[Fraction], inputs: list[Fraction]) -> 
 
 
 def form_of(prop: Property) -> Form:
-    form = by_changes(COLUMNS, prop)
+    form = by_changes(COLUMNS, prop, OUTPUTS)
     assert form is not None
     return form
 
@@ -115,15 +115,42 @@ def test_networks_get_their_own_inputs() -> None:
 )
 def test_what_bounds_no_change_is_left_alone(rows: list[tuple[list[float], float]]) -> None:
     prop = asked(box([0.0] * 3, [1.0] * 3), rows, ([1.0, -1.0, 0.0, 0.0, 0.0], 0.0))
-    assert by_changes(COLUMNS, prop) is None
-    assert by_changes([COLUMNS[0]], prop) is None
+    assert by_changes(COLUMNS, prop, OUTPUTS) is None
+    assert by_changes([COLUMNS[0]], prop, OUTPUTS) is None
 
 
 def test_a_relation_of_one_alternative_alone_is_no_bound() -> None:
     where = box([0.0] * 3, [1.0] * 3)
     row = ([1.0, -1.0, 0.0, 0.0, 0.0], 0.0)
     (first,), (second,) = asked(where, RISING, row).unsafe, asked(where, [], row).unsafe
-    assert by_changes(COLUMNS, Property((first, second))) is None
+    assert by_changes(COLUMNS, Property((first, second)), OUTPUTS) is None
+
+
+def test_a_question_of_outputs_alone_bounds_no_change() -> None:
+    """A row that compares two outputs of the second network is none of its inputs."""
+    networks = [
+        ReluNetwork(
+            (
+                Affine(np.array([[0.25], [0.75]]), np.array([-0.75, 0.25])),
+                Affine(np.array([[-1.75, -0.5], [-0.25, -0.5]]), np.array([-2.0, -0.25])),
+            )
+        ),
+        ReluNetwork(
+            (
+                Affine(np.array([[-1.75], [0.5], [0.75]]), np.array([-0.5, 0.0, 2.0])),
+                Affine(np.array([[-1.25, -2.25, 0.5], [-1, 2, 0]]), np.array([-0.25, -1.0])),
+            )
+        ),
+    ]
+    columns = [np.array([0]), np.array([1])]
+    where = box([0.0, 0.25], [1.0, 0.75])
+    rows, offsets = np.array([[1.0, -1, 0, 0], [0, 0, -1, 1]]), np.array([0.0, 0.25])
+    prop = Property((UnsafeRegion(where, rows, offsets),))  # Y0 <= Y1 and B0 >= B1 + 1/4
+    assert by_changes(columns, prop, 4) is None
+    reached = side_by_side(networks, columns)(np.array([[0.0, 0.25]]))
+    assert prop.unsafe[0].excess(reached)[0] < 0
+    answer = decide_of_several(networks, columns, prop, engine="ladder", timeout_seconds=20, seed=0)
+    assert answer.verdict is Verdict.FALSIFIED
 
 
 @pytest.mark.parametrize("related", [RISING, NEAR])
