@@ -23,7 +23,7 @@ from tasks.core.bounds.linear import interval_step
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.bounds.rounding import HUGE, UNDERFLOW, gamma
 from tasks.core.networks.activation import Activation
-from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.network import ReluNetwork
 from tasks.core.properties.box import Box
 
 STEP = 2.0**-48  # relative, of the few roundings of an activation's step and of a range
@@ -32,7 +32,7 @@ MOST_ENTRIES = 2**24  # of the forms of a batch at a time
 
 @np.errstate(over="ignore", invalid="ignore")
 def forward_bounds(network: ReluNetwork, boxes: Box) -> list[Bounds]:
-    """Sound bounds on the inputs of every activation, never looser than intervals."""
+    """Sound bounds on the inputs of every activation, no looser than intervals but by rounding."""
     size = max(1, MOST_ENTRIES // (network.num_inputs * max(len(a.bias) for a in network.layers)))
     parts = [
         _forward(network, boxes[slice(start, start + size)])
@@ -56,8 +56,8 @@ def input_shares(
     The parts of |A|, which say what would be gained by a thinner box; they prove nothing.
     """
     forms = _Forms.of(boxes)
-    for layer, activation, bounds in zip(network.layers, network.activations, hidden, strict=False):
-        forms = forms.through(layer)
+    for depth, (activation, bounds) in enumerate(zip(network.activations, hidden, strict=False)):
+        forms = forms.through(network, depth)
         yield np.abs(forms.slopes) / np.maximum(forms.spread, UNDERFLOW)[:, None]
         forms = forms.bent(activation, bounds)
 
@@ -66,7 +66,7 @@ def _forward(network: ReluNetwork, boxes: Box) -> list[Bounds]:
     hidden = list[Bounds]()
     forms = _Forms.of(boxes)
     for depth, activation in enumerate(network.activations):
-        forms = forms.through(network.layers[depth])
+        forms = forms.through(network, depth)
         bounds = interval_step(network, depth, hidden, boxes).intersected(forms.bounds())
         hidden.append(bounds)
         forms = forms.bent(activation, bounds)
@@ -103,15 +103,16 @@ class _Forms:
             np.where(held, self.center + reach, np.inf),
         )
 
-    def through(self, layer: Affine) -> _Forms:
-        """The forms of the layer's outputs."""
+    def through(self, network: ReluNetwork, depth: int) -> _Forms:
+        """The forms of the outputs of affine layer `depth`."""
+        layer, (whole, folds) = network.layers[depth], network.sums(depth)
         batch, inputs, units = self.slopes.shape
         slopes = layer.matrix.forward(self.slopes.reshape(batch * inputs, units))
         slopes = slopes.reshape(batch, inputs, layer.matrix.shape[0])
-        size = layer.absolute(np.abs(self.center) + self.spread + self.rest)
+        size = whole(np.abs(self.center) + self.spread + self.rest)
         rest = layer.absolute.matrix.forward(self.rest)
-        rest = rest + gamma(layer.matrix.shape[1] + inputs + 8) * size + UNDERFLOW
-        rest = np.where(layer.magnitude < HUGE, rest, np.inf)
+        rest = rest + gamma(layer.matrix.shape[1] + folds + inputs + 8) * size + UNDERFLOW
+        rest = np.where(max(layer.magnitude, whole.magnitude) < HUGE, rest, np.inf)
         return _Forms(slopes, layer(self.center), rest)
 
     def bent(self, activation: Activation, bounds: Bounds) -> _Forms:

@@ -283,9 +283,11 @@ def interval_step(network: ReluNetwork, depth: int, hidden: Sequence[Bounds], ba
     box = ball if depth == 0 else activation_box(hidden[depth - 1], network.activations[depth - 1])
     center, radius = (box.upper + box.lower) / 2, (box.upper - box.lower) / 2
     middle, spread = layer(center), layer.absolute.matrix.forward(radius)
-    magnitude = layer.absolute(np.abs(center) + radius)
-    error = gamma(layer.matrix.shape[1] + 8) * magnitude + UNDERFLOW  # n is the number of inputs
-    held = (magnitude < HUGE) & (layer.magnitude < HUGE)
+    whole, folds = network.sums(depth)
+    magnitude = whole(np.abs(center) + radius)
+    # n is the number of inputs
+    error = gamma(layer.matrix.shape[1] + folds + 8) * magnitude + UNDERFLOW
+    held = (magnitude < HUGE) & (max(layer.magnitude, whole.magnitude) < HUGE)
     return Bounds(
         np.where(held, middle - spread - error, -np.inf),
         np.where(held, middle + spread + error, np.inf),

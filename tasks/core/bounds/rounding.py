@@ -1,6 +1,7 @@
 """What rounding can do to a bound that is computed in float64.
 
-Every bound holds in exact arithmetic for the float64 network. A dot product of n terms errs by at
+Every bound holds in exact arithmetic for what the model's steps make of its weights, of which the
+float64 network is folded (see `ReluNetwork.sums`). A dot product of n terms errs by at
 most gamma(n) = n·u / (1 - n·u) times the sum of the terms' magnitudes, in whatever order it is
 summed (Higham 2002, "Accuracy and Stability of Numerical Algorithms", eq. 3.5); n is taken from the
 shape of the layer's matrix, which no way of storing it exceeds (see `matrices`). The backward pass
@@ -76,7 +77,8 @@ class RoundingScales:
 class Magnitudes:
     """The greatest magnitudes in boxes, layer after layer: the first is known, `append` adds one.
 
-    A step through W multiplies |coefficients| with |W| |h| + |b|, h the activations it reads; one
+    A step through W multiplies |coefficients| with |W| |h| + |b|, h the activations it reads, W and
+    b as they were before what is folded into them cancelled; one
     through a ReLU with |z|: slopes are at most 1, an intercept is at most |z|, and the chord's own
     four roundings are relative to |z|. Through a curved unit it is what its lines may reach.
     """
@@ -100,7 +102,7 @@ class Magnitudes:
 
     @np.errstate(over="ignore", invalid="ignore")
     def _reach(self, depth: int, values: FloatArray) -> FloatArray:
-        return self.network.layers[depth].absolute(values)
+        return self.network.sums(depth)[0](values)
 
     @np.errstate(over="ignore", invalid="ignore")
     def scales(self, single: Sequence[int] | None = None) -> RoundingScales:
@@ -118,8 +120,11 @@ class Magnitudes:
 
     def _affine_scale(self, depth: int, roundings: int, held: Precision) -> FloatArray:
         layer, reach = self.network.layers[depth], self.affine[depth]
-        reach = reach if layer.magnitude < held.huge else np.full_like(reach, np.inf)
-        terms = sum(layer.matrix.shape)  # at most so many products a sum, forwards or backwards
+        whole, folds = self.network.sums(depth)
+        is_held = max(layer.magnitude, whole.magnitude) < held.huge
+        reach = reach if is_held else np.full_like(reach, np.inf)
+        # At most so many products a sum, forwards or backwards.
+        terms = sum(layer.matrix.shape) + folds
         # Before they meet W h, slopes are rounded as well, and so are weights.
         narrow = 0 if held is DOUBLE else roundings + 2
         return _scaled(reach, self._gamma(terms) + single_gamma(narrow), held)

@@ -101,7 +101,7 @@ def _forward(
     """A step for each layer, by intervals."""
     along, none = np.zeros((2, count, network.num_inputs))
     along[:, column] = 1
-    steps = [_step(network.layers[0], Bounds(along, along), (none, none, none, none))]
+    steps = [_step(network, 0, Bounds(along, along), (none, none, none, none))]
     for depth, (bounds, linear) in enumerate(zip(hidden, network.linear, strict=True)):
         before = _affine(network.layers[depth], steps[-1])
         is_open = bounds.unstable(network.activations[depth])
@@ -114,14 +114,15 @@ def _forward(
             np.where(is_open, high, entry * before.upper),
         )
         lines = (np.where(is_open, -low / width, entry), np.where(is_open, high / width, entry))
-        steps.append(_step(network.layers[depth + 1], after, (low, high, *lines)))
+        steps.append(_step(network, depth + 1, after, (low, high, *lines)))
     return steps
 
 
-def _step(layer: Affine, slopes: Bounds, lines: _Lines) -> _Step:
-    factor = gamma(sum(layer.matrix.shape) + EXTRA)
-    rounding = factor * layer.absolute.matrix.forward(slopes.magnitude) + UNDERFLOW
-    if not layer.magnitude < HUGE:
+def _step(network: ReluNetwork, depth: int, slopes: Bounds, lines: _Lines) -> _Step:
+    layer, (whole, folds) = network.layers[depth], network.sums(depth)
+    factor = gamma(sum(layer.matrix.shape) + folds + EXTRA)
+    rounding = factor * whole.matrix.forward(slopes.magnitude) + UNDERFLOW
+    if not max(layer.magnitude, whole.magnitude) < HUGE:
         rounding = np.full_like(rounding, np.inf)
     return _Step(slopes, *lines, rounding)
 

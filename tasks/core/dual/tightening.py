@@ -21,6 +21,7 @@ from tasks.core.properties.box import Box
 Settled = Callable[[int, NDArray[np.intp], Choices], Choices]
 
 MAX_ROWS = 256  # bounded at once
+MOST_CANCELLED = 2.0**16  # times |W|, beyond which parts of layers would give up too much
 
 
 def tightened_hidden(
@@ -64,7 +65,8 @@ def _parts(
     """The chosen units of the layer behind `hidden`, (units,), in problems as small as may be."""
     depth = len(hidden)
     found = network.cones(depth)
-    if found is None or any(cone.first is not None for cone in found):
+    is_whole = found is None or max(network.cancellations[: depth + 1]) > MOST_CANCELLED
+    if found is None or is_whole or any(cone.first is not None for cone in found):
         problem = DualProblem(network.up_to(depth), box, hidden, with_planes=with_planes)
         units = np.flatnonzero(chosen)
         size = max(1, min(MAX_ROWS, problem.max_batch) // 2)
@@ -73,7 +75,7 @@ def _parts(
             yield _Part(problem, depth, some, some)
         return
     for cone in found:
-        part = ReluNetwork.of_cone(cone)
+        part = network.of_cone(cone)
         places, filters = np.nonzero(chosen[cone.units])
         size = max(1, MAX_ENTRIES // (2 * cone.width))
         for start in range(0, len(places), size):

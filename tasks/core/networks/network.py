@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise, repeat
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,10 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Roundings:
-    """How a model in float32 computes an affine layer, which may be several steps there.
+    """How a model computes an affine layer, which may be several steps there.
+
+    In float32 each step is rounded; in float64 what made one layer of them was, no more often. What
+    steps add may cancel: both errors are relative to what it was before.
 
     Attributes:
         count: roundings on the way of any term to the layer's outputs, those of weights included.
@@ -118,6 +122,16 @@ class Roundings:
     def absolute_of(self, layer: Affine) -> Affine:
         """|W| and |b|, at least those of the layer."""
         return layer.absolute if self.absolute is None else self.absolute
+
+    def cancellation(self, layer: Affine) -> float:
+        """How many times |W| the weights of `absolute_of` are at most; infinite where |W| is 0."""
+        if self.absolute is None:
+            return 1.0
+        whole, left = self.absolute.matrix.sparse(), abs(layer.matrix.sparse())
+        left.eliminate_zeros()
+        if (whole - whole.multiply(left != 0)).max() > 0:
+            return np.inf
+        return max(1.0, float(whole.multiply(left.power(-1.0)).max()))
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -243,6 +257,15 @@ class ReluNetwork:
             gradient = layer.matrix.backward(activation.backward(values, gradient))
         return gradient
 
+    def sums(self, depth: int) -> tuple[Affine, int]:
+        """What float64's errors in affine layer `depth` are relative to, and roundings before it.
+
+        The layer's |W| and |b| before what was folded into them cancelled, and at most how often
+        folding rounded: so `layer(x)` is off what the model's steps make of x, in exact arithmetic.
+        """
+        roundings = self.roundings[depth]
+        return roundings.absolute_of(self.layers[depth]), roundings.count
+
     def cones(self, depth: int) -> list[Cone] | None:
         """Of the units of affine layer `depth`; None where they read too much of those before.
 
@@ -251,19 +274,38 @@ class ReluNetwork:
         if self.is_curved:
             return None
         if depth not in self._cones:
-            layers = self.layers[: depth + 1]
-            shifts = [(each.bias, each.sizes) for each in layers]
+            parts = list(zip(self.layers, self.roundings, strict=True))[: depth + 1]
+            shifts = [(each.bias, own.absolute_of(each).bias) for each, own in parts]
             self._cones[depth] = cones(
-                [each.matrix for each in layers], shifts, self.linear[:depth]
+                [each.matrix for each, _ in parts], shifts, self.linear[:depth]
             )
         return self._cones[depth]
 
-    @classmethod
-    def of_cone(cls, cone: Cone) -> ReluNetwork:
-        """From what matters of the inputs at one of the places to its units, if all is shared."""
+    def of_cone(self, cone: Cone) -> ReluNetwork:
+        """From what matters of the inputs at one of the places to its units, if all is shared.
+
+        For bounds in float64 alone: nothing is said of the model in float32. Where weights have
+        cancelled, as many more roundings are counted as what they were before is greater; that must
+        be finite (see `cancellations`).
+        """
         assert cone.first is None
         parts = zip(cone.matrices, cone.shifts, strict=True)
-        return cls(tuple(Affine(matrix, *shift) for matrix, shift in parts), tuple(cone.linear))
+        layers = tuple(Affine(matrix, *shift) for matrix, shift in parts)
+        terms = 8 + sum(3 * sum(layer.matrix.shape) for layer in layers)  # of any sum, at most
+        roundings = []
+        for own, times in zip(self.roundings, self.cancellations[: len(layers)], strict=False):
+            count = own.count if times == 1 else ceil(times * (terms + own.count))
+            roundings.append(Roundings(count, own.gain))
+        return ReluNetwork(layers, tuple(cone.linear), tuple(roundings))
+
+    @cached_property
+    def cancellations(self) -> tuple[float, ...]:
+        """Of each layer, how many times |W| its weights were before what was folded cancelled.
+
+        Infinite where something cancelled wholly.
+        """
+        parts = zip(self.roundings, self.layers, strict=True)
+        return tuple(own.cancellation(layer) for own, layer in parts)
 
     @cached_property
     def _cones(self) -> dict[int, list[Cone] | None]:
@@ -307,8 +349,12 @@ class ReluNetwork:
 
         For bounds in float64 alone: nothing is said of the model in float32.
         """
-        first = self.layers[0].fixed(free, values)
-        part = ReluNetwork((first, *self.layers[1:]), activations=self.activations)
+        first, (own, *others) = self.layers[0].fixed(free, values), self.roundings
+        if own.absolute is not None:
+            own = replace(own, absolute=own.absolute.fixed(free, np.abs(values)).absolute)
+        part = ReluNetwork(
+            (first, *self.layers[1:]), roundings=(own, *others), activations=self.activations
+        )
         matrices = self.layers[0].matrix, first.matrix
         if isinstance(matrices[0], DenseMatrix) and isinstance(matrices[1], DenseMatrix):
             for depth, found in self._cones.items():

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.errors import CertiflowError
-from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.networks.side_by_side import selecting
 from tasks.core.pairs.near_pairs import NearPairs
 from tasks.core.queries.twin import Twin
@@ -32,9 +32,9 @@ def twin_network(network: ReluNetwork, pairs: NearPairs, *, clipped: bool = True
         )
     twin = _clipped(pairs) if clipped else _loose(pairs)
     bounds = preactivation_bounds(network, pairs.box if clipped else pairs.widened, "crown")
-    for layer, linear, bound in zip(network.layers[:-1], network.linear, bounds, strict=True):
-        twin.hidden_layer((layer, layer), (bound[0], bound[0]), linear)
-    return twin.difference(network.layers[-1])
+    for depth, (linear, bound) in enumerate(zip(network.linear, bounds, strict=True)):
+        twin.hidden_layer((network, network), depth, (bound[0], bound[0]), linear)
+    return twin.difference(network)
 
 
 def _loose(pairs: NearPairs) -> Twin:
@@ -60,5 +60,6 @@ def _clipped(pairs: NearPairs) -> Twin:
     )
     kept = selecting(np.arange(points), points + 2 * free)
     twin = Twin(start.first @ kept, start.second @ kept - over + under)
-    twin.layers, twin.linear = [clip], [np.arange(len(bias)) < points]
+    twin.layers, twin.roundings = [clip], [Roundings.of(clip)]
+    twin.linear = [np.arange(len(bias)) < points]
     return twin

@@ -17,11 +17,12 @@ from tasks.core.arrays import BoolArray, FloatArray, IntArray
 from tasks.core.bounds.linear import preactivation_bounds
 from tasks.core.bounds.relaxations import Bounds
 from tasks.core.networks.block_matrix import stored
-from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.networks.side_by_side import selecting
 from tasks.core.properties.box import Box
 
 Block = tuple[sparse.csr_array, FloatArray, bool | BoolArray]  # weights, biases, which units pass
+Sums = tuple[sparse.csr_array, FloatArray]  # what errors of a block are relative to
 
 
 def are_alike(networks: Sequence[ReluNetwork]) -> bool:
@@ -51,7 +52,9 @@ def twin(
 
     The equality is one of real numbers, without rounding: each weight is one of the networks', its
     negative, 1, -1, or the difference of two weights as one or two float64 numbers whose sum it is
-    (see `_difference`). What float32 rounding does to the models is not in it.
+    (see `_difference`). What float32 rounding does to the models is not in it, but what float64's
+    did where the networks' layers were folded is (see `ReluNetwork.sums`): the errors of z and of D
+    are counted apart, that of D with those of both networks.
     """
     builder = Twin(*maps)
     bounds = [
@@ -59,13 +62,11 @@ def twin(
         for network, box in zip(networks, boxes, strict=True)
     ]
     one, other = networks
-    for place, linear in enumerate(one.linear):
+    for depth, linear in enumerate(one.linear):
         builder.hidden_layer(
-            (one.layers[place], other.layers[place]),
-            (bounds[0][place][0], bounds[1][place][0]),
-            linear,
+            (one, other), depth, (bounds[0][depth][0], bounds[1][depth][0]), linear
         )
-    return builder.finished(one.layers[-1], other.layers[-1])
+    return builder.finished(one, other)
 
 
 class Twin:
@@ -78,12 +79,18 @@ class Twin:
     def __init__(self, first: sparse.csr_array, second: sparse.csr_array) -> None:
         self.first, self.second = first, second
         self.layers: list[Affine] = []
+        self.roundings: list[Roundings] = []
         self.linear: list[BoolArray] = []
 
     def hidden_layer(
-        self, layers: tuple[Affine, Affine], bounds: tuple[Bounds, Bounds], linear: BoolArray
+        self,
+        networks: tuple[ReluNetwork, ReluNetwork],
+        depth: int,
+        bounds: tuple[Bounds, Bounds],
+        linear: BoolArray,
     ) -> None:
         """Two layers for one of each network; `linear` marks the units that pass in both."""
+        layers = [network.layers[depth] for network in networks]
         active = linear | ((bounds[0].lower >= 0) & (bounds[1].lower >= 0))
         inactive = ~linear & (bounds[0].upper <= 0) & (bounds[1].upper <= 0)
         inactive[:1] &= not inactive.all()  # a layer of no units would be a shape for nobody
@@ -96,6 +103,7 @@ class Twin:
         whole = ~is_split[switching]  # units whose change is known before the second layer
         split = np.concatenate([passing, switching])
         split = split[is_split[split]]
+        size, both, folds = self._sums(networks, depth)
         self._add(
             [
                 (value[passing], bias[passing], True),
@@ -105,7 +113,13 @@ class Twin:
                 (change[switching], shift[switching], True),
                 (-change[switching], -shift[switching], False),
                 (rest[split], last[split], True),
-            ]
+            ],
+            [
+                *(_rows(each, passing) for each in (size, both)),
+                *(_rows(each, switching) for each in (size, size, both, both)),
+                (abs(rest[split]), np.abs(last[split])),
+            ],
+            folds,
         )
         few, many = len(passing), len(switching)
         kept, moved, positive, negative, difference, fall, rest = _identity(
@@ -131,30 +145,66 @@ class Twin:
         self.first = passed @ kept + switched @ positive
         self.second = self.first + passed @ moved + switched @ (rise - fall + under)
 
-    def finished(self, first: Affine, second: Affine) -> ReluNetwork:
+    def finished(self, first: ReluNetwork, second: ReluNetwork) -> ReluNetwork:
         """The outputs of both, in the last affine layer."""
-        matrix = sparse.vstack(
-            [first.matrix.sparse() @ self.first, second.matrix.sparse() @ self.second],
-            format="csr",
+        ends = [(first, self.first), (second, self.second)]
+        blocks = [
+            (net.layers[-1].matrix.sparse() @ each, net.layers[-1].bias) for net, each in ends
+        ]
+        sums = [
+            (net.sums(-1)[0].matrix.sparse() @ abs(each), net.sums(-1)[0].bias)
+            for net, each in ends
+        ]
+        return self._ended(blocks, sums, max(net.sums(-1)[1] for net, _ in ends))
+
+    def difference(self, network: ReluNetwork) -> ReluNetwork:
+        """The second's outputs less the first's, where both are of this network."""
+        last, (whole, folds), change = (
+            network.layers[-1],
+            network.sums(-1),
+            self.second - self.first,
         )
-        last = Affine(stored(matrix), np.concatenate([first.bias, second.bias]))
-        return ReluNetwork((*self.layers, last), (*self.linear,))
-
-    def difference(self, last: Affine) -> ReluNetwork:
-        """The second's outputs less the first's, of two that end with the same affine layer."""
-        matrix = last.matrix.sparse() @ (self.second - self.first)
         none = np.zeros(len(last.bias))
-        return ReluNetwork((*self.layers, Affine(stored(matrix), none)), (*self.linear,))
+        block = last.matrix.sparse() @ change, none
+        return self._ended([block], [(whole.matrix.sparse() @ abs(change), none)], folds)
 
-    def _add(self, blocks: list[Block]) -> None:
+    def _sums(
+        self, networks: tuple[ReluNetwork, ReluNetwork], depth: int
+    ) -> tuple[Sums, Sums, int]:
+        """Of the first network's values and of the change, and how often folding rounded."""
+        (one, some), (other, more) = (network.sums(depth) for network in networks)
+        size = one.matrix.sparse() @ abs(self.first), one.bias
+        both = size[0] + other.matrix.sparse() @ abs(self.second), one.bias + other.bias
+        return size, both, max(some, more)
+
+    def _ended(self, blocks: list[Sums], sums: list[Sums], folds: int) -> ReluNetwork:
+        """With the last layer, which is given in blocks."""
+        self._add([(*each, True) for each in blocks], sums, folds)
+        return ReluNetwork((*self.layers,), (*self.linear[:-1],), (*self.roundings,))
+
+    def _add(self, blocks: list[Block], sums: list[Sums] | None = None, folds: int = 0) -> None:
+        """A layer; without `sums` nothing was folded into it."""
         matrices, biases, passes = zip(*blocks, strict=True)
-        matrix = sparse.vstack(matrices, format="csr")
-        matrix.eliminate_zeros()
-        self.layers.append(Affine(stored(matrix), np.concatenate(biases)))
+        layer, absolute = _stacked(matrices, biases), None
+        if sums is not None:
+            absolute = _stacked(*zip(*sums, strict=True))
+        self.layers.append(layer)
+        own = Roundings.of(layer)
+        self.roundings.append(Roundings(own.count + folds, own.gain, absolute))
         masks = [
             np.broadcast_to(each, bias.shape) for each, bias in zip(passes, biases, strict=True)
         ]
         self.linear.append(np.concatenate(masks))
+
+
+def _stacked(matrices: Sequence[sparse.csr_array], biases: Sequence[FloatArray]) -> Affine:
+    matrix = sparse.vstack(matrices, format="csr")
+    matrix.eliminate_zeros()
+    return Affine(stored(matrix), np.concatenate(biases))
+
+
+def _rows(sums: Sums, units: IntArray) -> Sums:
+    return sums[0][units], sums[1][units]
 
 
 def _difference(

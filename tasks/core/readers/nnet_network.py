@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from tasks.core.arrays import FloatArray
 from tasks.core.errors import CertiflowError
 from tasks.core.files import read_text
-from tasks.core.networks.network import Affine, ReluNetwork
+from tasks.core.networks.network import Affine, ReluNetwork, Roundings
 from tasks.core.properties.numerals import float_of
 
 
@@ -106,8 +107,23 @@ def _layer(lines: _Lines, before: int, after: int) -> Affine:
 def _denormalised(layers: tuple[Affine, ...], means: FloatArray, ranges: FloatArray) -> ReluNetwork:
     """The layers between `(x - mean) / range` and `y * range + mean`."""
     normalise = Affine(np.diag(1 / ranges[:-1]), -means[:-1] / ranges[:-1])
-    first, *others = layers
-    *inner, last = first.after(normalise), *others
-    outputs = len(last.bias)
+    outputs = len(layers[-1].bias)
     restore = Affine(ranges[-1] * np.eye(outputs), np.full(outputs, means[-1]))
-    return ReluNetwork((*inner, restore.after(last)))
+    steps = [[layer] for layer in layers]
+    steps[0].insert(0, normalise)
+    steps[-1].append(restore)
+    folded, roundings = zip(*map(_folded, steps), strict=True)
+    return ReluNetwork(folded, roundings=roundings)
+
+
+def _folded(steps: Sequence[Affine]) -> tuple[Affine, Roundings]:
+    """The layer that takes the steps in turn."""
+    layer, *others = steps
+    absolute, own = layer.absolute, list(map(Roundings.of, steps))
+    for step in others:
+        layer, absolute = step.after(layer), step.absolute.after(absolute)
+    return layer, Roundings(
+        sum(each.count for each in own),
+        prod(each.gain for each in own),
+        absolute if others else None,
+    )

@@ -72,7 +72,7 @@ def test_each_place_is_a_part_of_the_network(name: str) -> None:
         assert sorted(units) == list(range(values[depth].shape[1]))
         for cone in found:
             several += len(cone.units) > 1
-            part = ReluNetwork.of_cone(cone)
+            part = network.of_cone(cone)
             for place, mine in enumerate(cone.units):
                 read = x[:, cone.reads[0][place]]
                 np.testing.assert_allclose(part(read), values[depth][:, mine], atol=1e-12)
