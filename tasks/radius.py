@@ -15,7 +15,7 @@ from tasks.core.files import ArtifactRef, written_atomically
 from tasks.data import DatasetRef, load
 from tasks.settings import GlobalSettings, RadiusSettings
 from tasks.tracking import Run, RunRef
-from tasks.verify import sample_for
+from tasks.verify import sample_for, warn_of_broken_relations
 
 if TYPE_CHECKING:
     from tasks.core.pairs.global_robustness import ClassResult
@@ -42,6 +42,7 @@ def radius(
     log, data = Run(run), load(dataset)
     loaded = answering(load_artifact(model), data)
     sample = sample_for(loaded, data, settings.samples, seed)
+    warn_of_broken_relations(sample.perturbation.domain, sample.inputs, sample.indices)
     goal = RadiusGoal(
         settings.max_epsilon, settings.tolerance, settings.timeout_seconds, settings.engine, seed
     )

@@ -25,12 +25,15 @@ from tasks.settings import AttackSettings, VerificationSettings, decimal
 from tasks.tracking import Run, RunRef
 
 if TYPE_CHECKING:
+    from tasks.core.arrays import Inputs, IntArray
     from tasks.core.data.datasets import Dataset
     from tasks.core.models.loading import LoadedModel
+    from tasks.core.properties.domain import Domain
     from tasks.core.search.first_stages import AttackStrength
     from tasks.core.verification.balls import Sample
 
 COUNTEREXAMPLES = "counterexamples"
+SHOWN = 5  # numbers of rows in a warning
 
 
 @task(name="verify", cache_policy=NO_CACHE)
@@ -79,6 +82,21 @@ def verify(
     return _log_results(log, results, sample, data, run.folder)
 
 
+def warn_of_broken_relations(domain: Domain, inputs: Inputs, names: IntArray) -> None:
+    """Around such a row there may be no valid one, of which everything would be proved.
+
+    `names` are what people know the rows by, (rows,).
+    """
+    for relation in domain.relations:
+        broken = names[~relation.holds(inputs.reshape(len(inputs), -1).astype(np.float64))]
+        if len(broken):
+            shown = ", ".join(map(str, broken[:SHOWN])) + (", …" if len(broken) > SHOWN else "")
+            console.warn(
+                f"{relation.text} is broken by {len(broken)} of {len(inputs)} rows ({shown}): what "
+                "is proved of them is of valid rows nearby, of which there may be none"
+            )
+
+
 def verify_sample(
     model: LoadedModel,
     sample: Sample,
@@ -98,6 +116,7 @@ def verify_sample(
     """
     from tasks.core.verification import local_robustness
 
+    warn_of_broken_relations(sample.perturbation.domain, sample.inputs, sample.indices)
     counts: Counter[Verdict] = Counter()
     with console.stage(title, len(sample.labels) * len(epsilons)) as progress:
 

@@ -21,6 +21,7 @@ from tasks.core.errors import CertiflowError
 from tasks.core.execution.asking import Resources
 from tasks.core.execution.verdict_store import PROJECT_STORE, VerdictStore
 from tasks.core.properties.box import Box
+from tasks.core.properties.domain import told_above
 from tasks.core.properties.equivalence import Equivalence
 from tasks.core.queries.equivalence import EquivalenceResult, equivalences
 from tasks.core.verdicts import Verdict
@@ -149,8 +150,8 @@ def _say(where: Where, result: EquivalenceResult, delta: float) -> None:
         )
     elif result.moves_less_than is not None:
         _print(
-            f"{where.words}: every output moves by less than {result.moves_less_than:.6g}, at most "
-            f"{delta:g}{DEPLOYED[result.deployed]}"
+            f"{where.words}: every output moves by less than "
+            f"{told_above(result.moves_less_than, 6)}, at most {delta:g}{DEPLOYED[result.deployed]}"
         )
     stage = "" if result.decided_by is None else f"{result.decided_by}, {result.seconds:.2f} s"
     reason = f", {result.reason}" if result.reason else ""
@@ -178,6 +179,6 @@ def _summary(found: Sequence[EquivalenceResult]) -> Table:
                 str(verdict),
                 str(len(those)),
                 str(sum(bool(result.deployed) for result in those)),
-                f"{max(known):.6g}" if known else "",
+                told_above(max(known), 6) if known else "",
             )
     return table

@@ -12,6 +12,7 @@ from flows.actions.head import end
 from flows.actions.looking import look_at_model
 from flows.actions.summary import short, show_verdicts
 from flows.processes.session import prefect_api
+from tasks.core.properties.domain import told_above
 from tasks.presentation.records import ModelSummary
 from tasks.tracking import way_to
 
@@ -83,7 +84,7 @@ def _differences(rows: list[dict[str, Any]]) -> Table:
             row["class"],
             row["verdict"],
             f"{row['largest_difference']:.4f}",
-            f"{row['epsilon_proved']:.4f}",
+            told_above(row["epsilon_proved"], 4),
             row["decided_by"],
             f"{row['seconds']:.1f}",
         )

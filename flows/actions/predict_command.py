@@ -34,11 +34,11 @@ from tasks.core.verification.critical_radius import Bracket, critical_radii
 from tasks.core.verification.fewest import Rows, fewest_changes
 from tasks.core.verification.radius_search import RadiusGoal
 from tasks.settings import DataSettings
+from tasks.verify import warn_of_broken_relations
 
 CSV, PARQUET = ".csv", ".parquet"
 COLUMNS = ("label", "certified_radius", "flipped_radius", "flipped_by")
 NUMBER_COLUMNS = ("prediction", "certified_radius", "moved_radius", "moved_by")
-SHOWN = 5  # numbers of rows in a warning
 COMPLETED = "completed"  # a column more, where the schema says that empty cells are imputed
 
 
@@ -69,7 +69,7 @@ def predict(
         environment.load_keras()
     loaded = loading.load(file)
     asked = answering(loaded, dataset)
-    _warn_of_broken_relations(dataset.domain, inputs)
+    warn_of_broken_relations(dataset.domain, inputs, np.arange(len(inputs)) + 1)
     if dataset.tolerance is not None:
         inputs = _with_predictions(loaded.runtime, inputs)
     shaped = inputs.reshape(len(inputs), *asked.input_shape)
@@ -117,18 +117,6 @@ def _check_kinds(data: DataSettings, output: Path) -> None:
 def _columns(data: Dataset) -> tuple[str, ...]:
     columns = COLUMNS if data.tolerance is None else NUMBER_COLUMNS
     return (*columns, COMPLETED) if data.completions else columns
-
-
-def _warn_of_broken_relations(domain: Domain, inputs: Float32Array) -> None:
-    """Around such a row there may be no valid one, of which everything would be proved."""
-    for relation in domain.relations:
-        broken = np.flatnonzero(~relation.holds(inputs.astype(np.float64))) + 1
-        if len(broken):
-            shown = ", ".join(map(str, broken[:SHOWN])) + (", …" if len(broken) > SHOWN else "")
-            console.warn(
-                f"{relation.text} is broken by {len(broken)} of {len(inputs)} rows ({shown}): what "
-                "is proved of them is of valid rows nearby, of which there may be none"
-            )
 
 
 def _with_predictions(runtime: Runtime, inputs: Float32Array) -> Float32Array:

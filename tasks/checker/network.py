@@ -5,6 +5,7 @@ Convolutions are written out as matrices. Whatever is not read here is refused.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 READ_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 ROOT = 32  # roundings of a quotient by a root, in any way of computing it
 MOST_GROWTH = 2.0**300  # of coefficients on their way back through all layers, see `bounds`
+LEAST_FACTOR = 2.0**-1000  # of a normalisation: below, its error is no share of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,7 @@ def read_network(path: Path) -> Network:
     """Raises `RefusedError` where the file is damaged or holds anything that is not read."""
     try:
         model = onnx.load_model_from_string(path.read_bytes())
+        _check_file(model)
         network = _Chain(model.graph).network()
         steps = [step for layer in network.layers for step in layer]
         finite = all(np.isfinite(each).all() for s in steps for each in (s.weight, s.bias))
@@ -74,6 +77,20 @@ def read_network(path: Path) -> Network:
         raise RefusedError(
             f"{path}: cannot be read as affine steps and ReLUs ({error!r})"
         ) from error
+
+
+def _check_file(model: onnx.ModelProto) -> None:
+    """What runtimes may read otherwise: functions, old operators, a value that is given twice."""
+    graph = model.graph
+    needed(not model.functions, "functions are not read")
+    needed(not graph.sparse_initializer, "sparse weights are not read")
+    versions = [each.version for each in model.opset_import if each.domain in {"", "ai.onnx"}]
+    needed(len(versions) == 1 and versions[0] >= 7, f"operators of the versions {versions}")
+    weights = [each.name for each in graph.initializer]
+    given = [each.name for each in graph.input if each.name not in weights]
+    names = [*given, *weights, *(name for node in graph.node for name in node.output)]
+    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
+    needed(not twice, f"{', '.join(twice)} is given twice")
 
 
 class _Chain:
@@ -114,7 +131,10 @@ class _Chain:
             options.keys() <= _READ.get(kind, set()), f"{kind} with {sorted(options)} is not read"
         )
         types = {each.dtype for each in given if each is not None and kind != "Reshape"}
-        needed(types <= FLOATS, f"a weight of {kind} is of type {', '.join(map(str, types))}")
+        needed(
+            types <= FLOATS,
+            f"a weight of {kind} is of type {', '.join(sorted(map(str, types - FLOATS)))}",
+        )
         constant: Any = next((each for each in given if each is not None), None)
         match kind:
             case "Relu":
@@ -134,7 +154,10 @@ class _Chain:
                 scale, shift, mean, variance = (each.reshape(along) for each in given[1:])
                 self._shift(-mean)
                 epsilon = options.get("epsilon", float(np.float32(1e-5)))
-                self._scale(scale / np.sqrt(variance.astype(np.float64) + epsilon))
+                factor = scale / np.sqrt(variance.astype(np.float64) + epsilon)
+                is_normal = (np.abs(factor) > LEAST_FACTOR) | (scale == 0)
+                needed(is_normal.all(), "a normalisation's factor is too small")
+                self._scale(factor)
                 self._shift(shift)
             case "MatMul" if given[0] is None and self.order.shape[-1] == self.order.size:
                 self._append(constant.T, 0, (*self.order.shape[:-1], constant.shape[1]))

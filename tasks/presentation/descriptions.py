@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.evidence.sampling import CONFIDENCE, DRAWN, METHOD, interval_text, share_interval
-from tasks.core.properties.domain import told
+from tasks.core.properties.domain import told, told_above
 from tasks.core.verdict_columns import WITNESS_WORDS
 from tasks.core.verdicts import VERDICT_COLUMNS
 from tasks.presentation.comparison_view import COLUMNS, view
@@ -182,7 +182,7 @@ def of_answers(
                         inline(row["class"]),
                         row["verdict"],
                         f"{row['largest_difference']:.4f}",
-                        f"{row['epsilon_proved']:.4f}",
+                        told_above(row["epsilon_proved"], 4),
                     )
                     for row in global_robustness
                 ),

@@ -267,7 +267,7 @@ def test_damaged_files_are_refused(damage: Callable[[bytes], bytes], tmp_path: P
 def test_constants_are_not_given_by_nodes(tmp_path: Path) -> None:
     nodes = [make_node("Relu", ["x"], ["w"]), make_node("Relu", ["w"], ["y"])]
     path = saved_onnx(tmp_path, nodes, {"w": normal(4)})
-    with pytest.raises(RefusedError, match="gives w"):
+    with pytest.raises(RefusedError, match="w is given twice"):
         read_network(path)
 
 
@@ -278,3 +278,47 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(RefusedError, match="type int64"):
         read_network(path)
+
+
+def test_what_runtimes_may_read_otherwise_is_refused(tmp_path: Path) -> None:
+    """onnxruntime takes a sparse weight before a dense one of its name, and a function by name."""
+    path = saved_onnx(tmp_path, dense(), {"w": normal(4, 3), "b": normal(3)})
+    plain = path.read_bytes()
+
+    def changed(change: Callable[[onnx.ModelProto], object], said: str) -> None:
+        model = onnx.load_model_from_string(plain)
+        change(model)
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(RefusedError, match=said):
+            read_network(path)
+
+    values = from_array(np.ones(1, dtype=np.float32), "w")
+    sparse = onnx.helper.make_sparse_tensor(values, from_array(np.array([0]), "at"), [4, 3])
+    function = onnx.helper.make_function(
+        "",
+        "Gemm",
+        ["a"],
+        ["b"],
+        [make_node("Neg", ["a"], ["b"])],
+        [onnx.helper.make_opsetid("", 13)],
+    )
+    changed(lambda model: model.graph.sparse_initializer.append(sparse), "sparse weights")
+    changed(lambda model: model.functions.append(function), "functions are not read")
+    changed(lambda model: setattr(model.opset_import[0], "version", 6), r"versions \[6\]")
+    again = from_array(np.ones((4, 3), dtype=np.float32), "w")
+    changed(lambda model: model.graph.initializer.append(again), "w is given twice")
+
+
+def test_a_factor_that_is_no_normal_number_is_refused(tmp_path: Path) -> None:
+    """10^-300 over the root of 10^40 is off by a share of 2.5e-4."""
+    node = make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], epsilon=0.0)
+    constants = {
+        "s": np.array([1e-300, 0.0, 1.0, 1.0]),
+        "b": np.zeros(4),
+        "m": np.zeros(4),
+        "v": np.full(4, 1e40),
+    }
+    with pytest.raises(RefusedError, match="a normalisation's factor is too small"):
+        read_network(saved_onnx(tmp_path, [node], constants))
+    constants["s"][0] = 1e-200
+    assert read_network(saved_onnx(tmp_path, [node], constants)).inputs == 4

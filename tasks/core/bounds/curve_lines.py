@@ -58,7 +58,7 @@ def least_height(
         least = np.minimum(least, _beside_jump(lower, upper, slope, side))
     outermost = curve.lowest if side > 0 else -curve.highest
     reach = np.maximum(side * slope * lower, side * slope * upper)
-    plain = outermost - reach - 2 * UNIT_ROUNDOFF * (abs(outermost) + np.abs(reach))
+    plain = outermost - reach - 2 * UNIT_ROUNDOFF * (abs(outermost) + np.abs(reach)) - LEAST
     if curve.period is not None:
         least = np.where(upper - lower < 1.9 * curve.period, least, plain)
     least = np.where(slope == 0, np.fmax(least, outermost), np.fmax(least, plain))

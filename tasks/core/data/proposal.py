@@ -106,7 +106,7 @@ def _column(column: pd.Series) -> Column:
     different = np.unique(known)
     whole = bool((known == np.round(known)).all())
     if len(different) == 2 and whole and set(different) != {0.0, 1.0}:
-        return Column(_category([f"{value:g}" for value in different]), empty)
+        return Column(_category([f"{value:.17g}" for value in different]), empty)
     if whole and len(different) == len(column) > FEW:
         return Column(None, "another whole number in every row, as an identifier has")
     remarks = [empty]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from functools import cached_property
 from math import prod
 from typing import Annotated, Any, Literal
@@ -119,6 +120,12 @@ class Feature(BaseModel):
 def told(value: float | str) -> str:
     """A number or category as people read it: 1,200 and 0.25."""
     return value if isinstance(value, str) else f"{value + 0.0:,.7g}"  # never -0
+
+
+def told_above(value: float, digits: int) -> str:
+    """A bound from above, shown with so many digits: no less than it is."""
+    context = Context(prec=digits, rounding=ROUND_CEILING)
+    return f"{float(context.create_decimal(repr(float(value)))):.{digits}g}"
 
 
 @dataclass(frozen=True, eq=False)

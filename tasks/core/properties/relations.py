@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
 
@@ -30,6 +30,7 @@ EXACT = 2.0**52  # sums of whole numbers up to here are not rounded at all
 INPUT_ROUNDING = 2.0**-24  # a float32 number stands for all that are rounded to it
 MOST_FACTOR = 10**9  # by which decimals are made whole
 GREATEST = 1e30  # of a number in a relation
+MOST_SHOWN = 60  # letters of one that cannot be read
 
 Exact = NDArray[np.object_]  # of fractions
 
@@ -38,24 +39,28 @@ Exact = NDArray[np.object_]  # of fractions
 class Comparison:
     """`weights @ x + constant <= 0`, or `< 0` where it is strict; weights of shape (inputs,).
 
-    Of whole numbers it is exact. Others are float32, which a file's decimals are rounded to: a box
-    counts as excluded only where all numbers that its points may stand for break the comparison.
+    Of whole numbers it is exact, if its own numbers `are_whole` as they are written. Others are
+    float32, which a file's decimals are rounded to: a box counts as excluded only where all numbers
+    that its points may stand for break the comparison.
     """
 
     weights: FloatArray
     constant: float
     strict: bool
+    are_whole: bool
 
     @classmethod
     def of(cls, weights: Exact, constant: Fraction, *, strict: bool) -> Comparison:
         """All multiplied so that decimals are whole: else 0.1 * 3 <= 0.3 fails by rounding."""
         factor = lcm(constant.denominator, *(weight.denominator for weight in weights))
         factor = factor if factor <= MOST_FACTOR else 1
-        return cls((weights * factor).astype(np.float64), float(constant * factor), strict)
+        whole, shift = weights * factor, constant * factor
+        are_whole = all(each.denominator == 1 for each in (*whole, shift))
+        return cls(whole.astype(np.float64), float(shift), strict, are_whole)
 
     def after(self, matrix: FloatArray) -> Comparison:
         """As `Relation.after`."""
-        return Comparison(self.weights @ matrix, self.constant, self.strict)
+        return replace(self, weights=self.weights @ matrix)
 
     def holds(self, points: FloatArray) -> Mask:
         """Of points of shape (n, inputs), without tolerance."""
@@ -69,7 +74,9 @@ class Comparison:
 
     def is_certain(self, boxes: Box) -> Mask:
         """Whether it holds everywhere in each box: sound."""
-        greatest, error = Comparison(-self.weights, -self.constant, self.strict)._least(boxes)
+        greatest, error = replace(self, weights=-self.weights, constant=-self.constant)._least(
+            boxes
+        )
         return -greatest + error < 0 if self.strict else -greatest + error <= 0
 
     def _least(self, boxes: Box) -> tuple[FloatArray, FloatArray]:
@@ -82,8 +89,7 @@ class Comparison:
         size = sizes.sum(axis=1) + abs(self.constant)
         error = ROUNDING * max(used.sum(), 1) * size
         error += INPUT_ROUNDING * np.where(whole, 0, sizes).sum(axis=1)
-        numbers = np.append(weights, self.constant)
-        is_exact = (numbers == np.round(numbers)).all() & whole.all(axis=1) & (size <= EXACT)
+        is_exact = self.are_whole & whole.all(axis=1) & (size <= EXACT)
         return terms.sum(axis=1) + self.constant, np.where(is_exact, 0, error)
 
 
@@ -136,7 +142,13 @@ def parse(text: str, columns: Mapping[str, int], num_inputs: int) -> Relation:
     if len(parts) > 2:
         raise CertiflowError(f"relation '{text}': expected at most one '{ARROW}'")
     reader = _Reader(text, columns, num_inputs)
-    *premise, conclusion = [reader.comparisons(part) for part in parts]
+    try:
+        *premise, conclusion = [reader.comparisons(part) for part in parts]
+    except (OverflowError, RecursionError, MemoryError) as error:
+        raise CertiflowError(
+            f"relation '{text[:MOST_SHOWN]}' is too long, or has too great a product of numbers: "
+            f"expected numbers up to {GREATEST:g}"
+        ) from error
     return Relation(text, premise[0] if premise else (), conclusion)
 
 

@@ -24,7 +24,8 @@ from tasks.core.properties.numerals import NUMERAL
 from tasks.core.properties.query import Interface, Query, Variable
 from tasks.core.properties.s_expressions import INDEXED, Form, line_error, parsed
 
-_HEADER = re.compile(r"(?:\s|;[^\n]*)*\(\s*vnnlib-version\b")
+# No way back: what is skipped could be parted in as many ways as 2 to the number of semicolons.
+_HEADER = re.compile(r"(?:[^\S\r\n]|[\r\n]|;[^\r\n]*+)*+\(\s*vnnlib-version\b")
 _VERSION = re.compile(r"<2\.[0-9]+>")
 _INDICES = re.compile(r"\[\s*[0-9]{1,9}\s*(,\s*[0-9]{1,9}\s*)*\]")
 _NAMED = re.compile(r"\b[XY]_[0-9]+\b")

@@ -103,6 +103,8 @@ def _answer(result: InstanceResult, delta: float) -> EquivalenceResult:
     )
     if result.margin is not None:
         less = np.nextafter(delta - result.margin, np.inf)
+        if less <= 0:  # of no input at all is everything proved
+            return replace(answer, reason=answer.reason or "there is no valid input")
         return replace(answer, moves_less_than=float(min(less, delta)))
     if result.counterexample is None:
         return answer

@@ -152,6 +152,9 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _check_names(graph: onnx.GraphProto) -> None:
     """Refuses a name that is given twice: runtimes refuse the file, or take either value."""
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise CertiflowError(f"the weight '{name}' is sparse: expected dense ones; export it so")
     given = Counter(
         [
             only_input(graph).name,

@@ -1,4 +1,4 @@
-"""Bounds hold of what a model's steps make of its weights, where folding them in float64 cancels."""
+"""Bounds hold of a model's own steps where folding them into one layer cancels in float64."""
 
 from __future__ import annotations
 

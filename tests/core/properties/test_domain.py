@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.core.properties.domain import Domain, Feature
+from tasks.core.properties.domain import Domain, Feature, told_above
 
 FEATURES = [
     Feature(name="rate", kind="real", lower=0.1, upper=0.7),
@@ -105,3 +105,17 @@ def test_the_same_words_about_other_columns_are_another_domain() -> None:
         for names in (("a", "b"), ("b", "a"))
     )
     assert one.words() != two.words()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.12345649302, "0.123457"),
+        (0.1, "0.1"),
+        (0.25, "0.25"),
+        (1e-9, "1e-09"),
+        (3.0000001, "3.00001"),
+    ],
+)
+def test_a_bound_from_above_is_not_shown_as_less(value: float, shown: str) -> None:
+    assert told_above(value, 6) == shown

@@ -100,3 +100,21 @@ def test_what_float32_rounds_across_a_relation_is_not_left_out(text: str) -> Non
     assert not relation.is_excluded(Box(point, point))[0]
     beyond = point + np.array([1e-6, 0, 0, 0])
     assert relation.is_excluded(Box(beyond, beyond))[0] == ("->" not in text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a < 5 + 0.0000000000000001", "a - 0.00000000000000001 * a < 5", "0.5 * a < 2.5"]
+)
+def test_numbers_that_rounding_makes_whole_are_not_exact(text: str) -> None:
+    """5 satisfies the first two, by less than float64 can tell from nothing."""
+    relation = parse(text, {"a": 0}, 1)
+    point = Box(np.full((1, 1), 5.0), np.full((1, 1), 5.0))
+    assert relation.is_excluded(point)[0] == (text == "0.5 * a < 2.5")
+
+
+@pytest.mark.parametrize(
+    "text", ["a * " + "1e30 * " * 12 + "1 < 5", " + ".join(["a"] * 5000) + " < 5"]
+)
+def test_what_is_too_long_or_too_great_is_said(text: str) -> None:
+    with pytest.raises(CertiflowError, match="is too long, or has too great a product"):
+        parse(text, {"a": 0}, 1)

@@ -11,6 +11,7 @@ import vnnlib
 from tasks.core.errors import CertiflowError
 from tasks.core.properties.query import Assigned, Interface, Query
 from tasks.core.properties.vnnlib import format_counterexample, read_query
+from tasks.core.properties.vnnlib_two import is_version_two
 
 VERSION = "(vnnlib-version <2.0>)"
 ONE = """(declare-network f
@@ -215,3 +216,11 @@ def test_the_other_reader_reads_what_is_read(tmp_path: Path) -> None:
         for found, other in ((query.inputs, network.inputs), (query.outputs, network.outputs)):
             (only,) = other
             assert (found[place].name, list(found[place].shape)) == (only.name, only.shape)
+
+
+@pytest.mark.parametrize("line", [";" * 200, "; a comment \t ", "; one\r", ";; two ;; of them"])
+def test_a_long_head_of_comments_is_looked_through_once(line: str) -> None:
+    """There are 2^40 ways and more to part it in what may be skipped."""
+    head = "\n".join([line] * 40)
+    assert not is_version_two(f"{head}\n(declare-const X_0 Real)")
+    assert is_version_two(f"{head}\n(vnnlib-version <2.0>)")
