@@ -45,6 +45,7 @@ NETWORKS: dict[str, tuple[Draw, int]] = {
     "boxes": (edges.boxes, 4),
     "far": (edges.far, 3),
     "drift": (edges.drift, 3),
+    "folded": (edges.folded, 3),
     "overflow": (edges.overflow, 5),
     "underflow": (edges.underflow, 4),
     "cancelling": (edges.cancelling, 3),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 
 from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.box import Box
-from tasks.core.properties.specification import UnsafeRegion
+from tasks.core.properties.specification import Property, UnsafeRegion
+from tasks.core.tensors.lowering import Lowering
 from tests.soundness.cases import (
     Case,
     dense,
@@ -20,6 +23,7 @@ from tests.soundness.cases import (
     single,
     spread,
 )
+from tests.soundness.exact import Reached
 
 
 def constant_rows(rng: np.random.Generator) -> Case:
@@ -159,6 +163,42 @@ def drift(rng: np.random.Generator) -> Case:
     region = UnsafeRegion(random_box(rng, inputs), np.ones((1, 1)), np.zeros(1))
     case = known(network, [region], sums)
     return shifted(case, units * ulp * rng.uniform(-0.3, 0.05), sums)
+
+
+def folded(rng: np.random.Generator) -> Case:
+    """A layer and a normalisation, one layer of the network: bias and mean cancel, or products do.
+
+    The exact excess is of the steps themselves, a little below 0 or above.
+    """
+    lowering, size, root = Lowering((1, 1)), 10 ** rng.uniform(0, 7), int(rng.integers(3, 40))
+    low, high = sorted(float(each) for each in single(rng.uniform(-1, 1, size=2)))
+    if rng.random() < 0.5:
+        bias = float(single(np.array(size * rng.uniform(1, 2))))
+        mean = float(single(np.array(bias + 1e-4 * size * rng.normal())))
+        least, exact = low, (Fraction(low) + Fraction(bias) - Fraction(mean)) * 16 / root
+        tensor = lowering.batch_normalised(
+            lowering.add(lowering.input, lowering.constant([bias])),
+            1,
+            mean=np.array([mean]),
+            variance=np.array([(root / 16) ** 2]),
+            epsilon=0.0,
+            scale=np.ones(1),
+            shift=np.zeros(1),
+        )
+    else:
+        first = single(size * rng.normal(size=(1, 3)))
+        second = single(size * rng.normal(size=(3, 1)))
+        first[0, 2], second[2, 0] = first[0, 0], -second[0, 0]  # what is left is of the middle one
+        weight = Fraction(float(first[0, 1])) * Fraction(float(second[1, 0]))
+        least = low if weight > 0 else high
+        exact = weight * Fraction(least)
+        tensor = lowering.input.times(first).times(second)
+    gap = float(rng.choice([-1, 1]) * 10 ** rng.uniform(-16, -9) * size)
+    offset = float(-exact) + gap
+    box = Box(np.full((1, 1), low), np.full((1, 1), high))
+    region = UnsafeRegion(box, np.ones((1, 1)), np.array([offset]))
+    reached = Reached(exact + Fraction(offset), (Fraction(least),))
+    return Case(lowering.network(tensor), Property((region,)), (reached,))
 
 
 def overflow(rng: np.random.Generator) -> Case:

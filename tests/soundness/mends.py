@@ -18,6 +18,7 @@ import numpy as np
 from tasks.core.arrays import BoolArray
 from tasks.core.bounds.precision import DOUBLE, SINGLE
 from tasks.core.bounds.rounding import Magnitudes, gamma
+from tasks.core.networks.network import Affine, ReluNetwork
 from tasks.core.properties.linear_relations import Written
 from tasks.core.properties.specification import Property
 from tasks.core.search import ladder, marabou
@@ -147,6 +148,15 @@ def one_running_sum() -> None:
     Magnitudes._gamma = few
 
 
+def exact_folding() -> None:
+    """What steps made of weights in float64 is said to be exact."""
+
+    def own(self: ReluNetwork, depth: int) -> tuple[Affine, int]:
+        return self.layers[depth].absolute, 0
+
+    ReluNetwork.sums = own
+
+
 def _without_load_check() -> None:
     _everywhere("check_agreement", lambda network, runtime, points: None)
 
@@ -173,5 +183,6 @@ MENDS: dict[str, Callable[[], None]] = {
         rounding_errors,
         single_rounding_errors,
         one_running_sum,
+        exact_folding,
     )
 }
