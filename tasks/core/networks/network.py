@@ -131,7 +131,8 @@ class Roundings:
         left.eliminate_zeros()
         if (whole - whole.multiply(left != 0)).max() > 0:
             return np.inf
-        return max(1.0, float(whole.multiply(left.power(-1.0)).max()))
+        times = float(whole.multiply(left.power(-1.0)).max())
+        return max(times, 1.0) if times < np.inf else np.inf  # also of NaN
 
 
 @dataclass(frozen=True, eq=False, init=False)

@@ -77,7 +77,7 @@ def equivalences(
     instances = [Instance(models, each, timeout_seconds) for each in asked]
 
     def arrived(index: int, result: InstanceResult) -> None:
-        on_result(_answer(result, asked[index].delta))
+        on_result(_answer(result, asked[index]))
 
     found = verify_instances(
         instances,
@@ -88,10 +88,10 @@ def equivalences(
         fresh=fresh,
         on_result=arrived,
     )
-    return [_answer(result, each.delta) for result, each in zip(found, asked, strict=True)]
+    return [_answer(result, each) for result, each in zip(found, asked, strict=True)]
 
 
-def _answer(result: InstanceResult, delta: float) -> EquivalenceResult:
+def _answer(result: InstanceResult, asked: Equivalence) -> EquivalenceResult:
     """A `sat` is of outputs that differ by delta at least: exactly delta falsifies nothing."""
     answer = EquivalenceResult(
         VERDICTS[result.verdict],
@@ -102,15 +102,16 @@ def _answer(result: InstanceResult, delta: float) -> EquivalenceResult:
         stored=result.stored,
     )
     if result.margin is not None:
-        less = np.nextafter(delta - result.margin, np.inf)
-        if less <= 0:  # of no input at all is everything proved
+        less = np.nextafter(asked.delta - result.margin, np.inf)
+        is_empty = asked.domain is not None and asked.domain.excludes(asked.boxes).all()
+        if is_empty or less <= 0:  # of no input at all is everything proved
             return replace(answer, reason=answer.reason or "there is no valid input")
-        return replace(answer, moves_less_than=float(min(less, delta)))
+        return replace(answer, moves_less_than=float(min(less, asked.delta)))
     if result.counterexample is None:
         return answer
     difference = _difference(result.counterexample)
     a, b = (Fraction(side[difference.output]) for side in (difference.old, difference.new))
-    if abs(a - b) > Fraction(delta):
+    if abs(a - b) > Fraction(asked.delta):
         return replace(answer, difference=difference)
     return replace(answer, verdict=Verdict.UNKNOWN, reason=NEAR_BOUNDARY)
 

@@ -151,6 +151,16 @@ def test_only_valid_inputs_count(tmp_path: Path) -> None:
     assert [result.verdict for result in results] == [Verdict.ROBUST, Verdict.FALSIFIED]
 
 
+def test_where_no_input_is_valid_nothing_is_said_of_how_far(tmp_path: Path) -> None:
+    """All that is asked of no input holds: a bound on it would be a number without meaning."""
+    models = written(tmp_path, old=shifted(0.0), new=shifted(0.5))
+    nothing = Domain.of_table([Feature(name="share", upper=1)], ["share > 5"])
+    (result,) = asked(models, Equivalence(UNIT, 0.4, nothing))
+    assert result.verdict is Verdict.ROBUST
+    assert result.moves_less_than is None
+    assert result.reason == "there is no valid input"
+
+
 def test_answers_are_stored_and_replayed(tmp_path: Path) -> None:
     models = written(tmp_path, old=shifted(0.0), new=shifted(0.5))
     questions = [Equivalence(UNIT, 0.6), Equivalence(UNIT, 0.4)]

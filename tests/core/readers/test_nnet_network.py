@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tasks.core.bounds.linear import linear_lower_bounds
 from tasks.core.errors import CertiflowError
+from tasks.core.properties.box import Box
 from tasks.core.readers.nnet_network import read_nnet
 from tests.model_files import NNET_LINES, saved_nnet
 
@@ -26,6 +29,20 @@ def test_without_hidden_layers(tmp_path: Path) -> None:
     lines = ["1,2,1,2", "2,1", *NNET_LINES[4:9], "1.0,-2.0", "0.25"]
     model = read_nnet(saved_nnet(tmp_path, lines))
     np.testing.assert_allclose(model.network([[7.0, -0.5]]), [[(0.2 + 0.5 + 0.25) * 4 + 7.5]])
+
+
+def test_bounds_hold_where_means_cancel(tmp_path: Path) -> None:
+    """Against fractions: the first input is its mean of 10^9 and a little more."""
+    lines = ["1,2,1,2", "2,1", *NNET_LINES[4:9], "1.0,-2.0", "0.25"]
+    lines[5] = "1000000000.1,0.0,7.5"
+    network = read_nnet(saved_nnet(tmp_path, lines)).network
+    point = np.array([[1e9 + 3, -0.5]])
+    first = (Fraction(1e9 + 3) - Fraction(1000000000.1)) / 10
+    exact = (first + Fraction(1, 2) + Fraction(1, 4)) * 4 + Fraction(15, 2)
+    rows = np.array([[1.0], [-1.0]])
+    lower, upper = linear_lower_bounds(network, 0, rows, [], Box(point, point))[0]
+    assert Fraction(float(lower)) <= exact <= -Fraction(float(upper))
+    assert -upper - lower < 1e-4
 
 
 @pytest.mark.parametrize(

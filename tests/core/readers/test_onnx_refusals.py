@@ -315,3 +315,15 @@ def test_what_cannot_be_verified_is_named(name: str, tmp_path: Path) -> None:
         read_onnx(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_sparse_weight_is_named(tmp_path: Path) -> None:
+    """onnxruntime takes it before a dense one of the same name."""
+    path = saved_onnx(tmp_path, [make_node("MatMul", ["x", "w"], ["y"])], {"w": normal(4, 2)})
+    model = onnx.load(path)
+    values = onnx.numpy_helper.from_array(np.ones(1, dtype=np.float32), "w")
+    places = onnx.numpy_helper.from_array(np.array([0]), "places")
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, [4, 2]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CertiflowError, match="the weight 'w' is sparse"):
+        read_onnx(path)
